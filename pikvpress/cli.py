@@ -1,0 +1,98 @@
+"""The command line."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pikvpress {version('pikvpress')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Gated routing of KV-cache compression strategies, beside kvpress."""
+
+
+@app.command()
+def demo(
+    model: Annotated[
+        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+    ] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Share of tokens to remove; repeatable.")] = None,
+    router: Annotated[str, typer.Option(help="Router of MoERouterPress.")] = "pikv",
+    document: Annotated[Path | None, typer.Option(help="A text of your own; needs --question.")] = None,
+    question: Annotated[list[str] | None, typer.Option(help="A question about it; repeatable.")] = None,
+    picture: Annotated[Path, typer.Option(help="Where to save the routing heat map.")] = Path("routing.png"),
+) -> None:
+    """Answer questions over a long document from compressed caches, side by side."""
+    try:
+        _demo(model, ratio or [0.5, 0.75], router, document, question or [], picture)
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _demo(
+    model_name: str | None,
+    ratios: list[float],
+    router: str,
+    document: Path | None,
+    asked: list[str],
+    picture: Path,
+) -> None:
+    # Imported here: loading torch and transformers takes seconds, and `--help` should not.
+    from pikvpress.default_model import load_model
+    from pikvpress.demo import Question, answers_table, contestants, demo_document, results_table, run
+    from pikvpress.presses import MoERouterPress
+
+    if (document is None) != (not asked):
+        raise ValueError("--document and --question go together: give both for a text of your own, or neither")
+    if not picture.resolve().parent.is_dir():
+        raise ValueError(f"the folder of --picture {picture} does not exist: make it, or choose another")
+    if document is None:
+        text, questions = demo_document()
+    else:
+        text, questions = document.read_text(encoding="utf-8"), [Question(item) for item in asked]
+        if not text.strip():
+            raise ValueError(f"{document} is empty: give a text of at least a few hundred words")
+    runs = contestants(ratios, router)
+    console = Console()
+    model, tokenizer = load_model(model_name)
+    tokens = len(tokenizer(text).input_ids)
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and tokens + 256 > limit:
+        raise ValueError(f"the document has {tokens} tokens, and the model {limit} positions: shorten the document")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=len(runs))
+        begun = 0
+
+        def progress(name: str) -> None:
+            nonlocal begun
+            bar.update(task, description=name or "done", completed=begun)
+            begun += 1
+
+        results = run(model, tokenizer, text, questions, runs, progress)
+    console.print(results_table(results, questions, tokens))
+    if document is not None:
+        console.print(answers_table(results, questions))
+    routed = next(press for _, press, _ in runs if isinstance(press, MoERouterPress))
+    routed.plan.plot(picture)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in routed.plan.expert_shares().items())
+    console.print(f"MoERouterPress ({router} router) at {routed.compression_ratio:.0%} used: {shares}")
+    console.print(f"Its gate weights per layer and head: {picture}")

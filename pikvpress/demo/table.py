@@ -1,0 +1,53 @@
+"""The demo's results as tables."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from pikvpress.demo.facts import Question
+from pikvpress.demo.run import Result
+
+
+def results_table(results: list[Result], questions: list[Question], tokens: int) -> Table:
+    """Return one row a run: which answers were right, memory before and after, tokens kept, seconds."""
+    table = Table(title=f"{len(questions)} questions about a document of {tokens:,} tokens")
+    table.add_column("press")
+    table.add_column("evicted", justify="right")
+    judged = all(question.answer is not None for question in questions)
+    if judged:
+        table.add_column("answers", justify="center")
+    for heading in ("KV MiB", "tokens kept", "seconds"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        style = "bold" if result.name == "MoERouterPress" else ""
+        cells = [result.name, f"{result.ratio:.0%}" if result.ratio else "-"]
+        if judged:
+            cells.append(_marks(result, questions))
+        memory = f"{result.bytes_full / 2**20:.1f} -> {result.bytes_kept / 2**20:.1f}"
+        cells += [memory, f"{result.tokens_kept:,}", f"{result.seconds:.1f}"]
+        table.add_row(*cells, style=style)
+    return table
+
+
+def answers_table(results: list[Result], questions: list[Question]) -> Table:
+    """Return every answer, one row a run and question."""
+    table = Table(title="answers", show_lines=True)
+    for heading in ("question", "press", "answer"):
+        table.add_column(heading)
+    for index, question in enumerate(questions):
+        for result in results:
+            name = f"{result.name} {result.ratio:.0%}" if result.ratio else result.name
+            table.add_row(escape(question.text), name, escape(result.answers[index].strip()))
+    return table
+
+
+def is_right(answer: str, question: Question) -> bool:
+    """Return whether an answer contains what was asked for."""
+    return question.answer is not None and question.answer in answer.replace(",", "")
+
+
+def _marks(result: Result, questions: list[Question]) -> str:
+    right = [is_right(answer, question) for answer, question in zip(result.answers, questions, strict=True)]
+    marks = " ".join("[green]✓[/]" if mark else "[red]✗[/]" for mark in right)
+    return f"{marks}  {sum(right)}/{len(right)}"

@@ -1,0 +1,77 @@
+"""A stand-in for an attention module, through which several scorers share one projection of the hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from pikvpress import models
+
+
+class LayerView:
+    """What a kvpress scorer sees instead of the attention module.
+
+    kvpress scorers each project the hidden states to queries again. Here every hidden state is projected at most once
+    per layer, and q/k norms are found on any architecture. Anything else a scorer asks for comes from the module.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The attention module.
+    hidden_states : torch.Tensor
+        Hidden states, shape (batch, tokens, hidden). Scorers may pass any run of these rows to `q_proj` and `k_proj`.
+    outputs : mapping of str to torch.Tensor, optional
+        What the module's own projections returned for these hidden states, if that is known.
+    """
+
+    def __init__(
+        self, module: nn.Module, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
+    ):
+        self._outputs = outputs or {}
+        self._module = module
+        self._hidden_states = hidden_states
+        self._projected: dict[str, torch.Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def q_proj(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return normalised queries before rotation, shape (batch, tokens, heads * head_dim)."""
+        return self._rows("queries", hidden_states)
+
+    def k_proj(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return normalised keys before rotation, shape (batch, tokens, kv_heads * head_dim)."""
+        return self._rows("keys", hidden_states)
+
+    def rotary_emb(self, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return cosines and sines at ``positions`` of the kind this layer uses."""
+        return models.rotary_embedding(self._module, like, positions)
+
+    def _rows(self, kind: str, hidden_states: torch.Tensor) -> torch.Tensor:
+        rows = _rows_within(hidden_states, self._hidden_states)
+        # A few rows of states that nobody asked for in full are cheaper to project by themselves.
+        few = rows is not None and 4 * (rows.stop - rows.start) < self._hidden_states.shape[1] and not self._outputs
+        if rows is None or (few and kind not in self._projected):
+            return self._project(kind, hidden_states)
+        if kind not in self._projected:
+            self._projected[kind] = self._project(kind, self._hidden_states)
+        return self._projected[kind][:, rows]
+
+    def _project(self, kind: str, hidden_states: torch.Tensor) -> torch.Tensor:
+        project = models.queries_before_rotation if kind == "queries" else models.keys_before_rotation
+        outputs = self._outputs if hidden_states is self._hidden_states else None
+        return project(self._module, hidden_states, outputs).transpose(1, 2).flatten(2)
+
+
+def _rows_within(part: torch.Tensor, whole: torch.Tensor) -> slice | None:
+    """Return which rows of ``whole`` the view ``part`` shows, or None if it is not such a view."""
+    same_memory = part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+    if not same_memory or part.stride() != whole.stride() or part.shape[::2] != whole.shape[::2]:
+        return None
+    start, beside = divmod(part.storage_offset() - whole.storage_offset(), max(1, whole.stride(1)))
+    if beside or start < 0 or start + part.shape[1] > whole.shape[1]:
+        return None
+    return slice(start, start + part.shape[1])

@@ -1,0 +1,50 @@
+"""H2O-style observed attention over a window of queries, in any attention mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from kvpress import ScorerPress
+from torch import nn
+
+from pikvpress import models
+from pikvpress.kernels.window_scores import observed_attention
+
+
+@dataclass
+class WindowedObservedAttentionPress(ScorerPress):
+    """Score keys by the attention that the latest queries paid to them.
+
+    H2O (https://arxiv.org/abs/2306.14048) accumulates the attention that every query pays to a key. kvpress's
+    `ObservedAttentionPress` reads it from the attention matrix, which needs eager mode and memory quadratic in the
+    context. Here the attention of the last `window_size` queries is computed from their hidden states, causally, and
+    each key's sum is divided by the number of those queries that could see it.
+
+    Parameters
+    ----------
+    compression_ratio : float, default=0.0
+        Fraction of key-value pairs to remove.
+    window_size : int, default=256
+        Number of latest queries. With a window as long as the context the scores are those of
+        `ObservedAttentionPress`.
+    """
+
+    compression_ratio: float = 0.0
+    window_size: int = 256
+
+    def score(
+        self,
+        module: nn.Module,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor,
+        kwargs: dict,
+    ) -> torch.Tensor:
+        """Return observed attention, shape (batch, kv_heads, keys)."""
+        window = min(self.window_size, hidden_states.shape[1], keys.shape[2])
+        queries = models.queries_before_rotation(module, hidden_states[:, -window:])
+        cos, sin = kwargs["position_embeddings"]
+        queries = models.rotate(queries, cos[:, -window:], sin[:, -window:])
+        return observed_attention(queries, keys, module.scaling)

@@ -1,0 +1,155 @@
+"""The experts by name: kvpress's scorers, and ours where kvpress has none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvpress import (
+    CompactorPress,
+    CURPress,
+    ExpectedAttentionPress,
+    KeyDiffPress,
+    KnormPress,
+    LagKVPress,
+    NonCausalAttnPress,
+    ScorerPress,
+    SnapKVPress,
+    StreamingLLMPress,
+    TOVAPress,
+)
+
+from pikvpress.experts.expert import Expert
+from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
+
+
+@dataclass(frozen=True)
+class _Entry:
+    build: Callable[[], ScorerPress]
+    needs: dict[str, Any]
+
+
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -> None:
+    """Make an expert known by name.
+
+    Parameters
+    ----------
+    name : str
+        Not taken yet.
+    build : callable
+        Returns a new press; called once per router press, so that no state is shared.
+    **needs
+        What the expert needs to see, and its weight: `min_tokens`, `reads_hidden_states`, `aligned`, `positional`, `random`,
+        `prior`, as in `Expert`.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+
+    Examples
+    --------
+    >>> from kvpress import KnormPress
+    >>> register_expert("my_norm", KnormPress)
+    >>> MoERouterPress(0.5, experts=["my_norm", "keydiff"])
+    """
+    if name in _REGISTRY:
+        raise ValueError(f"an expert named {name!r} is registered already; choose another name")
+    _REGISTRY[name] = _Entry(build, needs)
+
+
+# In the order in which `num_experts` takes them: the defaults first. Prior weights come from 25 contexts of 900 tokens
+# (needles, key-value retrieval, prose, code) on SmolLM2-135M-Instruct: the two experts that keep rare tokens count
+# double beside the two that follow attention and locality.
+register_expert(
+    "compactor",
+    CompactorPress,
+    min_tokens=16,
+    reads_hidden_states=True,
+    aligned=True,
+    positional=True,
+    random=True,
+    prior=2.0,
+)
+register_expert("keydiff", KeyDiffPress, prior=2.0)
+register_expert("expected_attention", ExpectedAttentionPress, min_tokens=6, reads_hidden_states=True)
+register_expert("lagkv", LagKVPress, min_tokens=5, positional=True)
+register_expert("snapkv", SnapKVPress, min_tokens=65, reads_hidden_states=True, positional=True)
+register_expert("observed_attention", WindowedObservedAttentionPress, reads_hidden_states=True, positional=True)
+register_expert("non_causal", NonCausalAttnPress, min_tokens=2, reads_hidden_states=True, aligned=True, positional=True)
+register_expert("tova", TOVAPress, min_tokens=2, reads_hidden_states=True, positional=True)
+register_expert("knorm", KnormPress)
+register_expert("cur", CURPress, min_tokens=5, positional=True)
+register_expert("streaming_llm", StreamingLLMPress, min_tokens=5, positional=True)
+
+DEFAULT_EXPERTS = ("compactor", "keydiff", "expected_attention", "lagkv")
+
+
+def available_experts() -> tuple[str, ...]:
+    """Return the names of all registered experts, those that `num_experts` takes first in front."""
+    return tuple(_REGISTRY)
+
+
+def make_experts(experts: Sequence[str | ScorerPress] | None, num_experts: int | None) -> tuple[Expert, ...]:
+    """Build experts from names and presses.
+
+    Parameters
+    ----------
+    experts : sequence of str or ScorerPress, optional
+        Names of registered experts, or presses of one's own. By default `DEFAULT_EXPERTS`, or as many of the
+        registry as `num_experts` says.
+    num_experts : int, optional
+        Take only the first so many.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name (the nearest known ones are named), a repeated one, none at all, or more than there are.
+    TypeError
+        For an expert that is neither a name nor a `ScorerPress`.
+    """
+    if isinstance(experts, str) or isinstance(experts, ScorerPress):
+        raise TypeError(f"experts must be a sequence of names or presses, not a single one: write experts=[{experts!r}]")
+    if num_experts is not None and (isinstance(num_experts, bool) or not isinstance(num_experts, int)):
+        raise TypeError(f"num_experts must be a whole number, got {num_experts!r}")
+    if experts is not None:
+        given: Sequence[str | ScorerPress] = list(experts)
+    else:
+        given = DEFAULT_EXPERTS if num_experts is None else available_experts()
+    count = len(given) if num_experts is None else num_experts
+    if count < 1:
+        raise ValueError("a router needs at least one expert; name some, for example experts=['keydiff', 'compactor']")
+    if count > len(given):
+        raise ValueError(
+            f"num_experts={count}, but only {len(given)} experts are {'given' if experts is not None else 'known'}: "
+            f"lower num_experts, or give more of {', '.join(available_experts())}"
+        )
+    made: list[Expert] = []
+    for expert in given[:count]:
+        made.append(_make(expert, {other.name for other in made}))
+    return tuple(made)
+
+
+def _make(expert: str | ScorerPress, taken: set[str]) -> Expert:
+    if isinstance(expert, str):
+        if expert not in _REGISTRY:
+            near = difflib.get_close_matches(expert, _REGISTRY, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ValueError(f"unknown expert {expert!r}: {hint}known are {', '.join(_REGISTRY)}")
+        if expert in taken:
+            raise ValueError(f"expert {expert!r} is named twice; name each expert once")
+        entry = _REGISTRY[expert]
+        return Expert(expert, entry.build(), **entry.needs)
+    if isinstance(expert, ScorerPress):
+        name = type(expert).__name__
+        number = 2
+        while name in taken:
+            name, number = f"{type(expert).__name__}_{number}", number + 1
+        known = next((entry.needs for entry in _REGISTRY.values() if entry.build is type(expert)), {})
+        return Expert(name, expert, **known)
+    raise TypeError(f"an expert is a name or a kvpress ScorerPress, got {type(expert).__name__}: {expert!r}")

@@ -1,0 +1,70 @@
+"""The definition of blending: ranks per head, their weighted sum, and its way back to a mass."""
+
+from __future__ import annotations
+
+import torch
+
+
+def ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Return each score's rank within its head, from 0 (lowest) to 1 (highest); equal scores share their mean rank.
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        Any scale, shape (..., T). Must hold no NaN.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (..., T).
+    """
+    scores = scores.contiguous()
+    ordered = scores.sort(dim=-1).values
+    below = torch.searchsorted(ordered, scores, side="left")
+    not_above = torch.searchsorted(ordered, scores, side="right")
+    return (below + not_above - 1).float() / (2 * max(1, scores.shape[-1] - 1))
+
+
+def blend(ranked: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of the experts' ranks.
+
+    Parameters
+    ----------
+    ranked : torch.Tensor
+        Ranks of each expert's scores, shape (B, H, E, T).
+    weights : torch.Tensor
+        Gate weights, shape (B, H, E), rows summing to 1.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 in [0, 1], shape (B, H, T).
+    """
+    return (weights.float().unsqueeze(-2) @ ranked).squeeze(-2)
+
+
+def transport(order: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    """Give a blended order the scale of an attention mass: the n-th best key gets the n-th largest mass.
+
+    Ranks are distributed alike in every head, so that comparing them between heads says nothing. After this quantile
+    transport the order within a head is that of `order`, and the values that of a head's attention: steep where a
+    few keys hold the mass, flat where it is spread.
+
+    Parameters
+    ----------
+    order : torch.Tensor
+        What to keep first, shape (B, H, T), higher = keep.
+    mass : torch.Tensor
+        Share of attention per key, shape (B, H, T), rows summing to 1.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (B, H, T), rows summing to 1 up to 1e-6.
+    """
+    length = mass.shape[-1]
+    position = order.argsort(dim=-1, stable=True)
+    ascending = mass.float().sort(dim=-1).values
+    # Masses that underflow to 0 would tie, and the order among them be lost: a ramp far below any real mass keeps it.
+    ramp = torch.arange(length, device=mass.device, dtype=torch.float32) * (1e-6 / length**2)
+    return torch.empty_like(ascending).scatter_(-1, position, ascending + ramp)

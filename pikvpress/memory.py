@@ -1,0 +1,108 @@
+"""Peak memory of a prefill and of decoding, without the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from kvpress import BasePress
+from torch.profiler import ProfilerActivity, profile
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class MemoryUsage:
+    """Bytes above what was allocated before the run, weights among it.
+
+    Attributes
+    ----------
+    prefill_peak : int
+        Most bytes in use at once while the context was read, cache and temporaries included.
+    decode_peak : int
+        Most bytes in use at once while tokens were generated, the cache included.
+    cache : int
+        Bytes of the keys and values held after the prefill.
+    """
+
+    prefill_peak: int
+    decode_peak: int
+    cache: int
+
+
+def measure_memory_usage(
+    model: PreTrainedModel, inputs: Any, press: BasePress | None = None, max_new_tokens: int = 8
+) -> MemoryUsage:
+    """Measure the memory that a model needs beside its weights.
+
+    On CUDA the allocator's own peak is read, synchronised; on CPU every allocation and release is counted.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        On CPU or CUDA.
+    inputs : torch.Tensor or mapping
+        Token ids, shape (batch, tokens), or a tokenizer's output that holds them as `input_ids`.
+    press : BasePress, optional
+        Compress with this press. Inside ``with press(model):`` leave it out.
+    max_new_tokens : int, default=8
+        Tokens to decode, at least 1.
+
+    Returns
+    -------
+    MemoryUsage
+        In bytes.
+
+    Raises
+    ------
+    ValueError
+        If there are no tokens to read, or none to decode.
+    """
+    ids = inputs if isinstance(inputs, torch.Tensor) else inputs["input_ids"]
+    if ids.dim() != 2 or ids.numel() == 0:
+        raise ValueError(f"inputs must be token ids of shape (batch, tokens), not empty; got shape {tuple(ids.shape)}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    ids = ids.to(model.device)
+    cache = DynamicCache()
+    peak = _cuda_peak if model.device.type == "cuda" else _cpu_peak
+    state = {"token": ids[:, -1:]}
+
+    def prefill() -> None:
+        with press(model) if press is not None else nullcontext():
+            logits = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits
+        state["token"] = logits[:, -1:].argmax(dim=-1)
+
+    def decode() -> None:
+        for step in range(max_new_tokens):
+            position = torch.full_like(state["token"], ids.shape[1] + step)
+            logits = model(input_ids=state["token"], past_key_values=cache, position_ids=position).logits
+            state["token"] = logits[:, -1:].argmax(dim=-1)
+
+    with torch.no_grad():
+        prefill_peak = peak(prefill)
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+        decode_peak = held + peak(decode)
+    return MemoryUsage(prefill_peak, decode_peak, held)
+
+
+def _cuda_peak(work: Callable[[], None]) -> int:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _cpu_peak(work: Callable[[], None]) -> int:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    used = peak = 0
+    changes = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        used += event.nbytes()
+        peak = max(peak, used)
+    return peak

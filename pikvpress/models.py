@@ -1,0 +1,161 @@
+"""What differs between model architectures: where layers live, fused projections, q/k norms, rotary embeddings.
+
+kvpress finds q/k norms by class and so skips those of Qwen3-MoE; everything here goes by attribute instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
+SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3"
+
+
+def language_model(model: PreTrainedModel) -> nn.Module:
+    """Return the decoder of a causal language model, or that of a vision-language model's text half."""
+    return getattr(model.model, "language_model", model.model)
+
+
+def check_supported(model: PreTrainedModel) -> None:
+    """Raise a ``ValueError`` if the attention layers of ``model`` cannot be compressed.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Left untouched.
+
+    Raises
+    ------
+    ValueError
+        Names what is missing, and the architectures that work.
+    """
+    name = type(model).__name__
+    if not hasattr(model, "model") or not hasattr(language_model(model), "layers"):
+        raise ValueError(
+            f"{name} cannot be compressed: kvpress reaches attention layers through model.model.layers, and scoring "
+            "needs rotary positions; models with learned absolute positions, such as GPT-2, have neither. "
+            f"Use a rotary decoder: {SUPPORTED}."
+        )
+    for index, layer in enumerate(language_model(model).layers):
+        attention = getattr(layer, "self_attn", None)
+        projects = hasattr(attention, "q_proj") or hasattr(attention, "qkv_proj")
+        if not projects or not hasattr(attention, "head_dim"):
+            raise ValueError(
+                f"{name} cannot be compressed: layer {index} has no self-attention with a query projection "
+                f"(linear attention and latent attention keep no keys per head). Use one of {SUPPORTED}."
+            )
+
+
+def num_key_value_heads(attention: nn.Module) -> int:
+    """Return the number of KV heads of an attention module."""
+    config: Any = attention.config
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
+def is_sliding(attention: nn.Module, cache_layer: Any = None) -> bool:
+    """Return whether a layer attends, or its cache keeps, a sliding window only: such layers are left alone."""
+    return bool(getattr(attention, "is_sliding", False) or getattr(cache_layer, "is_sliding", False))
+
+
+def queries_before_rotation(
+    attention: nn.Module, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Project hidden states (batch, tokens, hidden) to normalised queries (batch, heads, tokens, head_dim).
+
+    ``outputs`` may hold what the module's own projections returned for these hidden states, by their names in
+    `PROJECTIONS`; those are then not computed again.
+    """
+    if hasattr(attention, "q_proj"):
+        flat = _projected(attention, "q_proj", hidden_states, outputs)
+    else:
+        flat = _projected(attention, "qkv_proj", hidden_states, outputs)[..., : _query_size(attention)]
+    return _split_heads(flat, attention.head_dim, getattr(attention, "q_norm", None))
+
+
+def keys_before_rotation(
+    attention: nn.Module, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Project hidden states (batch, tokens, hidden) to normalised keys (batch, kv_heads, tokens, head_dim).
+
+    ``outputs`` as in `queries_before_rotation`.
+    """
+    if hasattr(attention, "k_proj"):
+        flat = _projected(attention, "k_proj", hidden_states, outputs)
+    else:
+        start = _query_size(attention)
+        size = num_key_value_heads(attention) * attention.head_dim
+        flat = _projected(attention, "qkv_proj", hidden_states, outputs)[..., start : start + size]
+    return _split_heads(flat, attention.head_dim, getattr(attention, "k_norm", None))
+
+
+def _projected(
+    attention: nn.Module, name: str, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None
+) -> torch.Tensor:
+    known = (outputs or {}).get(name)
+    return getattr(attention, name)(hidden_states) if known is None else known
+
+
+def _query_size(attention: nn.Module) -> int:
+    return attention.config.num_attention_heads * attention.head_dim
+
+
+def _split_heads(flat: torch.Tensor, head_dim: int, norm: nn.Module | None) -> torch.Tensor:
+    # Qwen3 and Gemma 3 normalise each head, OLMo 2 the whole projection: the size of the norm's weight tells.
+    per_head = norm is not None and norm.weight.numel() == head_dim
+    if norm is not None and not per_head:
+        flat = norm(flat)
+    heads = flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    return norm(heads) if norm is not None and per_head else heads
+
+
+def rotary_embedding(attention: nn.Module, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the cosines and sines (1, positions, rotary_dim) of an attention module at ``positions`` (1, n)."""
+    rotary = attention.rotary_emb
+    if hasattr(rotary, "layer_types"):  # one table for sliding, another for full attention
+        return rotary(like, positions, attention.layer_type)
+    return rotary(like, positions)
+
+
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); channels past its size pass through."""
+    size = cos.shape[-1]
+    turned, rest = states[..., :size], states[..., size:]
+    half = size // 2
+    swapped = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)
+    turned = turned * cos.unsqueeze(1) + swapped * sin.unsqueeze(1)
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+
+def fingerprint(attention: nn.Module) -> dict[str, str]:
+    """Describe the model that an attention module belongs to: its shapes, and a digest of some of its weights.
+
+    The digest is taken over the signs of 4,096 evenly spaced entries of the output projection, so that it is the
+    same in float32, bfloat16 and float16 and differs between models of one shape. Comparable only between modules
+    of the same layer.
+
+    Returns
+    -------
+    dict
+        Strings, as safetensors metadata wants them.
+    """
+    config: Any = attention.config
+    weight = attention.o_proj.weight.detach().flatten()
+    digest = "unavailable"
+    if weight.is_floating_point():
+        sample = weight[:: max(1, weight.numel() // 4096)][:4096]
+        digest = hashlib.sha256((sample > 0).to("cpu", torch.uint8).numpy().tobytes()).hexdigest()
+    return {
+        "model_type": str(config.model_type),
+        "num_hidden_layers": str(config.num_hidden_layers),
+        "num_attention_heads": str(config.num_attention_heads),
+        "num_key_value_heads": str(num_key_value_heads(attention)),
+        "head_dim": str(attention.head_dim),
+        "hidden_size": str(config.hidden_size),
+        "weights": digest,
+    }

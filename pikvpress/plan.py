@@ -1,0 +1,172 @@
+"""The plan: what a router press decided per layer and head, to print, save and plot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What was decided for one layer.
+
+    Attributes
+    ----------
+    layer : int
+        Index of the layer.
+    num_keys : int
+        Keys per head before compression.
+    weights : list
+        Gate weights, nested lists of shape (batch, kv_heads, experts).
+    tokens_asked : int
+        Tokens to keep per head at the ratio asked.
+    tokens_kept : int or None
+        Tokens kept per head; None where a wrapper press made the selection from the scores.
+    bytes_before, bytes_after : int
+        Bytes of the layer's keys and values; `bytes_after` counts as `bytes_before` where the wrapper decides.
+    """
+
+    layer: int
+    num_keys: int
+    weights: list[list[list[float]]]
+    tokens_asked: int
+    tokens_kept: int | None
+    bytes_before: int
+    bytes_after: int
+
+    def head_weights(self) -> list[list[float]]:
+        """Return gate weights averaged over the batch, shape (kv_heads, experts)."""
+        batch = len(self.weights)
+        return [
+            [sum(row[head][expert] for row in self.weights) / batch for expert in range(len(self.weights[0][head]))]
+            for head in range(len(self.weights[0]))
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decisions of one prefill.
+
+    Attributes
+    ----------
+    router : str
+        Name of the router.
+    fitted : bool
+        Whether its gates were fitted; else they are the prior.
+    experts : list of str
+        Names, in the order of the weights.
+    compression_ratio : float
+        The ratio asked: share of the tokens to remove.
+    layers : list of LayerPlan
+        Layers that were compressed, by index.
+    press_seconds : float
+        Time spent deciding and compacting.
+    prefill_seconds : float or None
+        Time of the whole prefill; None if the press ran inside another press, which does not say.
+    """
+
+    router: str
+    fitted: bool
+    experts: list[str]
+    compression_ratio: float
+    layers: list[LayerPlan]
+    press_seconds: float
+    prefill_seconds: float | None
+
+    @property
+    def press_share(self) -> float | None:
+        """Share of the prefill's time that the press took."""
+        return self.press_seconds / self.prefill_seconds if self.prefill_seconds else None
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of keys and values before compression, in all layers of the plan."""
+        return sum(layer.bytes_before for layer in self.layers)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of keys and values after compression, in all layers of the plan."""
+        return sum(layer.bytes_after for layer in self.layers)
+
+    def expert_shares(self) -> dict[str, float]:
+        """Return each expert's gate weight, averaged over layers and heads."""
+        rows = [row for layer in self.layers for row in layer.head_weights()]
+        return {name: sum(row[i] for row in rows) / max(1, len(rows)) for i, name in enumerate(self.experts)}
+
+    def __str__(self) -> str:
+        gates = "fitted gates" if self.fitted else "prior"
+        lines = [f"{self.router} router ({gates}), ratio {self.compression_ratio:g}, {len(self.layers)} layers"]
+        lines.append("  experts: " + ", ".join(f"{name} {share:.2f}" for name, share in self.expert_shares().items()))
+        if self.layers:
+            saved = f"{self.bytes_before / 2**20:.2f} -> {self.bytes_after / 2**20:.2f} MiB"
+            lines.append(f"  keys and values: {saved}")
+        if self.press_share is not None:
+            lines.append(f"  share of the prefill's time: {self.press_share:.0%}")
+        for layer in self.layers:
+            kept = "the wrapper selects" if layer.tokens_kept is None else f"kept {layer.tokens_kept}"
+            heads = "; ".join(
+                " + ".join(f"{self.experts[i]} {weight:.2f}" for i, weight in enumerate(row) if weight)
+                for row in layer.head_weights()
+            )
+            lines.append(f"  layer {layer.layer:>2}: {kept} of {layer.num_keys} (asked {layer.tokens_asked}) | {heads}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain dicts, lists and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Plan:
+        """Build a plan from what `to_dict` returned."""
+        return cls(**{**data, "layers": [LayerPlan(**layer) for layer in data["layers"]]})
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan that `save` wrote."""
+        return cls.from_dict(json.loads(Path(path).read_text()))
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the gate weights as layer × head heat maps, one an expert.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where to save the picture; its ending chooses the format.
+
+        Raises
+        ------
+        ValueError
+            If the plan is empty: run the press first.
+        """
+        if not self.layers:
+            raise ValueError("the plan is empty: prefill a context with the press before plotting")
+        from matplotlib.figure import Figure  # plotting is optional work, and importing it takes a second
+
+        maps = [layer.head_weights() for layer in self.layers]
+        height = max(3.0, 0.16 * len(maps) + 1.4)
+        figure = Figure(figsize=(1.6 * len(self.experts) + 1.8, height), layout="constrained")
+        panels = figure.subplots(1, len(self.experts), sharey=True, squeeze=False)[0]
+        image = None
+        for index, (panel, name) in enumerate(zip(panels, self.experts, strict=True)):
+            image = panel.imshow([[row[index] for row in layer] for layer in maps], vmin=0, vmax=1, aspect="auto")
+            panel.set_title(f"{name}\n{self.expert_shares()[name]:.2f}", fontsize=8)
+            panel.set_xticks(range(len(maps[0])))
+            panel.set_xlabel("KV head", fontsize=8)
+            panel.tick_params(labelsize=7)
+        step = max(1, len(maps) // 16)
+        panels[0].set_yticks(range(0, len(maps), step), [str(layer.layer) for layer in self.layers[::step]])
+        panels[0].set_ylabel("layer", fontsize=8)
+        figure.colorbar(image, ax=panels, label="gate weight")
+        figure.suptitle(f"{self.router} router, ratio {self.compression_ratio:g}", fontsize=10)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure

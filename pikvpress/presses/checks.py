@@ -1,0 +1,45 @@
+"""Checks of what presses are given."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import torch
+
+
+def checked_ratio(value: Any) -> float:
+    """Return a compression ratio as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    ValueError
+        If it does not lie in [0, 1).
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"compression_ratio must be a number in [0, 1), got {value!r}")
+    if not 0 <= float(value) < 1:
+        raise ValueError(f"compression_ratio is the share of tokens to remove and must lie in [0, 1), got {value}")
+    return float(value)
+
+
+def refuse_padding(attention_mask: torch.Tensor | None) -> None:
+    """Raise a ``ValueError`` if a mask hides keys from the last query, as padding does.
+
+    Parameters
+    ----------
+    attention_mask : torch.Tensor or None
+        As an attention layer gets it: bool or additive of shape (batch, 1, queries, keys), or 0/1 of shape
+        (batch, keys).
+    """
+    if attention_mask is None:
+        return
+    last = attention_mask[..., -1, :] if attention_mask.dim() == 4 else attention_mask
+    hidden = last < 0 if last.is_floating_point() else last == 0
+    if hidden.any():
+        raise ValueError(
+            "the batch is padded, and the padding would be kept in place of text, or the mask point at the wrong keys "
+            "once some are removed: compress contexts one at a time, or batch contexts of equal length"
+        )

@@ -1,0 +1,355 @@
+"""MoERouterPress: a gated router blends compression strategies per layer and KV head."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from kvpress import BasePress, ScorerPress
+from kvpress.utils import compute_n_kept
+from torch import nn
+from transformers import PreTrainedModel
+
+from pikvpress import gates as gates_files
+from pikvpress import head_features, models
+from pikvpress.experts import Expert, LayerView, make_experts
+from pikvpress.kernels.blend import blend, ranks, transport
+from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.plan import Plan
+from pikvpress.presses.recorder import Recorder
+from pikvpress.presses.checks import checked_ratio, refuse_padding
+from pikvpress.presses.prefill_watch import prefill_watch
+from pikvpress.presses.projection_tap import ProjectionTap
+from pikvpress.routers import Router, RouterSettings, Routing, router_class
+
+logger = logging.getLogger(__name__)
+
+# Wrappers that evict by a threshold leave the ratio at 0; experts are then compared at this one.
+NOMINAL_RATIO = 0.5
+DEFAULT_TOP_K = 3
+
+
+@dataclass
+class MoERouterPress(ScorerPress):
+    """Choose and blend compression strategies per layer and KV head with a gated router.
+
+    In every layer the experts score the keys; probe queries measure what each expert's own selection would lose; the
+    router turns these head features into gate weights per KV head; the experts' scores become ranks in [0, 1], are
+    mixed by those weights, and the mixed order is given the scale of the measured attention mass, so that scores mean
+    the same in every head. The highest-scoring share of the tokens is kept, in position order.
+
+    It is a kvpress press like any other: use it with the pipeline, as a context manager, or inside kvpress's wrappers.
+
+    Parameters
+    ----------
+    compression_ratio : float, default=0.0
+        Share of the key-value pairs to remove, in [0, 1). Of n pairs max(1, floor(n · (1 - ratio))) stay, exactly.
+    router_type : {"pikv", "base", "topk_balanced", "adaptive", "eplb", "hierarchical"}, default="pikv"
+        Which router; see `pikvpress.routers`. What is routed is KV heads, to experts.
+    experts : sequence of str or ScorerPress, optional
+        Names of registered experts (`pikvpress.available_experts()`), or presses of one's own. By default Compactor,
+        KeyDiff, ExpectedAttention and LagKV.
+    num_experts : int, optional
+        Use only the first so many of `experts`, or of all registered ones if `experts` is not given.
+    top_k : int, optional
+        Most experts blended for a head. By default 3, or fewer if there are fewer experts.
+    temperature : float, default=1.0
+        Divides the gate's logits: below 1 sharpens the choice, above 1 evens it out.
+    cache_aware : bool, default=True
+        Whether the "pikv" router sees the budget, the context length and the attention each expert would lose.
+    importance_threshold : float, default=0.8
+        Gate probability that the experts of a head must reach together, for the "adaptive" router and
+        `adaptive_top_k`: higher = more experts.
+    adaptive_top_k : bool, default=False
+        Let any router use fewer than `top_k` experts for heads whose gate is confident.
+    capacity_factor : float, default=1.0
+        For the "eplb" router: heads an expert may serve, relative to exact balance; at least 1.
+    num_groups : int, default=2
+        For the "hierarchical" router: groups that the experts are cut into, in order.
+    group_top_k : int, default=1
+        For the "hierarchical" router: groups chosen for a head.
+    dropout : float, default=0.0
+        Only while gates are fitted: share of the head features dropped.
+    aux_loss_weight : float, default=0.01
+        Only while gates are fitted: weight of the Switch load-balancing loss. `get_stats` reports the loss.
+    balance_mode : {"entropy", "variance", "gini"}, default="entropy"
+        Only while gates are fitted: the imbalance that the "topk_balanced" router pays for.
+    balance_coefficient : float, default=0.01
+        Only while gates are fitted: weight of that imbalance.
+    gates : str or Path, optional
+        A file of fitted gates for this model, router and these experts. Without it the router uses a deterministic
+        prior: prior weight of the expert (Compactor 2, KeyDiff 2, others 1) / sqrt(measured retained error).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For settings out of range, unknown names, or gates fitted for something else, before the model is touched;
+        while prefilling, for a padded batch, or a context shorter than the experts can score. Hooks are removed.
+
+    Examples
+    --------
+    >>> press = MoERouterPress(compression_ratio=0.5)
+    >>> with press(model):
+    ...     model.generate(**inputs)
+    >>> print(press.plan)
+    """
+
+    compression_ratio: float = 0.0
+    router_type: str = "pikv"
+    experts: Sequence[str | ScorerPress] | None = None
+    num_experts: int | None = None
+    top_k: int | None = None
+    temperature: float = 1.0
+    cache_aware: bool = True
+    importance_threshold: float = 0.8
+    adaptive_top_k: bool = False
+    capacity_factor: float = 1.0
+    num_groups: int = 2
+    group_top_k: int = 1
+    dropout: float = 0.0
+    aux_loss_weight: float = 0.01
+    balance_mode: str = "entropy"
+    balance_coefficient: float = 0.01
+    gates: str | Path | None = None
+    _experts: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
+    _settings: RouterSettings | None = field(default=None, init=False, repr=False, compare=False)
+    _gates: tuple[dict[str, torch.Tensor], dict[str, str]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    _router: Router | None = field(default=None, init=False, repr=False, compare=False)
+    _model_config: Any = field(default=None, init=False, repr=False, compare=False)
+    _recorder: Recorder = field(default_factory=Recorder, init=False, repr=False, compare=False)
+    _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        router = router_class(self.router_type)
+        experts = make_experts(self.experts, self.num_experts)
+        names = [setting.name for setting in fields(RouterSettings) if setting.name != "top_k"]
+        top_k = min(DEFAULT_TOP_K, len(experts)) if self.top_k is None else self.top_k
+        settings = RouterSettings(top_k=top_k, **{name: getattr(self, name) for name in names})
+        router.check(settings, len(experts))
+        if self.gates is not None:
+            self._gates = gates_files.load_gates(self.gates, self.router_type, [expert.name for expert in experts])
+        self._experts = experts
+        self._settings = settings
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "compression_ratio":  # wrappers set it per layer and per step
+            value = checked_ratio(value)
+        elif self._is_made() and not name.startswith("_") and name in self.__dataclass_fields__:
+            raise AttributeError(
+                f"{name} is fixed once the press is made: make a new one, or use dataclasses.replace(press, {name}=...)"
+            )
+        object.__setattr__(self, name, value)
+
+    def _is_made(self) -> bool:
+        return self.__dict__.get("_settings") is not None
+
+    def post_init_from_model(self, model: PreTrainedModel) -> None:
+        """Check that the model is supported and the gates are its own; size the router for it."""
+        models.check_supported(model)
+        for expert in self._experts:
+            expert.press.post_init_from_model(model)
+        self._model_config = None
+        self._prepare(models.language_model(model).layers[0].self_attn, experts_know_model=True)
+
+    @contextmanager
+    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
+        """Compress the contexts that `model` prefills inside the ``with``; afterwards it is as it was.
+
+        Raises
+        ------
+        ValueError
+            If the model is not supported, or the gates belong to another.
+        """
+        models.check_supported(model)
+        shortest = max(expert.min_tokens for expert in self._experts)
+        with (
+            prefill_watch(model, self, shortest, self._recorder),
+            self._tap.on(model),
+            super().__call__(model),
+        ):
+            yield
+
+    def forward_hook(self, module: nn.Module, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
+        """Compress a layer after its attention, unless it or its cache slides: such layers are left alone."""
+        cache = kwargs.get("past_key_values")
+        if cache is None:
+            raise ValueError("there is no cache to compress: call the model with use_cache=True or past_key_values=...")
+        if models.is_sliding(module, cache.layers[module.layer_idx]):
+            return output
+        return super().forward_hook(module, input, kwargs, output)
+
+    @torch.no_grad()
+    def score(
+        self,
+        module: nn.Module,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor,
+        kwargs: dict,
+    ) -> torch.Tensor:
+        """Return the blended scores of a layer.
+
+        The hidden states may be those of other tokens than the keys: fewer while decoding, more behind a press that
+        pruned. Experts that cannot score the input at hand then sit out, and the others share their weight.
+
+        Returns
+        -------
+        torch.Tensor
+            Estimated share of attention, float32, shape (batch, kv_heads, keys), rows summing to 1; higher = keep.
+
+        Raises
+        ------
+        ValueError
+            For a padded batch, no keys, no expert that can score the input, or a score that is not a number.
+        """
+        self._recorder.enter(module.layer_idx)
+        with self._recorder.press.span(keys.device):
+            refuse_padding(kwargs.get("attention_mask"))
+            if models.is_sliding(module):
+                raise ValueError(
+                    f"layer {module.layer_idx} attends a sliding window and cannot be scored: use MoERouterPress "
+                    "without a wrapper, which leaves such layers alone, or PerLayerPress for the other layers"
+                )
+            self._prepare(module)
+            ratio = self.compression_ratio or NOMINAL_RATIO
+            view = LayerView(module, hidden_states, self._tap.take(hidden_states))
+            available = self._available(keys.shape[2], hidden_states.shape[1])
+            scores = [
+                self._experts[i].score(view, hidden_states, keys, values, attentions, kwargs, ratio).float()
+                for i in available
+            ]
+            ranked = ranks(_numbers(torch.stack(scores, dim=2), [self._experts[i].name for i in available]))
+            num_kept = compute_n_kept(keys.shape[2], ratio)
+            kept = torch.zeros_like(ranked, dtype=torch.bool)
+            kept.scatter_(-1, ranked.topk(num_kept, dim=-1, sorted=False).indices, True)
+            features = head_features.collect(
+                view, hidden_states, keys, values, kept, available, len(self._experts), kwargs
+            )
+            routing = self._route(module.layer_idx, features.values, available)
+            order = blend(ranked, routing.weights[..., available])
+            result = transport(order, features.mass)
+        self._recorder.record(module.layer_idx, routing, keys, values, num_kept)
+        self._log(module.layer_idx, routing, num_kept, keys.shape[2])
+        return result
+
+    def compress(
+        self,
+        module: nn.Module,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor,
+        kwargs: dict,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order."""
+        if self.compression_ratio == 0:
+            return keys, values
+        scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
+        with self._recorder.press.span(keys.device):
+            positions = select(scores, compute_n_kept(keys.shape[2], self.compression_ratio))
+            kept_keys, kept_values = gather_rows(keys, positions), gather_rows(values, positions)
+        self._recorder.compacted(module.layer_idx, kept_keys, kept_values)
+        return kept_keys, kept_values
+
+    @property
+    def plan(self) -> Plan:
+        """What was decided in the last prefill."""
+        return self._recorder.plan(
+            self.router_type, self._gates is not None, [e.name for e in self._experts], self.compression_ratio
+        )
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return figures of the last prefill.
+
+        Returns
+        -------
+        dict
+            `compression_ratio` asked and `reached_ratio` (None where a wrapper selects), `tokens_asked`,
+            `tokens_kept`, `bytes_before`, `bytes_after` (keys and values of the compressed layers, weights excluded),
+            `press_seconds`, `prefill_seconds`, `press_share`, `expert_shares` (mean gate weight by name),
+            `avg_aux_loss` (mean over layers), `layer_stats` (by layer: `tokens_asked`, `tokens_kept`, `num_keys`,
+            `expert_weights` by head, `aux_loss`).
+        """
+        return self._recorder.stats(self.plan)
+
+    def reset_stats(self) -> None:
+        """Forget what was recorded."""
+        self._recorder.reset()
+
+    def _available(self, num_keys: int, num_hidden_states: int) -> list[int]:
+        if num_keys == 0:
+            raise ValueError("there are no keys to score: the context is empty")
+        able = [i for i, expert in enumerate(self._experts) if expert.can_score(num_keys, num_hidden_states)]
+        if not able:
+            names = ", ".join(expert.name for expert in self._experts)
+            raise ValueError(
+                f"none of the experts {names} can score {num_keys} keys given {num_hidden_states} hidden states: add "
+                "one that needs keys alone (keydiff, knorm), use a longer context, or let MoERouterPress compress "
+                "before the other press"
+            )
+        return able
+
+    def _route(self, layer: int, features: torch.Tensor, available: list[int]) -> Routing:
+        assert self._router is not None
+        mask = torch.zeros(len(self._experts), dtype=torch.bool, device=features.device)
+        mask[available] = True
+        return self._router(layer, features, mask)
+
+    def _prepare(self, module: nn.Module, experts_know_model: bool = False) -> None:
+        """Size the router for the module's model. Some wrappers never pass the model on, so this runs lazily too."""
+        if self._model_config is not module.config:
+            if not experts_know_model:
+                self._refuse_uninitialised()
+            router = router_class(self.router_type)(
+                [expert.prior for expert in self._experts],
+                head_features.feature_names([expert.name for expert in self._experts]),
+                module.config.num_hidden_layers,
+                models.num_key_value_heads(module),
+                self._settings,
+            )
+            if self._gates is not None:
+                tensors, fitted_for = self._gates
+                gates_files.check_gates(fitted_for, models.fingerprint(module))
+                router.load_state_dict(tensors)
+            else:
+                logger.info("MoERouterPress routes by its prior: no gates were given")
+            self._router, self._model_config = router, module.config
+        assert self._router is not None
+        self._router.to(module.o_proj.weight.device)
+
+    def _refuse_uninitialised(self) -> None:
+        for expert in self._experts:
+            if type(expert.press).post_init_from_model is not BasePress.post_init_from_model:
+                raise ValueError(
+                    f"expert {expert.name} needs the model, which the wrapper press does not pass on: call "
+                    "press.post_init_from_model(model) on the MoERouterPress first"
+                )
+
+    def _log(self, layer: int, routing: Routing, num_kept: int, num_keys: int) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            names = [expert.name for expert in self._experts]
+            heads = [
+                " + ".join(f"{name} {weight:.2f}" for name, weight in zip(names, row, strict=True) if weight)
+                for row in routing.weights.mean(dim=0).tolist()
+            ]
+            logger.debug("layer %d: keep %d of %d; heads: %s", layer, num_kept, num_keys, "; ".join(heads))
+
+
+def _numbers(scores: torch.Tensor, names: list[str]) -> torch.Tensor:
+    """Return scores (batch, kv_heads, experts, keys) unless one is not a number."""
+    bad = scores.isnan().any(dim=-1).flatten(0, 1).any(dim=0)
+    if bad.any():
+        culprits = ", ".join(name for name, wrong in zip(names, bad.tolist(), strict=True) if wrong)
+        raise ValueError(
+            f"expert {culprits} returned scores that are not numbers: half precision may have overflowed; leave the "
+            "expert out or load the model in bfloat16 or float32"
+        )
+    return scores

@@ -1,0 +1,124 @@
+"""PerLayerPress: a press of its own for each layer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from kvpress import BasePress
+from torch import nn
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.presses.moe_router_press import MoERouterPress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class PerLayerPress(BasePress):
+    """Compress different layers with different presses.
+
+    kvpress's `PerLayerCompressionPress` varies the ratio of one press; this varies the press.
+
+    Layers that keep different numbers of tokens can be decoded from token by token. A question of several tokens
+    after the compression needs layers of equal length with sdpa and eager attention, so give the presses equal ratios
+    if one follows, or use flash attention; a warning says so when a model is compressed unevenly.
+
+    Parameters
+    ----------
+    presses : mapping of int to BasePress
+        The press of each layer named, by index.
+    default : BasePress, optional
+        The press of all other layers. By default they are left alone.
+
+    Raises
+    ------
+    TypeError
+        If a layer is no index or a press no press.
+    ValueError
+        For a press that works on the whole model rather than layer by layer, and, when a model is compressed, for a
+        layer that it does not have.
+
+    Examples
+    --------
+    >>> press = PerLayerPress({0: KnormPress(0.5), 1: ExpectedAttentionPress(0.5)}, default=MoERouterPress(0.5))
+    """
+
+    presses: Mapping[int, BasePress]
+    default: BasePress | None = None
+    _num_layers: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.presses, Mapping):
+            raise TypeError(f"presses must map layer indices to presses, got {type(self.presses).__name__}")
+        if not self.presses and self.default is None:
+            raise ValueError("PerLayerPress needs at least one press: name a layer's, or a default")
+        for layer, press in self.presses.items():
+            if isinstance(layer, bool) or not isinstance(layer, int):
+                raise TypeError(f"layers are named by index, got {layer!r}")
+            if layer < 0:
+                raise ValueError(f"layers are counted from 0, got {layer}")
+            _check_press(f"layer {layer}", press)
+        if self.default is not None:
+            _check_press("default", self.default)
+
+    @property
+    def compression_ratio(self) -> float:
+        """Mean of the layers' ratios; over the named layers only until a model has been seen."""
+        layers = range(self._num_layers) if self._num_layers is not None else self.presses
+        ratios = [press.compression_ratio if press else 0.0 for press in map(self._press_of, layers)]
+        return sum(ratios) / len(ratios) if ratios else self.default.compression_ratio  # type: ignore[union-attr]
+
+    @compression_ratio.setter
+    def compression_ratio(self, value: float) -> None:
+        raise AttributeError("PerLayerPress has no ratio of its own: set compression_ratio on its presses")
+
+    def post_init_from_model(self, model: PreTrainedModel) -> None:
+        """Check the layers' indices and tell every press of the model."""
+        models.check_supported(model)
+        num_layers = len(models.language_model(model).layers)
+        missing = [layer for layer in self.presses if layer >= num_layers]
+        if missing:
+            raise ValueError(
+                f"the model has {num_layers} layers, 0 to {num_layers - 1}, but presses name layer "
+                f"{', '.join(map(str, missing))}"
+            )
+        self._num_layers = num_layers
+        told: list[BasePress] = []
+        for press in (self._press_of(layer) for layer in range(num_layers)):
+            if press is not None and not any(press is other for other in told):
+                press.post_init_from_model(model)
+                told.append(press)
+
+    @contextmanager
+    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
+        """Compress the contexts that `model` prefills inside the ``with``."""
+        with super().__call__(model):
+            ratios = {getattr(self._press_of(layer), "compression_ratio", 0.0) for layer in range(self._num_layers or 0)}
+            if len(ratios) > 1 and "flash" not in str(model.config._attn_implementation):
+                logger.warning(
+                    "PerLayerPress leaves layers of different lengths: decode token by token, or use flash attention; "
+                    "a question of several tokens after the context would fail"
+                )
+            yield
+
+    def forward_hook(self, module: nn.Module, input: list, kwargs: dict, output: list) -> list:
+        """Hand the layer to its press."""
+        press = self._press_of(module.layer_idx)
+        return output if press is None else press.forward_hook(module, input, kwargs, output)
+
+    def _press_of(self, layer: int) -> BasePress | None:
+        return self.presses.get(layer, self.default)
+
+
+def _check_press(where: str, press: object) -> None:
+    if not isinstance(press, BasePress):
+        raise TypeError(f"{where} needs a kvpress press, got {type(press).__name__}: {press!r}")
+    if type(press).__call__ not in (BasePress.__call__, MoERouterPress.__call__):
+        raise ValueError(
+            f"{where}: {type(press).__name__} runs the whole model by itself and cannot serve single layers; use it "
+            "alone, or choose a press that compresses layer by layer"
+        )

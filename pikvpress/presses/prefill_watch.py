@@ -1,0 +1,87 @@
+"""Watching a model's prefill from outside its layers: refuse contexts too short, take the time, tidy up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from kvpress import ScorerPress
+from torch import nn
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.presses.recorder import Recorder
+
+
+@contextmanager
+def prefill_watch(
+    model: PreTrainedModel, press: ScorerPress, shortest: int, recorder: Recorder
+) -> Iterator[None]:
+    """Check the length of every context before the model sees it, and measure its prefill.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Hooks are removed at the end, and so is the rotary embedding that kvpress hangs on attention modules.
+    press : ScorerPress
+        At ratio 0 any context will do.
+    shortest : int
+        Fewest tokens that the press can compress.
+    recorder : Recorder
+        Told of every new prefill, and given its time.
+
+    Raises
+    ------
+    ValueError
+        From the model's forward, for an empty context or one shorter than `shortest`.
+    """
+    decoder = models.language_model(model)
+    modules = [layer.self_attn for layer in decoder.layers]
+    had_rotary = [hasattr(module, "rotary_emb") for module in modules]
+    spans: list[Any] = []
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        tokens = _input_tokens(args, kwargs)
+        cache = kwargs.get("past_key_values")
+        if tokens is None or (cache is not None and cache.get_seq_length() > 0):
+            return
+        length = tokens.shape[1]
+        if length == 0:
+            raise ValueError("the context is empty: give at least one token")
+        if press.compression_ratio and length < shortest:
+            raise ValueError(
+                f"the context has {length} tokens, but the experts protect or compare more and need at least "
+                f"{shortest}: use a longer context, leave the expert out, or set compression_ratio=0"
+            )
+        recorder.reset()
+        span = recorder.prefill.span(tokens.device)
+        span.__enter__()
+        spans.append(span)
+
+    def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        while spans:
+            spans.pop().__exit__(None, None, None)
+
+    handles = [
+        decoder.register_forward_pre_hook(before, with_kwargs=True),
+        decoder.register_forward_hook(after, with_kwargs=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, had in zip(modules, had_rotary, strict=True):
+            if not had and hasattr(module, "rotary_emb"):
+                del module.rotary_emb
+
+
+def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:
+    """Return the token ids (batch, tokens) or embeddings (batch, tokens, hidden) that a decoder was called with."""
+    if kwargs.get("input_ids") is not None:
+        return kwargs["input_ids"]
+    if kwargs.get("inputs_embeds") is not None:
+        return kwargs["inputs_embeds"]
+    return args[0] if args else None

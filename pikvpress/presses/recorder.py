@@ -1,0 +1,109 @@
+"""What a router press remembers of its last prefill. Tensors stay on their device until somebody reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pikvpress.plan import LayerPlan, Plan
+from pikvpress.routers import Routing
+from pikvpress.stopwatch import Stopwatch
+
+
+@dataclass
+class _Entry:
+    routing: Routing
+    num_keys: int
+    tokens_asked: int
+    tokens_kept: int | None
+    bytes_before: int
+    bytes_after: int
+
+
+class Recorder:
+    """Collect the decisions of one prefill.
+
+    Attributes
+    ----------
+    press, prefill : Stopwatch
+        Time spent by the press, and by the whole prefill where that is seen.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; a new prefill begins."""
+        self._entries: dict[int, _Entry] = {}
+        self._latest = -1
+        self.press = Stopwatch()
+        self.prefill = Stopwatch()
+
+    def enter(self, layer: int) -> None:
+        """Say that a layer is about to be scored. One before the latest means that a new prefill has begun."""
+        if layer < self._latest:
+            self.reset()
+        self._latest = layer
+
+    def record(
+        self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int
+    ) -> None:
+        """Remember a layer's routing; a layer scored in several parts is remembered by its last."""
+        size = keys.nbytes + values.nbytes
+        self._entries[layer] = _Entry(routing, keys.shape[2], tokens_asked, None, size, size)
+
+    def compacted(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Remember what is left of a layer."""
+        entry = self._entries[layer]
+        entry.tokens_kept = keys.shape[2]
+        entry.bytes_after = keys.nbytes + values.nbytes
+
+    def plan(self, router: str, fitted: bool, experts: list[str], compression_ratio: float) -> Plan:
+        """Return the decisions as plain numbers."""
+        layers = [
+            LayerPlan(
+                layer=index,
+                num_keys=entry.num_keys,
+                weights=entry.routing.weights.tolist(),
+                tokens_asked=entry.tokens_asked,
+                tokens_kept=entry.tokens_kept,
+                bytes_before=entry.bytes_before,
+                bytes_after=entry.bytes_after,
+            )
+            for index, entry in sorted(self._entries.items())
+        ]
+        seconds = self.prefill.seconds
+        return Plan(router, fitted, experts, compression_ratio, layers, self.press.seconds, seconds or None)
+
+    def stats(self, plan: Plan) -> dict[str, Any]:
+        """Return the figures of `MoERouterPress.get_stats`."""
+        losses = {index: float(entry.routing.auxiliary_loss) for index, entry in sorted(self._entries.items())}
+        kept = [layer.tokens_kept for layer in plan.layers]
+        selected = [number for number in kept if number is not None]
+        keys = sum(layer.num_keys for layer in plan.layers)
+        whole = len(selected) == len(kept) and keys > 0
+        return {
+            "compression_ratio": plan.compression_ratio,
+            "reached_ratio": 1 - sum(selected) / keys if whole else None,
+            "tokens_asked": sum(layer.tokens_asked for layer in plan.layers),
+            "tokens_kept": sum(selected) if whole else None,
+            "bytes_before": plan.bytes_before,
+            "bytes_after": plan.bytes_after,
+            "press_seconds": plan.press_seconds,
+            "prefill_seconds": plan.prefill_seconds,
+            "press_share": plan.press_share,
+            "expert_shares": plan.expert_shares(),
+            "avg_aux_loss": sum(losses.values()) / max(1, len(losses)),
+            "layer_stats": {
+                layer.layer: {
+                    "tokens_asked": layer.tokens_asked,
+                    "tokens_kept": layer.tokens_kept,
+                    "num_keys": layer.num_keys,
+                    "expert_weights": layer.head_weights(),
+                    "aux_loss": losses[layer.layer],
+                }
+                for layer in plan.layers
+            },
+        }

@@ -1,0 +1,39 @@
+"""The PiKV router, which sees the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pikvpress.routers.base import Router
+from pikvpress.routers.settings import RouterSettings
+
+# λ of the unfitted gate's -λ · log(1 + miss).
+MISS_PENALTY = 1.0
+
+
+class PiKVRouter(Router):
+    """Route with an eye on the cache: budget, context length, and the attention each expert would lose.
+
+    PiKV (https://arxiv.org/abs/2508.06526) subtracts λ · log(1 + miss_e) from the logit of expert e. There the miss
+    is a counter; here it is measured: the share of the probe queries' attention that falls on keys which the expert
+    would evict at this budget. With `cache_aware=False` it is the base router.
+    """
+
+    def __init__(
+        self,
+        prior: Sequence[float],
+        features: Sequence[str],
+        num_layers: int,
+        num_heads: int,
+        settings: RouterSettings,
+    ):
+        super().__init__(prior, features, num_layers, num_heads, settings)
+        if settings.cache_aware:
+            with torch.no_grad():
+                self.evidence[self.num_experts : 2 * self.num_experts].fill_diagonal_(-MISS_PENALTY)
+
+    def sees(self, feature: str) -> bool:
+        """Return whether this router looks at a head feature: at all of them if it is cache-aware."""
+        return self.settings.cache_aware or super().sees(feature)

@@ -1,0 +1,44 @@
+"""Seconds spent in a piece of work, on CPU or CUDA, without waiting for the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Stopwatch:
+    """Add up the time of spans of work; on CUDA by events, read only when `seconds` is asked for."""
+
+    def __init__(self) -> None:
+        self._elapsed = 0.0
+        self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def span(self, device: torch.device) -> Iterator[None]:
+        """Measure what runs inside."""
+        if device.type == "cuda":
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            first.record()
+            try:
+                yield
+            finally:
+                last.record()
+                self._spans.append((first, last))
+        else:
+            began = time.perf_counter()
+            try:
+                yield
+            finally:
+                self._elapsed += time.perf_counter() - began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in all spans so far."""
+        if self._spans:
+            torch.cuda.synchronize()
+            self._elapsed += sum(first.elapsed_time(last) for first, last in self._spans) / 1000
+            self._spans.clear()
+        return self._elapsed
