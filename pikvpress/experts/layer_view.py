@@ -36,6 +36,8 @@ class LayerView:
         self._projected: dict[str, torch.Tensor] = {}
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("q_norm", "k_norm", "qkv_proj"):
+            raise AttributeError(f"a LayerView has no {name}: what q_proj and k_proj return is split and normalised")
         return getattr(self._module, name)
 
     def q_proj(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -212,12 +212,12 @@ class MoERouterPress(ScorerPress):
         """
         self._recorder.enter(module.layer_idx)
         with self._recorder.press.span(keys.device):
-            refuse_padding(kwargs.get("attention_mask"))
             if models.is_sliding(module):
                 raise ValueError(
                     f"layer {module.layer_idx} attends a sliding window and cannot be scored: use MoERouterPress "
                     "without a wrapper, which leaves such layers alone, or PerLayerPress for the other layers"
                 )
+            refuse_padding(kwargs.get("attention_mask"))
             self._prepare(module)
             ratio = self.compression_ratio or NOMINAL_RATIO
             view = LayerView(module, hidden_states, self._tap.take(hidden_states))
@@ -320,7 +320,7 @@ class MoERouterPress(ScorerPress):
                 gates_files.check_gates(fitted_for, models.fingerprint(module))
                 router.load_state_dict(tensors)
             else:
-                logger.info("MoERouterPress routes by its prior: no gates were given")
+                logger.warning_once("MoERouterPress routes by its prior: no gates were given")  # type: ignore[attr-defined]
             self._router, self._model_config = router, module.config
         assert self._router is not None
         self._router.to(module.o_proj.weight.device)

@@ -1,0 +1,92 @@
+"""Tiny random models of every supported architecture, and the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
+from transformers.models.gemma3.configuration_gemma3 import Gemma3Config
+
+VOCABULARY = 512
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "pad_token_id": 0,
+    "eos_token_id": None,
+    "bos_token_id": None,
+}
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+GEMMA = {"head_dim": 16, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**SIZES),
+    "mistral": lambda: MistralConfig(**SIZES, sliding_window=None),
+    "mixtral": lambda: MixtralConfig(**SIZES, sliding_window=None, num_local_experts=4),
+    "phi3": lambda: Phi3Config(**SIZES),
+    "qwen2": lambda: Qwen2Config(**SIZES),
+    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=16),
+    "qwen3_moe": lambda: Qwen3MoeConfig(**SIZES, **MOE, head_dim=16),
+    "gemma3": lambda: Gemma3TextConfig(**SIZES, **GEMMA),
+}
+
+
+def make_tiny(name: str = "llama", seed: int = 0, **kwargs) -> PreTrainedModel:
+    """Return a random model of an architecture; q/k norms get weights of their own, so that skipping one shows."""
+    torch.manual_seed(seed)
+    if name == "gemma3_vision":
+        text = CONFIGS["gemma3"]()
+        vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+        vision |= {"image_size": 28, "patch_size": 14}
+        config = Gemma3Config(text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=1)
+        model = Gemma3ForConditionalGeneration._from_config(config, **kwargs)
+    else:
+        model = AutoModelForCausalLM.from_config(CONFIGS[name](), **kwargs)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "q_norm" in parameter_name or "k_norm" in parameter_name:
+                parameter.copy_(torch.rand_like(parameter) + 0.5)
+            elif parameter.dim() == 2 and ("q_proj" in parameter_name or "k_proj" in parameter_name):
+                parameter.mul_(8)  # attention that is not flat
+    return model.eval()
+
+
+@pytest.fixture
+def tiny() -> Callable[..., PreTrainedModel]:
+    return make_tiny
+
+
+@pytest.fixture
+def llama() -> PreTrainedModel:
+    return make_tiny("llama")
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    """Return a context of 300 tokens, all different, so that no two rows of a cache are alike."""
+    return torch.randperm(VOCABULARY - 1, generator=torch.Generator().manual_seed(7))[None, :300] + 1
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """Return the real model and its tokenizer."""
+    from pikvpress.default_model import load_model
+
+    return load_model()

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from transformers import AttentionInterface, GPT2Config, GPT2LMHeadModel
+
+from pikvpress import models
+from tests.conftest import CONFIGS, make_tiny
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_queries_and_keys_are_those_of_the_models_own_attention(name, ids):
+    model = make_tiny(name)
+    used = {}
+
+    def capture(module, query, key, value, attention_mask, **kwargs):
+        used[module.layer_idx] = (query.clone(), key.clone())
+        return value.repeat_interleave(module.num_key_value_groups, dim=1).transpose(1, 2), None
+
+    AttentionInterface.register("capture", capture)
+    model.set_attn_implementation("capture")
+    states = {}
+
+    def remember(module, args, kwargs, output):
+        states[module.layer_idx] = kwargs
+
+    decoder = models.language_model(model)
+    for layer in decoder.layers:
+        layer.self_attn.register_forward_hook(remember, with_kwargs=True)
+    with torch.no_grad():
+        model(ids)
+    for layer in decoder.layers:
+        module, kwargs = layer.self_attn, states[layer.self_attn.layer_idx]
+        cos, sin = kwargs["position_embeddings"]
+        query = models.rotate(models.queries_before_rotation(module, kwargs["hidden_states"]), cos, sin)
+        key = models.rotate(models.keys_before_rotation(module, kwargs["hidden_states"]), cos, sin)
+        torch.testing.assert_close(query, used[module.layer_idx][0])
+        torch.testing.assert_close(key, used[module.layer_idx][1])
+        module.rotary_emb = decoder.rotary_emb
+        positions = torch.arange(ids.shape[1]).unsqueeze(0)
+        torch.testing.assert_close(models.rotary_embedding(module, query, positions)[0], cos)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "gemma3_vision"])
+def test_supported_architectures_pass(name):
+    models.check_supported(make_tiny(name))
+
+
+def test_gpt2_is_refused_with_a_reason():
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=32))
+    with pytest.raises(ValueError, match=r"GPT2LMHeadModel cannot be compressed.*absolute positions.*Llama"):
+        models.check_supported(model)
+
+
+def test_layers_without_attention_are_named(llama):
+    del llama.model.layers[1].self_attn
+    with pytest.raises(ValueError, match="layer 1 has no self-attention"):
+        models.check_supported(llama)
+
+
+def test_partial_rotation_passes_the_other_channels_through():
+    states = torch.randn(1, 1, 3, 8)
+    angles = torch.randn(1, 3, 2).repeat(1, 1, 2)
+    turned = models.rotate(states, angles.cos(), angles.sin())
+    torch.testing.assert_close(turned[..., 4:], states[..., 4:])
+    torch.testing.assert_close(turned.norm(dim=-1), states.norm(dim=-1))
+
+
+def test_a_fingerprint_survives_half_precision_and_tells_models_apart():
+    model, other = make_tiny("llama"), make_tiny("llama", seed=1)
+    attention = model.model.layers[0].self_attn
+    exact = models.fingerprint(attention)
+    assert models.fingerprint(attention.bfloat16()) == exact
+    assert models.fingerprint(other.model.layers[0].self_attn)["weights"] != exact["weights"]
+    assert exact["num_key_value_heads"] == "2"
