@@ -12,6 +12,7 @@ from collections import defaultdict
 
 import typer
 from kvpress import BasePress
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -53,22 +54,26 @@ def measure(samples: int, tokens: int, seed: int, model: str | None) -> dict[tup
 
 def main(samples: int = 25, tokens: int = 1000, seed: int = 0, model: str | None = None) -> None:
     """Measure and print the table."""
+    if samples < len(KINDS):
+        raise ValueError(f"every kind of task is needed: take at least {len(KINDS)} samples, not {samples}")
     divergences = measure(samples, tokens, seed, model)
     mean = {
         (name, ratio): statistics.mean(x for kind in KINDS for x in divergences[name, kind, ratio])
         for name in contenders()
         for ratio in RATIOS
     }
-    table = Table(title=f"mean KL (nats/token) to the full cache, {samples} contexts of {tokens} tokens, seed {seed}")
-    table.add_column("press")
+    table = Table(
+        box=SIMPLE, title=f"mean KL (nats/token) to the full cache, {samples} contexts of {tokens} tokens, seed {seed}"
+    )
+    table.add_column("press", no_wrap=True)
     for ratio in RATIOS:
-        table.add_column(f"{ratio:.1%} evicted", justify="right")
+        table.add_column(f"{ratio:.1%}\nevicted", justify="right")
     for kind in KINDS:
         table.add_column(f"{kind}\nat 75%", justify="right")
     for name in contenders():
         by_kind = [f"{statistics.mean(divergences[name, kind, 0.75]):.3f}" for kind in KINDS]
         table.add_row(name, *(f"{mean[name, ratio]:.3f}" for ratio in RATIOS), *by_kind)
-    console = Console(width=120)
+    console = Console(width=110)
     console.print(table)
     best = {ratio: min(mean[name, ratio] for name in DEFAULT_EXPERTS) for ratio in RATIOS}
     average = {ratio: statistics.mean(mean[name, ratio] for name in DEFAULT_EXPERTS) for ratio in RATIOS}

@@ -1,6 +1,6 @@
 """What presses add to a prefill: medians over rounds in which every press runs once, so that drift hits all alike.
 
-    python -m benchmarks.prefill_cost [--tokens 4096] [--rounds 5] [--model NAME]
+python -m benchmarks.prefill_cost [--tokens 4096] [--rounds 5] [--model NAME]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import nullcontext
 import torch
 import typer
 from kvpress import BasePress
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -50,7 +51,7 @@ def main(tokens: int = 4096, rounds: int = 5, ratio: float = 0.5, model: str | N
                 torch.cuda.synchronize()
         if round_:  # the first round warms up
             seconds[name].append(time.perf_counter() - began)
-    table = Table(title=f"prefill of {ids.shape[1]} tokens, ratio {ratio:g}, medians of {rounds}")
+    table = Table(box=SIMPLE, title=f"prefill of {ids.shape[1]} tokens, ratio {ratio:g}, medians of {rounds}")
     for heading in ("press", "seconds", "added", "range over rounds"):
         table.add_column(heading, justify="left" if heading == "press" else "right")
     for name, times in seconds.items():

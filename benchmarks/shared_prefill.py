@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from kvpress import BasePress
-from torch import nn
+from kvpress.utils import extract_keys_and_values
 from transformers import DynamicCache, PreTrainedModel
 
 from pikvpress import models
@@ -25,12 +25,12 @@ class SharedPrefill:
 
     def __init__(self, model: PreTrainedModel, context: list[int]):
         self.model, self.length = model, len(context)
-        self._calls: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._calls: list[tuple[models.Attention, dict[str, Any]]] = []
         decoder = models.language_model(model)
         handles = []
-        for layer in decoder.layers:
-            layer.self_attn.rotary_emb = decoder.rotary_emb
-            handles.append(layer.self_attn.register_forward_hook(self._remember, with_kwargs=True))
+        for attention in models.attention_layers(model):
+            attention.rotary_emb = decoder.rotary_emb
+            handles.append(attention.register_forward_hook(self._remember, with_kwargs=True))
         self._full = DynamicCache()
         try:
             with torch.no_grad():
@@ -44,7 +44,7 @@ class SharedPrefill:
         compressed = DynamicCache()
         with torch.no_grad():
             for index, (module, kwargs) in enumerate(self._calls):
-                keys, values = self._full.layers[index].keys, self._full.layers[index].values
+                keys, values = extract_keys_and_values(self._full, index)
                 if press is not None:
                     keys, values = press.compress(module, kwargs["hidden_states"], keys, values, None, kwargs)
                 compressed.update(keys.clone(), values.clone(), index)
@@ -58,6 +58,6 @@ class SharedPrefill:
             logits = self.model(input_ids=ids, past_key_values=cache, position_ids=positions.unsqueeze(0)).logits
         return logits[0].float().log_softmax(dim=-1)
 
-    def _remember(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def _remember(self, module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         wanted = ("hidden_states", "position_embeddings", "cache_position", "attention_mask")
         self._calls.append((module, {name: kwargs[name] for name in wanted if name in kwargs}))

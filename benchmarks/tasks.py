@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase
 from benchmarks.texts import code, prose
 
 KINDS = ("needle", "several needles", "key-value", "prose", "code")
-NAMES = (
-    "anchor beacon cedar drum elbow falcon glacier hammer island jacket kettle lantern marble needle orchard "
-    "pepper quarry ribbon saddle timber urchin velvet willow yonder zinnia"
-).split()
+NAMES = tuple(
+    "anchor beacon cedar drum elbow falcon glacier hammer island jacket kettle lantern marble needle orchard pepper "
+    "quarry ribbon saddle timber urchin velvet willow yonder zinnia".split()
+)
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,8 @@ class SampleMaker:
         self.random = random.Random(seed)
         self.texts = {"prose": self._ids(prose()), "code": self._ids(code())}
         mark = "<context goes here>"
-        turn = tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}], add_generation_prompt=True, tokenize=False
-        )
+        message = [{"role": "user", "content": mark}]
+        turn = str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
         self.before, self.after = turn.split(mark)
 
     def make(self, kind: str) -> Sample:

@@ -62,9 +62,7 @@ def resolve_model(name: str | None = None) -> tuple[str, dict[str, Any]]:
     return str(folder), {"gguf_file": _FILE}
 
 
-def load_model(
-    name: str | None = None, **kwargs: Any
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(name: str | None = None, **kwargs: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer, in eval mode.
 
     Parameters

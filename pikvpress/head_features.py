@@ -118,7 +118,7 @@ def collect(
 def probe_queries(
     view: LayerView, hidden_states: torch.Tensor, keys: torch.Tensor, kwargs: dict[str, Any]
 ) -> torch.Tensor:
-    """Return up to 64 queries of the context, rotated to the positions after it, shape (batch, heads, probes, head_dim).
+    """Return up to 64 queries of the context, rotated to the positions after it, (batch, heads, probes, head_dim).
 
     Of the hidden states the last 16 and 48 more, evenly spaced, are taken: no random numbers.
     """

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from kvpress import BasePress
+from kvpress.utils import extract_keys_and_values
 from torch.profiler import ProfilerActivity, profile
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,14 @@ def measure_memory_usage(
 
     with torch.no_grad():
         prefill_peak = peak(prefill)
-        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+        held = cache_bytes(cache)
         decode_peak = held + peak(decode)
     return MemoryUsage(prefill_peak, decode_peak, held)
+
+
+def cache_bytes(cache: Cache) -> int:
+    """Return the bytes of the keys and values in a cache of plain tensors."""
+    return sum(tensor.nbytes for index in range(len(cache)) for tensor in extract_keys_and_values(cache, index))
 
 
 def _cuda_peak(work: Callable[[], None]) -> int:

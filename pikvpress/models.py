@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
 SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3"
 
 
-def language_model(model: PreTrainedModel) -> nn.Module:
+# An attention module. Its `config`, `layer_idx`, `head_dim`, `scaling`, `o_proj` and so on are set by the constructor
+# of each architecture, where type checkers do not see them.
+Attention: TypeAlias = Any
+
+
+def language_model(model: PreTrainedModel) -> Any:
     """Return the decoder of a causal language model, or that of a vision-language model's text half."""
     return getattr(model.model, "language_model", model.model)
+
+
+def attention_layers(model: PreTrainedModel) -> list[Attention]:
+    """Return the attention modules of a supported model, by layer."""
+    return [layer.self_attn for layer in language_model(model).layers]
 
 
 def check_supported(model: PreTrainedModel) -> None:
@@ -52,19 +61,19 @@ def check_supported(model: PreTrainedModel) -> None:
             )
 
 
-def num_key_value_heads(attention: nn.Module) -> int:
+def num_key_value_heads(attention: Attention) -> int:
     """Return the number of KV heads of an attention module."""
-    config: Any = attention.config
+    config = attention.config
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
-def is_sliding(attention: nn.Module, cache_layer: Any = None) -> bool:
+def is_sliding(attention: Attention, cache_layer: Any = None) -> bool:
     """Return whether a layer attends, or its cache keeps, a sliding window only: such layers are left alone."""
     return bool(getattr(attention, "is_sliding", False) or getattr(cache_layer, "is_sliding", False))
 
 
 def queries_before_rotation(
-    attention: nn.Module, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
+    attention: Attention, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
 ) -> torch.Tensor:
     """Project hidden states (batch, tokens, hidden) to normalised queries (batch, heads, tokens, head_dim).
 
@@ -79,7 +88,7 @@ def queries_before_rotation(
 
 
 def keys_before_rotation(
-    attention: nn.Module, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
+    attention: Attention, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
 ) -> torch.Tensor:
     """Project hidden states (batch, tokens, hidden) to normalised keys (batch, kv_heads, tokens, head_dim).
 
@@ -95,17 +104,17 @@ def keys_before_rotation(
 
 
 def _projected(
-    attention: nn.Module, name: str, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None
+    attention: Attention, name: str, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None
 ) -> torch.Tensor:
     known = (outputs or {}).get(name)
     return getattr(attention, name)(hidden_states) if known is None else known
 
 
-def _query_size(attention: nn.Module) -> int:
+def _query_size(attention: Attention) -> int:
     return attention.config.num_attention_heads * attention.head_dim
 
 
-def _split_heads(flat: torch.Tensor, head_dim: int, norm: nn.Module | None) -> torch.Tensor:
+def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
     # Qwen3 and Gemma 3 normalise each head, OLMo 2 the whole projection: the size of the norm's weight tells.
     per_head = norm is not None and norm.weight.numel() == head_dim
     if norm is not None and not per_head:
@@ -114,7 +123,7 @@ def _split_heads(flat: torch.Tensor, head_dim: int, norm: nn.Module | None) -> t
     return norm(heads) if norm is not None and per_head else heads
 
 
-def rotary_embedding(attention: nn.Module, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def rotary_embedding(attention: Attention, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Return the cosines and sines (1, positions, rotary_dim) of an attention module at ``positions`` (1, n)."""
     rotary = attention.rotary_emb
     if hasattr(rotary, "layer_types"):  # one table for sliding, another for full attention
@@ -132,7 +141,7 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
-def fingerprint(attention: nn.Module) -> dict[str, str]:
+def fingerprint(attention: Attention) -> dict[str, str]:
     """Describe the model that an attention module belongs to: its shapes, and a digest of some of its weights.
 
     The digest is taken over the signs of 4,096 evenly spaced entries of the output projection, so that it is the
@@ -144,7 +153,7 @@ def fingerprint(attention: nn.Module) -> dict[str, str]:
     dict
         Strings, as safetensors metadata wants them.
     """
-    config: Any = attention.config
+    config = attention.config
     weight = attention.o_proj.weight.detach().flatten()
     digest = "unavailable"
     if weight.is_floating_point():

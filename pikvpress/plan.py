@@ -155,9 +155,8 @@ class Plan:
         height = max(3.0, 0.16 * len(maps) + 1.4)
         figure = Figure(figsize=(1.6 * len(self.experts) + 1.8, height), layout="constrained")
         panels = figure.subplots(1, len(self.experts), sharey=True, squeeze=False)[0]
-        image = None
         for index, (panel, name) in enumerate(zip(panels, self.experts, strict=True)):
-            image = panel.imshow([[row[index] for row in layer] for layer in maps], vmin=0, vmax=1, aspect="auto")
+            panel.imshow([[row[index] for row in layer] for layer in maps], vmin=0, vmax=1, aspect="auto")
             panel.set_title(f"{name}\n{self.expert_shares()[name]:.2f}", fontsize=8)
             panel.set_xticks(range(len(maps[0])))
             panel.set_xlabel("KV head", fontsize=8)
@@ -165,7 +164,7 @@ class Plan:
         step = max(1, len(maps) // 16)
         panels[0].set_yticks(range(0, len(maps), step), [str(layer.layer) for layer in self.layers[::step]])
         panels[0].set_ylabel("layer", fontsize=8)
-        figure.colorbar(image, ax=panels, label="gate weight")
+        figure.colorbar(panels[0].images[0], ax=panels, label="gate weight")
         figure.suptitle(f"{self.router} router, ratio {self.compression_ratio:g}", fontsize=10)
         if path is not None:
             figure.savefig(path, dpi=150)

@@ -33,29 +33,34 @@ class Fact:
 
 FACTS = (
     Fact(
-        0.1,
-        "The special code of the harbour office is 7316042.",
-        Question("What is the special code of the harbour office?", "7316042"),
+        0.08,
+        "The magic number of the town of Sallow Haven is 7316042.",
+        Question("What is the magic number of the town of Sallow Haven?", "7316042"),
     ),
     Fact(
-        0.3,
-        "The special code of the boat yard is 2590871.",
-        Question("What is the special code of the boat yard?", "2590871"),
+        0.25,
+        "The favourite dish of the lighthouse keeper is pumpkin soup with walnuts.",
+        Question("What is the favourite dish of the lighthouse keeper?", "pumpkin"),
     ),
     Fact(
-        0.5,
-        "The special code of the lighthouse is 4168395.",
-        Question("What is the special code of the lighthouse?", "4168395"),
+        0.42,
+        "The name of the ship that brought the first oranges is the Golden Partridge.",
+        Question("What is the name of the ship that brought the first oranges?", "Golden Partridge"),
     ),
     Fact(
-        0.7,
-        "The special code of the library is 8023657.",
-        Question("What is the special code of the library?", "8023657"),
+        0.58,
+        "The password of the reading room is 'crimson tortoise'.",
+        Question("What is the password of the reading room?", "crimson tortoise"),
     ),
     Fact(
-        0.9,
-        "The special code of the rope works is 6941208.",
-        Question("What is the special code of the rope works?", "6941208"),
+        0.75,
+        "The most expensive painting in the museum shows a blue rhinoceros.",
+        Question("What does the most expensive painting in the museum show?", "blue rhinoceros"),
+    ),
+    Fact(
+        0.92,
+        "The prize for the best cabbage is a silver teapot.",
+        Question("What is the prize for the best cabbage?", "silver teapot"),
     ),
 )
 

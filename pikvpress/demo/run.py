@@ -10,6 +10,7 @@ from kvpress import BasePress, ExpectedAttentionPress, KeyDiffPress, KVPressText
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress.demo.facts import Question
+from pikvpress.memory import cache_bytes
 from pikvpress.presses import MoERouterPress
 
 LONGEST_ANSWER = 24
@@ -91,7 +92,7 @@ def run(
             max_new_tokens=LONGEST_ANSWER,
         )["answers"]
         seconds = time.perf_counter() - began
-        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+        held = cache_bytes(cache)
         full = results[0].bytes_full if results else held
         results.append(Result(name, ratio, answers, cache.get_seq_length(), full, held, seconds))
     progress("")

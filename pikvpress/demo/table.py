@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,22 +12,30 @@ from pikvpress.demo.run import Result
 
 def results_table(results: list[Result], questions: list[Question], tokens: int) -> Table:
     """Return one row a run: which answers were right, memory before and after, tokens kept, seconds."""
-    table = Table(title=f"{len(questions)} questions about a document of {tokens:,} tokens")
-    table.add_column("press")
-    table.add_column("evicted", justify="right")
+    table = Table(
+        title=f"{len(questions)} questions about a document of {tokens:,} tokens",
+        box=SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("press", no_wrap=True)
+    table.add_column("evicted", justify="right", no_wrap=True)
     judged = all(question.answer is not None for question in questions)
     if judged:
-        table.add_column("answers", justify="center")
-    for heading in ("KV MiB", "tokens kept", "seconds"):
-        table.add_column(heading, justify="right")
+        table.add_column("answers", no_wrap=True)
+    for heading in ("KV MiB", "kept", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    ratio = None
     for result in results:
-        style = "bold" if result.name == "MoERouterPress" else ""
-        cells = [result.name, f"{result.ratio:.0%}" if result.ratio else "-"]
+        if ratio is not None and result.ratio != ratio:
+            table.add_section()
+        ratio = result.ratio
+        cells = [result.name, f"{ratio:.0%}" if ratio else "-"]
         if judged:
             cells.append(_marks(result, questions))
         memory = f"{result.bytes_full / 2**20:.1f} -> {result.bytes_kept / 2**20:.1f}"
         cells += [memory, f"{result.tokens_kept:,}", f"{result.seconds:.1f}"]
-        table.add_row(*cells, style=style)
+        table.add_row(*cells, style="bold" if result.name == "MoERouterPress" else "")
     return table
 
 
@@ -49,5 +58,5 @@ def is_right(answer: str, question: Question) -> bool:
 
 def _marks(result: Result, questions: list[Question]) -> str:
     right = [is_right(answer, question) for answer, question in zip(result.answers, questions, strict=True)]
-    marks = " ".join("[green]✓[/]" if mark else "[red]✗[/]" for mark in right)
-    return f"{marks}  {sum(right)}/{len(right)}"
+    marks = "".join("[green]✓[/]" if mark else "[red]✗[/]" for mark in right)
+    return f"{marks} {sum(right)}/{len(right)}"

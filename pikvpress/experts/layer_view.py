@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from pikvpress import models
 
@@ -19,7 +18,7 @@ class LayerView:
 
     Parameters
     ----------
-    module : nn.Module
+    module : torch.nn.Module
         The attention module.
     hidden_states : torch.Tensor
         Hidden states, shape (batch, tokens, hidden). Scorers may pass any run of these rows to `q_proj` and `k_proj`.
@@ -28,7 +27,7 @@ class LayerView:
     """
 
     def __init__(
-        self, module: nn.Module, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
+        self, module: models.Attention, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
     ):
         self._outputs = outputs or {}
         self._module = module
@@ -73,7 +72,7 @@ def _rows_within(part: torch.Tensor, whole: torch.Tensor) -> slice | None:
     same_memory = part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
     if not same_memory or part.stride() != whole.stride() or part.shape[::2] != whole.shape[::2]:
         return None
-    start, beside = divmod(part.storage_offset() - whole.storage_offset(), max(1, whole.stride(1)))
+    start, beside = divmod(int(part.storage_offset()) - int(whole.storage_offset()), max(1, whole.stride(1)))
     if beside or start < 0 or start + part.shape[1] > whole.shape[1]:
         return None
     return slice(start, start + part.shape[1])

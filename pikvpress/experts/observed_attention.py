@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from kvpress import ScorerPress
-from torch import nn
 
 from pikvpress import models
 from pikvpress.kernels.window_scores import observed_attention
@@ -35,7 +34,7 @@ class WindowedObservedAttentionPress(ScorerPress):
 
     def score(
         self,
-        module: nn.Module,
+        module: models.Attention,
         hidden_states: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,

@@ -44,8 +44,8 @@ def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -
     build : callable
         Returns a new press; called once per router press, so that no state is shared.
     **needs
-        What the expert needs to see, and its weight: `min_tokens`, `reads_hidden_states`, `aligned`, `positional`, `random`,
-        `prior`, as in `Expert`.
+        What the expert needs to see, and its weight: `min_tokens`, `reads_hidden_states`, `aligned`, `positional`,
+        `random`, `prior`, as in `Expert`.
 
     Raises
     ------
@@ -113,8 +113,10 @@ def make_experts(experts: Sequence[str | ScorerPress] | None, num_experts: int |
     TypeError
         For an expert that is neither a name nor a `ScorerPress`.
     """
-    if isinstance(experts, str) or isinstance(experts, ScorerPress):
-        raise TypeError(f"experts must be a sequence of names or presses, not a single one: write experts=[{experts!r}]")
+    if isinstance(experts, (str, ScorerPress)):
+        raise TypeError(
+            f"experts must be a sequence of names or presses, not a single one: write experts=[{experts!r}]"
+        )
     if num_experts is not None and (isinstance(num_experts, bool) or not isinstance(num_experts, int)):
         raise TypeError(f"num_experts must be a whole number, got {num_experts!r}")
     if experts is not None:

@@ -48,7 +48,7 @@ def save_gates(
     os.close(handle)
     try:
         save_file(tensors, partial, metadata=metadata)
-        os.replace(partial, path)
+        Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise

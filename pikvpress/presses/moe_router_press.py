@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from kvpress import BasePress, ScorerPress
 from kvpress.utils import compute_n_kept
-from torch import nn
 from transformers import PreTrainedModel
 
 from pikvpress import gates as gates_files
@@ -21,17 +20,17 @@ from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.kernels.blend import blend, ranks, transport
 from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.plan import Plan
-from pikvpress.presses.recorder import Recorder
 from pikvpress.presses.checks import checked_ratio, refuse_padding
 from pikvpress.presses.prefill_watch import prefill_watch
 from pikvpress.presses.projection_tap import ProjectionTap
+from pikvpress.presses.recorder import Recorder
 from pikvpress.routers import Router, RouterSettings, Routing, router_class
 
 logger = logging.getLogger(__name__)
 
 # Wrappers that evict by a threshold leave the ratio at 0; experts are then compared at this one.
 NOMINAL_RATIO = 0.5
-DEFAULT_TOP_K = 3
+DEFAULT_TOP_K = 4
 
 
 @dataclass
@@ -57,7 +56,7 @@ class MoERouterPress(ScorerPress):
     num_experts : int, optional
         Use only the first so many of `experts`, or of all registered ones if `experts` is not given.
     top_k : int, optional
-        Most experts blended for a head. By default 3, or fewer if there are fewer experts.
+        Most experts blended for a head. By default 4, or fewer if there are fewer experts.
     temperature : float, default=1.0
         Divides the gate's logits: below 1 sharpens the choice, above 1 evens it out.
     cache_aware : bool, default=True
@@ -156,7 +155,7 @@ class MoERouterPress(ScorerPress):
         for expert in self._experts:
             expert.press.post_init_from_model(model)
         self._model_config = None
-        self._prepare(models.language_model(model).layers[0].self_attn, experts_know_model=True)
+        self._prepare(models.attention_layers(model)[0], experts_know_model=True)
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
@@ -176,7 +175,7 @@ class MoERouterPress(ScorerPress):
         ):
             yield
 
-    def forward_hook(self, module: nn.Module, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
+    def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Compress a layer after its attention, unless it or its cache slides: such layers are left alone."""
         cache = kwargs.get("past_key_values")
         if cache is None:
@@ -188,7 +187,7 @@ class MoERouterPress(ScorerPress):
     @torch.no_grad()
     def score(
         self,
-        module: nn.Module,
+        module: models.Attention,
         hidden_states: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,
@@ -242,7 +241,7 @@ class MoERouterPress(ScorerPress):
 
     def compress(
         self,
-        module: nn.Module,
+        module: models.Attention,
         hidden_states: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,
@@ -303,11 +302,12 @@ class MoERouterPress(ScorerPress):
         mask[available] = True
         return self._router(layer, features, mask)
 
-    def _prepare(self, module: nn.Module, experts_know_model: bool = False) -> None:
+    def _prepare(self, module: models.Attention, experts_know_model: bool = False) -> None:
         """Size the router for the module's model. Some wrappers never pass the model on, so this runs lazily too."""
         if self._model_config is not module.config:
             if not experts_know_model:
                 self._refuse_uninitialised()
+            assert self._settings is not None
             router = router_class(self.router_type)(
                 [expert.prior for expert in self._experts],
                 head_features.feature_names([expert.name for expert in self._experts]),

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kvpress import BasePress
-from torch import nn
 from transformers import PreTrainedModel
 
 from pikvpress import models
@@ -79,7 +78,7 @@ class PerLayerPress(BasePress):
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Check the layers' indices and tell every press of the model."""
         models.check_supported(model)
-        num_layers = len(models.language_model(model).layers)
+        num_layers = len(models.attention_layers(model))
         missing = [layer for layer in self.presses if layer >= num_layers]
         if missing:
             raise ValueError(
@@ -97,7 +96,9 @@ class PerLayerPress(BasePress):
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
         """Compress the contexts that `model` prefills inside the ``with``."""
         with super().__call__(model):
-            ratios = {getattr(self._press_of(layer), "compression_ratio", 0.0) for layer in range(self._num_layers or 0)}
+            ratios = {
+                getattr(self._press_of(layer), "compression_ratio", 0.0) for layer in range(self._num_layers or 0)
+            }
             if len(ratios) > 1 and "flash" not in str(model.config._attn_implementation):
                 logger.warning(
                     "PerLayerPress leaves layers of different lengths: decode token by token, or use flash attention; "
@@ -105,7 +106,7 @@ class PerLayerPress(BasePress):
                 )
             yield
 
-    def forward_hook(self, module: nn.Module, input: list, kwargs: dict, output: list) -> list:
+    def forward_hook(self, module: models.Attention, input: list, kwargs: dict, output: list) -> list:
         """Hand the layer to its press."""
         press = self._press_of(module.layer_idx)
         return output if press is None else press.forward_hook(module, input, kwargs, output)

@@ -16,9 +16,7 @@ from pikvpress.presses.recorder import Recorder
 
 
 @contextmanager
-def prefill_watch(
-    model: PreTrainedModel, press: ScorerPress, shortest: int, recorder: Recorder
-) -> Iterator[None]:
+def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, recorder: Recorder) -> Iterator[None]:
     """Check the length of every context before the model sees it, and measure its prefill.
 
     Parameters
@@ -38,7 +36,7 @@ def prefill_watch(
         From the model's forward, for an empty context or one shorter than `shortest`.
     """
     decoder = models.language_model(model)
-    modules = [layer.self_attn for layer in decoder.layers]
+    modules = models.attention_layers(model)
     had_rotary = [hasattr(module, "rotary_emb") for module in modules]
     spans: list[Any] = []
 

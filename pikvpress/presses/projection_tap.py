@@ -28,10 +28,10 @@ class ProjectionTap:
     def on(self, model: PreTrainedModel) -> Iterator[None]:
         """Listen to the projections of a model's attention layers."""
         handles = [
-            getattr(layer.self_attn, name).register_forward_hook(partial(self._keep, name))
-            for layer in models.language_model(model).layers
+            getattr(attention, name).register_forward_hook(partial(self._keep, name))
+            for attention in models.attention_layers(model)
             for name in models.PROJECTIONS
-            if hasattr(layer.self_attn, name)
+            if hasattr(attention, name)
         ]
         try:
             yield

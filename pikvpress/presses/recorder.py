@@ -47,9 +47,7 @@ class Recorder:
             self.reset()
         self._latest = layer
 
-    def record(
-        self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int
-    ) -> None:
+    def record(self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int) -> None:
         """Remember a layer's routing; a layer scored in several parts is remembered by its last."""
         size = keys.nbytes + values.nbytes
         self._entries[layer] = _Entry(routing, keys.shape[2], tokens_asked, None, size, size)

@@ -60,6 +60,8 @@ class Router(nn.Module):
         If `top_k` exceeds the number of experts.
     """
 
+    seen: torch.Tensor
+
     def __init__(
         self,
         prior: Sequence[float],

@@ -61,7 +61,7 @@ class _Matching:
 
     def _accept(self) -> None:
         """Let heads ask, and experts keep the best of those who asked."""
-        lists = [sorted(self.experts, key=lambda expert, row=row: row[expert]) for row in self.affinity]
+        lists = [sorted(self.experts, key=row.__getitem__) for row in self.affinity]
         waiting = [head for head in self.heads for _ in range(self.demand[head])]
         while waiting:
             head = waiting.pop(0)
@@ -92,7 +92,7 @@ class _Matching:
         while True:
             free = [expert for expert in self.experts if self._load(expert) < self.capacity]
             short = [head for head in self.heads if self._served(head) < self.demand[head]]
-            direct = [
+            direct: list[tuple[float, set[tuple[int, int]], set[tuple[int, int]]]] = [
                 (self.affinity[head][expert], {(head, expert)}, set())
                 for head in short
                 for expert in free

@@ -19,7 +19,7 @@ class RouterSettings:
         For a value out of its range or of the wrong type: names the setting and what is allowed.
     """
 
-    top_k: int = 3
+    top_k: int = 4
     temperature: float = 1.0
     cache_aware: bool = True
     importance_threshold: float = 0.8

@@ -48,7 +48,7 @@ def test_scores_are_those_of_kvpress(architecture, name, ids):
 
 
 def test_norms_that_kvpress_skips_are_applied(ids):
-    module, hidden, keys, values, _, kwargs = call_of(make_tiny("qwen3_moe"), ids)
+    module, hidden, keys, _values, _, kwargs = call_of(make_tiny("qwen3_moe"), ids)
     with torch.no_grad():
         cos, sin = kwargs["position_embeddings"]
         flat = module.q_proj(hidden[:, -64:]).unflatten(-1, (-1, module.head_dim))
@@ -110,4 +110,6 @@ def test_windows_as_long_as_the_context_observe_what_eager_attention_shows(batch
     module, hidden, keys, values, attentions, kwargs = call_of(make_tiny(attn_implementation="eager"), ids)
     with torch.no_grad():
         ours = WindowedObservedAttentionPress(0.5, window_size=50).score(module, hidden, keys, values, None, kwargs)
-    torch.testing.assert_close(ours, ObservedAttentionPress(0.5).score(module, hidden, keys, values, attentions, kwargs))
+    torch.testing.assert_close(
+        ours, ObservedAttentionPress(0.5).score(module, hidden, keys, values, attentions, kwargs)
+    )

@@ -35,7 +35,7 @@ def test_fitted_gates_route(gates, llama, ids):
 
 def test_gates_of_another_model_are_refused_before_the_model_is_touched(gates, ids):
     other = make_tiny("llama", seed=1)
-    with pytest.raises(ValueError, match="fitted for another model .*weights"), press(gates)(other):
+    with pytest.raises(ValueError, match=r"fitted for another model .*weights"), press(gates)(other):
         pytest.fail("the model was touched")
     assert not any(layer.self_attn._forward_hooks for layer in other.model.layers)
 

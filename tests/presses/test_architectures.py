@@ -66,6 +66,6 @@ def test_padded_batches_are_refused_and_unpadded_ones_are_not(attention):
     with MoERouterPress(0.5)(model), torch.no_grad():
         model(ids, attention_mask=mask)
         mask[0, :10] = 0
-        with pytest.raises(ValueError, match="the batch is padded.*equal length"):
+        with pytest.raises(ValueError, match=r"the batch is padded.*equal length"):
             model(ids, attention_mask=mask)
     assert not any(layer.self_attn._forward_hooks for layer in model.model.layers)

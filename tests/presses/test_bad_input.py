@@ -37,7 +37,7 @@ def test_an_empty_context_is_refused_before_any_layer(llama):
 def test_a_context_shorter_than_the_protected_window_is_refused_before_any_layer(llama, ids):
     cache = DynamicCache()
     press = MoERouterPress(0.5, experts=["snapkv", "keydiff"])
-    with press(llama), pytest.raises(ValueError, match="has 64 tokens.*at least 65"):
+    with press(llama), pytest.raises(ValueError, match=r"has 64 tokens.*at least 65"):
         llama(ids[:, :64], past_key_values=cache)
     assert cache.get_seq_length() == 0
     prefill(llama, ids[:, :65], press)
@@ -46,13 +46,13 @@ def test_a_context_shorter_than_the_protected_window_is_refused_before_any_layer
 
 
 def test_inside_a_wrapper_too_short_a_context_is_refused_when_no_expert_can_score(llama, ids):
-    with pytest.raises(ValueError, match="none of the experts snapkv can score 20 keys.*keydiff"):
+    with pytest.raises(ValueError, match=r"none of the experts snapkv can score 20 keys.*keydiff"):
         prefill(llama, ids[:, :20], AdaKVPress(MoERouterPress(0.5, experts=["snapkv"])))
 
 
 def test_experts_that_need_positions_are_refused_behind_a_press_that_lost_them(llama, ids):
     press = ComposedPress([KnormPress(0.2), MoERouterPress(0.5, experts=["snapkv", "tova"])])
-    with pytest.raises(ValueError, match="none of the experts snapkv, tova.*compress before the other press"):
+    with pytest.raises(ValueError, match=r"none of the experts snapkv, tova.*compress before the other press"):
         prefill(llama, ids, press)
     assert not any(layer.self_attn._forward_hooks for layer in llama.model.layers)
 
@@ -72,5 +72,5 @@ def test_a_model_called_without_a_cache(llama, ids):
 
 
 def test_wrappers_over_sliding_layers_are_refused_with_a_way_out(ids):
-    with pytest.raises(ValueError, match="sliding window and cannot be scored.*PerLayerPress"):
+    with pytest.raises(ValueError, match=r"sliding window and cannot be scored.*PerLayerPress"):
         prefill(make_tiny("gemma3"), ids, AdaKVPress(MoERouterPress(0.5)))

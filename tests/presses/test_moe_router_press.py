@@ -88,7 +88,9 @@ def test_what_the_layer_projected_is_not_projected_again(llama, ids, monkeypatch
 
 def test_the_model_is_left_as_it_was_found(llama, ids):
     def state():
-        return [(name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in llama.named_modules()]
+        return [
+            (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in llama.named_modules()
+        ]
 
     before = state()
     prefill(llama, ids, MoERouterPress(0.5))
@@ -170,18 +172,21 @@ def test_settings_are_fixed_but_for_the_ratio():
     assert press.compression_ratio == 0.25
 
 
-@pytest.mark.parametrize("setting", [
-    {"top_k": 1},
-    {"num_experts": 2},
-    {"temperature": 0.2},
-    {"cache_aware": False},
-    {"adaptive_top_k": True, "importance_threshold": 0.3},
-    {"router_type": "adaptive", "importance_threshold": 0.3},
-    {"router_type": "hierarchical", "num_groups": 4},
-    {"router_type": "hierarchical", "group_top_k": 2},
-    {"router_type": "eplb", "top_k": 2, "capacity_factor": 2.0},
-    {"experts": ["tova", "cur"]},
-])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"top_k": 1},
+        {"num_experts": 2},
+        {"temperature": 0.2},
+        {"cache_aware": False},
+        {"adaptive_top_k": True, "importance_threshold": 0.3},
+        {"router_type": "adaptive", "importance_threshold": 0.3},
+        {"router_type": "hierarchical", "num_groups": 4},
+        {"router_type": "hierarchical", "group_top_k": 2},
+        {"router_type": "eplb", "top_k": 2, "capacity_factor": 2.0},
+        {"experts": ["tova", "cur"]},
+    ],
+)
 def test_every_setting_that_matters_now_changes_the_routing(llama, ids, setting):
     router = setting.get("router_type", "pikv")
     base = {"router_type": router} | ({"top_k": 2} if router == "eplb" else {})
@@ -191,12 +196,15 @@ def test_every_setting_that_matters_now_changes_the_routing(llama, ids, setting)
     assert press.plan.expert_shares() != plain.plan.expert_shares()
 
 
-@pytest.mark.parametrize("setting", [
-    {"dropout": 0.5},
-    {"aux_loss_weight": 3.0},
-    {"router_type": "topk_balanced", "balance_mode": "gini"},
-    {"router_type": "topk_balanced", "balance_coefficient": 5.0},
-])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"dropout": 0.5},
+        {"aux_loss_weight": 3.0},
+        {"router_type": "topk_balanced", "balance_mode": "gini"},
+        {"router_type": "topk_balanced", "balance_coefficient": 5.0},
+    ],
+)
 def test_settings_of_fitting_leave_the_kept_tokens_alone(llama, ids, setting):
     plain = prefill(llama, ids, MoERouterPress(0.5, router_type=setting.get("router_type", "pikv")))
     press = MoERouterPress(0.5, **setting)

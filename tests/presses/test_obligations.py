@@ -112,7 +112,7 @@ def test_6_experts_learn_the_model_from_wrappers_that_pass_it_on_and_say_so_wher
     prefill(llama, ids, AdaKVPress(MoERouterPress(0.5, experts=[Learning()])))
     for wrap in (CriticalAdaKVPress, lambda press: PerLayerCompressionPress(press, [0.5, 0.5])):
         prefill(llama, ids, wrap(MoERouterPress(0.5)))  # initialised lazily
-        with pytest.raises(ValueError, match="call press.post_init_from_model"):
+        with pytest.raises(ValueError, match=r"call press\.post_init_from_model"):
             prefill(llama, ids, wrap(MoERouterPress(0.5, experts=[Learning()])))
 
 

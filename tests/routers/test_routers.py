@@ -141,7 +141,7 @@ def test_matching_is_balanced_whatever_the_sizes(heads, experts):
         loads = [sum(expert == e for _, expert in pairs) for e in range(experts)]
         served = [sum(head == h for head, _ in pairs) for h in range(heads)]
         assert max(loads) <= capacity
-        assert 1 <= min(served) and max(served) <= top_k
+        assert min(served) >= 1 and max(served) <= top_k
         if experts * capacity <= heads * top_k:
             assert loads == [capacity] * experts
 

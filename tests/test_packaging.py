@@ -1,0 +1,65 @@
+"""pyproject.toml, poetry.lock and constraints.txt belong together, and name no registry."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from stamp_constraints import stamp  # noqa: E402
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LINES = (ROOT / "constraints.txt").read_text().splitlines()
+PINS = [Requirement(line) for line in LINES if not line.startswith("#")]
+
+
+def test_constraints_were_exported_from_this_lock_and_this_pyproject():
+    expected = stamp((ROOT / "pyproject.toml").read_text(), (ROOT / "poetry.lock").read_bytes())
+    assert LINES[: len(expected)] == expected, "run `make lock`"
+
+
+def test_every_dependency_is_pinned_within_its_range():
+    extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]
+    for text in PROJECT["dependencies"] + extras:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        pins = [pin for pin in PINS if pin.name == wanted.name and (pin.marker is None or pin.marker.evaluate())]
+        assert len(pins) == 1, f"{wanted.name} is pinned {len(pins)} times"
+        (pinned,) = pins[0].specifier
+        assert wanted.specifier.contains(pinned.version), f"{text} does not allow {pinned.version}"
+
+
+def test_every_pin_is_in_the_lock():
+    locked = tomllib.loads((ROOT / "poetry.lock").read_text())["package"]
+    known = {(package["name"], package["version"]) for package in locked}
+    for pin in PINS:
+        (pinned,) = pin.specifier
+        assert (pin.name, pinned.version) in known
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "poetry.lock", "pyproject.toml", "Makefile", "model-wheels.txt"])
+def test_no_registry_is_named(file):
+    text = (ROOT / file).read_text()
+    assert "index-url" not in text and "[[package.source]]" not in text and "/simple" not in text
+
+
+def test_the_version_is_that_of_the_project():
+    import pikvpress
+
+    assert pikvpress.__version__ == PROJECT["version"] == version("pikvpress")
+
+
+def test_the_changelog_tells_of_this_version():
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
