@@ -28,9 +28,12 @@ RATIOS = (0.5, 0.75, 0.875)
 
 
 def contenders() -> dict[str, BasePress]:
-    """Return every default expert alone and MoERouterPress with every router, by name."""
+    """Return every default expert alone and MoERouterPress with every router, by name.
+
+    By its prior "topk_balanced" is "base": what sets it apart acts while gates are fitted.
+    """
     presses: dict[str, BasePress] = {expert.name: expert.press for expert in make_experts(DEFAULT_EXPERTS, None)}
-    return presses | {f"router {name}": MoERouterPress(router_type=name) for name in ROUTERS}
+    return presses | {f"router {name}": MoERouterPress(router_type=name) for name in ROUTERS if name != "topk_balanced"}
 
 
 def measure(samples: int, tokens: int, seed: int, model: str | None) -> dict[tuple[str, str, float], list[float]]:

@@ -49,9 +49,10 @@ def contestants(ratios: list[float], router: str) -> list[tuple[str, BasePress |
     """Return name, press and ratio of every run: the full cache, three kvpress presses, MoERouterPress."""
     runs: list[tuple[str, BasePress | None, float]] = [("full cache", None, 0.0)]
     for ratio in ratios:
+        routed = MoERouterPress(ratio, router_type=router)  # first, since it checks the ratio for all
         for press in (SnapKVPress(ratio), ExpectedAttentionPress(ratio), KeyDiffPress(ratio)):
             runs.append((type(press).__name__, press, ratio))
-        runs.append(("MoERouterPress", MoERouterPress(ratio, router_type=router), ratio))
+        runs.append(("MoERouterPress", routed, ratio))
     return runs
 
 
