@@ -48,7 +48,7 @@ bench: setup
 
 lock:
 	test -x $(LOCK_VENV)/bin/poetry || ($(PYTHON) -m venv $(LOCK_VENV) && \
-		$(LOCK_VENV)/bin/pip install --quiet poetry poetry-plugin-export $(LOCK_EXTRA))
+		$(LOCK_VENV)/bin/pip install --quiet poetry poetry-plugin-export)
 	$(LOCK_VENV)/bin/poetry lock
 	$(LOCK_VENV)/bin/poetry export --all-extras --with lock --without-hashes --format constraints.txt --output constraints.txt
 	$(PYTHON) scripts/stamp_constraints.py

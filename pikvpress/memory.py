@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ def _cuda_peak(work: Callable[[], None]) -> int:
 
 
 def _cpu_peak(work: Callable[[], None]) -> int:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or some builds of torch report every start and stop on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     used = peak = 0

@@ -152,12 +152,14 @@ class Plan:
         from matplotlib.figure import Figure  # plotting is optional work, and importing it takes a second
 
         maps = [layer.head_weights() for layer in self.layers]
+        shares = self.expert_shares()
+        largest = max(weight for layer in maps for row in layer for weight in row)
         height = max(3.0, 0.16 * len(maps) + 1.4)
         figure = Figure(figsize=(1.6 * len(self.experts) + 1.8, height), layout="constrained")
         panels = figure.subplots(1, len(self.experts), sharey=True, squeeze=False)[0]
         for index, (panel, name) in enumerate(zip(panels, self.experts, strict=True)):
-            panel.imshow([[row[index] for row in layer] for layer in maps], vmin=0, vmax=1, aspect="auto")
-            panel.set_title(f"{name}\n{self.expert_shares()[name]:.2f}", fontsize=8)
+            panel.imshow([[row[index] for row in layer] for layer in maps], vmin=0, vmax=largest, aspect="auto")
+            panel.set_title(f"{name}\n{shares[name]:.2f}", fontsize=8)
             panel.set_xticks(range(len(maps[0])))
             panel.set_xlabel("KV head", fontsize=8)
             panel.tick_params(labelsize=7)

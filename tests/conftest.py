@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from transformers import (
@@ -66,11 +64,6 @@ def make_tiny(name: str = "llama", seed: int = 0, **kwargs) -> PreTrainedModel:
             elif parameter.dim() == 2 and ("q_proj" in parameter_name or "k_proj" in parameter_name):
                 parameter.mul_(8)  # attention that is not flat
     return model.eval()
-
-
-@pytest.fixture
-def tiny() -> Callable[..., PreTrainedModel]:
-    return make_tiny
 
 
 @pytest.fixture

@@ -103,17 +103,17 @@ class MoERouterPress(ScorerPress):
     experts: Sequence[str | ScorerPress] | None = None
     num_experts: int | None = None
     top_k: int | None = None
-    temperature: float = 1.0
-    cache_aware: bool = True
-    importance_threshold: float = 0.8
-    adaptive_top_k: bool = False
-    capacity_factor: float = 1.0
-    num_groups: int = 2
-    group_top_k: int = 1
-    dropout: float = 0.0
-    aux_loss_weight: float = 0.01
-    balance_mode: str = "entropy"
-    balance_coefficient: float = 0.01
+    temperature: float = RouterSettings.temperature
+    cache_aware: bool = RouterSettings.cache_aware
+    importance_threshold: float = RouterSettings.importance_threshold
+    adaptive_top_k: bool = RouterSettings.adaptive_top_k
+    capacity_factor: float = RouterSettings.capacity_factor
+    num_groups: int = RouterSettings.num_groups
+    group_top_k: int = RouterSettings.group_top_k
+    dropout: float = RouterSettings.dropout
+    aux_loss_weight: float = RouterSettings.aux_loss_weight
+    balance_mode: str = RouterSettings.balance_mode
+    balance_coefficient: float = RouterSettings.balance_coefficient
     gates: str | Path | None = None
     _experts: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
     _settings: RouterSettings | None = field(default=None, init=False, repr=False, compare=False)
@@ -180,7 +180,13 @@ class MoERouterPress(ScorerPress):
         cache = kwargs.get("past_key_values")
         if cache is None:
             raise ValueError("there is no cache to compress: call the model with use_cache=True or past_key_values=...")
-        if models.is_sliding(module, cache.layers[module.layer_idx]):
+        cache_layer = cache.layers[module.layer_idx]
+        if models.is_sliding(module, cache_layer):
+            if not models.is_sliding(module):
+                logger.warning_once(  # type: ignore[attr-defined]
+                    "the cache keeps a sliding window, which is left alone: to compress it, pass "
+                    "past_key_values=DynamicCache() to the model"
+                )
             return output
         return super().forward_hook(module, input, kwargs, output)
 
@@ -226,15 +232,16 @@ class MoERouterPress(ScorerPress):
                 for i in available
             ]
             ranked = ranks(_numbers(torch.stack(scores, dim=2), [self._experts[i].name for i in available]))
-            num_kept = compute_n_kept(keys.shape[2], ratio)
+            num_compared = compute_n_kept(keys.shape[2], ratio)
             kept = torch.zeros_like(ranked, dtype=torch.bool)
-            kept.scatter_(-1, ranked.topk(num_kept, dim=-1, sorted=False).indices, True)
+            kept.scatter_(-1, ranked.topk(num_compared, dim=-1, sorted=False).indices, True)
             features = head_features.collect(
                 view, hidden_states, keys, values, kept, available, len(self._experts), kwargs
             )
             routing = self._route(module.layer_idx, features.values, available)
             order = blend(ranked, routing.weights[..., available])
             result = transport(order, features.mass)
+        num_kept = compute_n_kept(keys.shape[2], self.compression_ratio)
         self._recorder.record(module.layer_idx, routing, keys, values, num_kept)
         self._log(module.layer_idx, routing, num_kept, keys.shape[2])
         return result
@@ -316,6 +323,11 @@ class MoERouterPress(ScorerPress):
                 self._settings,
             )
             if self._gates is not None:
+                if module.layer_idx != 0:
+                    raise ValueError(
+                        "whether the gates belong to the model shows in its first layer, which the wrapper press did "
+                        "not compress: call press.post_init_from_model(model) on the MoERouterPress first"
+                    )
                 tensors, fitted_for = self._gates
                 gates_files.check_gates(fitted_for, models.fingerprint(module))
                 router.load_state_dict(tensors)

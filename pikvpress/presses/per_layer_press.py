@@ -107,9 +107,11 @@ class PerLayerPress(BasePress):
             yield
 
     def forward_hook(self, module: models.Attention, input: list, kwargs: dict, output: list) -> list:
-        """Hand the layer to its press."""
+        """Hand the layer to its press, unless it attends a sliding window: such layers are left alone."""
         press = self._press_of(module.layer_idx)
-        return output if press is None else press.forward_hook(module, input, kwargs, output)
+        if press is None or models.is_sliding(module):
+            return output
+        return press.forward_hook(module, input, kwargs, output)
 
     def _press_of(self, layer: int) -> BasePress | None:
         return self.presses.get(layer, self.default)

@@ -33,6 +33,16 @@ def test_fitted_gates_route(gates, llama, ids):
     assert fitted.plan.fitted
 
 
+def test_wrappers_that_do_not_pass_the_model_on_cannot_slip_gates_past_the_check(gates, ids, llama):
+    from kvpress import PerLayerCompressionPress
+
+    prefill(llama, ids, PerLayerCompressionPress(press(gates), [0.5, 0.5]))
+    with pytest.raises(ValueError, match="fitted for another model"):
+        prefill(make_tiny("llama", seed=1), ids, PerLayerCompressionPress(press(gates), [0.5, 0.5]))
+    with pytest.raises(ValueError, match=r"call press\.post_init_from_model"):
+        prefill(llama, ids, PerLayerCompressionPress(press(gates), [0.0, 0.5]))
+
+
 def test_gates_of_another_model_are_refused_before_the_model_is_touched(gates, ids):
     other = make_tiny("llama", seed=1)
     with pytest.raises(ValueError, match=r"fitted for another model .*weights"), press(gates)(other):

@@ -1,6 +1,8 @@
+import logging
+
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from pikvpress import MoERouterPress, available_experts, models
 from pikvpress.routers import ROUTERS
@@ -30,6 +32,18 @@ def test_sliding_layers_are_left_alone(name, attention, ids):
     full, cache = prefill(model, ids), prefill(model, ids, MoERouterPress(0.5))
     assert lengths(cache) == [300, 150]
     assert torch.equal(cache.layers[0].keys, full.layers[0].keys)
+
+
+def test_sliding_caches_are_left_alone_with_a_warning_and_others_are_not(ids, caplog):
+    logging.Logger.warning_once.cache_clear()
+    model = make_tiny("mistral")
+    model.config.sliding_window = 4096
+    sliding = DynamicCache(config=model.config)
+    with caplog.at_level(logging.WARNING, logger="pikvpress"), MoERouterPress(0.5)(model), torch.no_grad():
+        model(ids, past_key_values=sliding)
+    assert "pass past_key_values=DynamicCache()" in caplog.text
+    assert lengths(sliding) == [300, 300]
+    assert lengths(prefill(model, ids, MoERouterPress(0.5))) == [150, 150]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -226,3 +226,4 @@ def test_dms_masks_exactly_what_scores_below_its_threshold(llama, ids, router):
         low[:, -64:] = False
         assert torch.equal(masked(llama, layer), low)
     assert 0.1 < press.compression_ratio < 0.9
+    assert press.press.get_stats()["layer_stats"][0]["tokens_asked"] == 300  # a threshold asks for no number

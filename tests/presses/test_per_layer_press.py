@@ -5,6 +5,7 @@ import torch
 from kvpress import AdaKVPress, ComposedPress, ExpectedAttentionPress, KnormPress, KVzipPress, ThinKPress
 
 from pikvpress import MoERouterPress, PerLayerPress
+from tests.conftest import make_tiny
 from tests.helpers import prefill
 
 
@@ -44,6 +45,11 @@ def test_the_ratio_is_the_mean_and_cannot_be_set(llama, ids):
     assert PerLayerPress({}, default=KnormPress(0.2)).compression_ratio == 0.2
     with pytest.raises(AttributeError, match="on its presses"):
         press.compression_ratio = 0.5
+
+
+def test_sliding_layers_are_left_alone(ids):
+    cache = prefill(make_tiny("gemma3"), ids, PerLayerPress({}, default=KnormPress(0.5)))
+    assert [layer.keys.shape[2] for layer in cache.layers] == [300, 150]
 
 
 def test_it_can_be_composed(llama, ids):
