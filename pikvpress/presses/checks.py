@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from pikvpress.models import Attention
+
 
 def checked_ratio(value: Any) -> float:
     """Return a compression ratio as a float.
@@ -23,6 +25,16 @@ def checked_ratio(value: Any) -> float:
     if not 0 <= float(value) < 1:
         raise ValueError(f"compression_ratio is the share of tokens to remove and must lie in [0, 1), got {value}")
     return float(value)
+
+
+def refuse_masked_keys(module: Attention, way_out: str) -> None:
+    """Raise a ``ValueError`` if a head-wise press has masked keys of an attention module.
+
+    kvpress overwrites masked keys while decoding and remembers them by position: they cannot be scored again, and the
+    positions are wrong once other keys are removed.
+    """
+    if getattr(module, "masked_key_indices", None) is not None:
+        raise ValueError(f"another press has masked keys of layer {module.layer_idx}: {way_out}")
 
 
 def refuse_padding(attention_mask: torch.Tensor | None) -> None:

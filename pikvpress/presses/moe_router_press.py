@@ -20,7 +20,7 @@ from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.kernels.blend import blend, ranks, transport
 from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.plan import Plan
-from pikvpress.presses.checks import checked_ratio, refuse_padding
+from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding
 from pikvpress.presses.prefill_watch import prefill_watch
 from pikvpress.presses.projection_tap import ProjectionTap
 from pikvpress.presses.recorder import Recorder
@@ -222,6 +222,8 @@ class MoERouterPress(ScorerPress):
                     f"layer {module.layer_idx} attends a sliding window and cannot be scored: use MoERouterPress "
                     "without a wrapper, which leaves such layers alone, or PerLayerPress for the other layers"
                 )
+            if keys.shape[2] > hidden_states.shape[1]:
+                refuse_masked_keys(module, "decode with DecodingPress(MoERouterPress(...)), without AdaKVPress between")
             refuse_padding(kwargs.get("attention_mask"))
             self._prepare(module)
             ratio = self.compression_ratio or NOMINAL_RATIO
@@ -258,6 +260,9 @@ class MoERouterPress(ScorerPress):
         """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order."""
         if self.compression_ratio == 0:
             return keys, values
+        refuse_masked_keys(
+            module, "let one press both choose and remove, or wrap MoERouterPress in the head-wise press"
+        )
         scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
         with self._recorder.press.span(keys.device):
             positions = select(scores, compute_n_kept(keys.shape[2], self.compression_ratio))

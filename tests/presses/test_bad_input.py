@@ -1,6 +1,13 @@
 import pytest
 import torch
-from kvpress import AdaKVPress, ComposedPress, KnormPress
+from kvpress import (
+    AdaKVPress,
+    ComposedPress,
+    CriticalAdaKVPress,
+    DecodingPress,
+    KnormPress,
+    PrefillDecodingPress,
+)
 from transformers import DynamicCache
 
 from pikvpress import MoERouterPress
@@ -54,6 +61,21 @@ def test_experts_that_need_positions_are_refused_behind_a_press_that_lost_them(l
     press = ComposedPress([KnormPress(0.2), MoERouterPress(0.5, experts=["snapkv", "tova"])])
     with pytest.raises(ValueError, match=r"none of the experts snapkv, tova.*compress before the other press"):
         prefill(llama, ids, press)
+    assert not any(layer.self_attn._forward_hooks for layer in llama.model.layers)
+
+
+@pytest.mark.parametrize(
+    "press",
+    [
+        ComposedPress([CriticalAdaKVPress(KnormPress(0.3)), MoERouterPress(0.3)]),
+        PrefillDecodingPress(AdaKVPress(KnormPress(0.3)), DecodingPress(MoERouterPress(), 2, 100)),
+        DecodingPress(AdaKVPress(MoERouterPress()), 2, 100),
+    ],
+    ids=["composed", "prefill and decoding", "decoding twice"],
+)
+def test_keys_that_another_press_masked_are_neither_scored_again_nor_moved(llama, ids, press):
+    with pytest.raises(ValueError, match="another press has masked keys of layer 0"), press(llama):
+        llama.generate(ids, max_new_tokens=8, do_sample=False)
     assert not any(layer.self_attn._forward_hooks for layer in llama.model.layers)
 
 
