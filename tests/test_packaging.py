@@ -29,6 +29,14 @@ def test_constraints_were_exported_from_this_lock_and_this_pyproject():
     assert LINES[: len(expected)] == expected, "run `make lock`"
 
 
+def test_the_stamp_notices_changed_dependencies_and_nothing_else():
+    text, lock = (ROOT / "pyproject.toml").read_text(), b"lock"
+    assert stamp(text.replace('"kvpress>=0.5.5,<0.6"', '"kvpress>=0.5.6,<0.6"'), lock) != stamp(text, lock)
+    assert stamp(text.replace('torch = "2.13.0"', 'torch = "2.13.1"'), lock) != stamp(text, lock)
+    assert stamp(text, b"other") != stamp(text, lock)
+    assert stamp(text.replace("line-length = 120", "line-length = 100"), lock) == stamp(text, lock)
+
+
 def test_every_dependency_is_pinned_within_its_range():
     extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]
     for text in PROJECT["dependencies"] + extras:

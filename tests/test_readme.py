@@ -27,7 +27,7 @@ COMMANDS = [
 def test_all_snippets_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    assert len(SNIPPETS) == 8
+    assert len(SNIPPETS) == 9
     for number, snippet in enumerate(SNIPPETS, start=1):
         exec(compile(snippet, f"README snippet {number}", "exec"), namespace)
     assert (tmp_path / "plan.png").exists() and (tmp_path / "plan.json").exists()
@@ -42,7 +42,9 @@ def test_make_knows_its_targets(command):
 
 
 def test_what_make_demo_runs_runs(tmp_path):
-    listed = subprocess.run(["make", "demo", "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["make", "demo", "--dry-run", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     command = listed.stdout.strip().splitlines()[-1]
     assert command == ".venv/bin/pikvpress demo"
     program = Path(sys.executable).with_name("pikvpress")
