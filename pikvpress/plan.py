@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def describe_heads(experts: Sequence[str], weights: Sequence[Sequence[float]]) -> str:
+    """Return in words which experts each head uses, given gate weights of shape (kv_heads, experts)."""
+    return "; ".join(
+        " + ".join(f"{name} {weight:.2f}" for name, weight in zip(experts, row, strict=True) if weight)
+        for row in weights
+    )
 
 
 @dataclass(frozen=True)
@@ -109,10 +118,7 @@ class Plan:
             lines.append(f"  share of the prefill's time: {self.press_share:.0%}")
         for layer in self.layers:
             kept = "the wrapper selects" if layer.tokens_kept is None else f"kept {layer.tokens_kept}"
-            heads = "; ".join(
-                " + ".join(f"{self.experts[i]} {weight:.2f}" for i, weight in enumerate(row) if weight)
-                for row in layer.head_weights()
-            )
+            heads = describe_heads(self.experts, layer.head_weights())
             lines.append(f"  layer {layer.layer:>2}: {kept} of {layer.num_keys} (asked {layer.tokens_asked}) | {heads}")
         return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from pikvpress import head_features, models
 from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.kernels.blend import blend, ranks, transport
 from pikvpress.kernels.compact import gather_rows, select
-from pikvpress.plan import Plan
+from pikvpress.plan import Plan, describe_heads
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding
 from pikvpress.presses.prefill_watch import prefill_watch
 from pikvpress.presses.projection_tap import ProjectionTap
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 # Wrappers that evict by a threshold leave the ratio at 0; experts are then compared at this one.
 NOMINAL_RATIO = 0.5
-DEFAULT_TOP_K = 4
 
 
 @dataclass
@@ -129,7 +128,7 @@ class MoERouterPress(ScorerPress):
         router = router_class(self.router_type)
         experts = make_experts(self.experts, self.num_experts)
         names = [setting.name for setting in fields(RouterSettings) if setting.name != "top_k"]
-        top_k = min(DEFAULT_TOP_K, len(experts)) if self.top_k is None else self.top_k
+        top_k = min(RouterSettings.top_k, len(experts)) if self.top_k is None else self.top_k
         settings = RouterSettings(top_k=top_k, **{name: getattr(self, name) for name in names})
         router.check(settings, len(experts))
         if self.gates is not None:
@@ -353,11 +352,8 @@ class MoERouterPress(ScorerPress):
     def _log(self, layer: int, routing: Routing, num_kept: int, num_keys: int) -> None:
         if logger.isEnabledFor(logging.DEBUG):
             names = [expert.name for expert in self._experts]
-            heads = [
-                " + ".join(f"{name} {weight:.2f}" for name, weight in zip(names, row, strict=True) if weight)
-                for row in routing.weights.mean(dim=0).tolist()
-            ]
-            logger.debug("layer %d: keep %d of %d; heads: %s", layer, num_kept, num_keys, "; ".join(heads))
+            heads = describe_heads(names, routing.weights.mean(dim=0).tolist())
+            logger.debug("layer %d: keep %d of %d; heads: %s", layer, num_kept, num_keys, heads)
 
 
 def _numbers(scores: torch.Tensor, names: list[str]) -> torch.Tensor:
