@@ -1,0 +1,54 @@
+"""Contexts with a continuation that no press sees, judged by what the model predicts along it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from evaluation.benchmarks.benchmark import Benchmark, Measure, Request, chosen_tasks
+from evaluation.benchmarks.fidelity.samples import TASKS, make_row
+from evaluation.benchmarks.fidelity.summary import summarise
+from evaluation.rows import Row
+
+
+class Fidelity(Benchmark):
+    """Teacher-forced predictions from the compressed cache against those from the full one.
+
+    Six tasks, on the Python language reference and source of its library, texts that nothing in pikvpress was chosen
+    on: one needle (a number to be recalled), one of several ("multi_key"), several of one name ("multi_value"), pairs
+    of keys and values, and continuations of prose and of code. A question comes after the text, so a press can
+    only guess what will be needed. The Kullback-Leibler divergence is taken after every token of question, answer or
+    continuation; it is the sensitive measure where a small model's answers are mostly wrong with any cache.
+    """
+
+    name = "fidelity"
+    by_length = True
+    generated = True
+    teacher_forced = True
+    measures = (
+        Measure("kl", "KL divergence (nats/token)", False),
+        Measure("kl_p95", "KL divergence, 95th percentile over tokens (nats)", False),
+        Measure("top1", "top-1 agreement (%)", True),
+        Measure("log_perplexity_ratio", "log perplexity ratio", False),
+    )
+
+    def rows(self, request: Request) -> list[Row]:
+        """Return `Request.samples` rows a task, each as long as `Request.length` allows."""
+        tasks = chosen_tasks(self.name, request.tasks, TASKS)
+        return [
+            make_row(task, request, random.Random(f"{request.seed}/{request.length}/{task}/{index}"))
+            for task in tasks
+            for index in range(request.samples)
+        ]
+
+    def summary(self, rows: Sequence[Row], figures: Sequence[Mapping[str, object]]) -> dict[str, dict[str, float]]:
+        """Return what is written into ``metrics.json``, by task and for all.
+
+        Parameters
+        ----------
+        rows : sequence of Row
+            The samples.
+        figures : sequence of mapping
+            Of each sample: "measures" as `Comparison.measures`, and "token_kl".
+        """
+        return summarise([row.task for row in rows], figures)

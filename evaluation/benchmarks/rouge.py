@@ -1,0 +1,27 @@
+"""ROUGE, as the library `rouge` counts it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from evaluation.benchmarks.extra import extra
+
+Scores = dict[str, dict[str, float]]
+
+
+@cache
+def _scorer() -> Any:
+    return extra("rouge").Rouge()
+
+
+def rouge(hypothesis: str, reference: str) -> Scores | None:
+    """Return recall, precision and F ("r", "p", "f") of "rouge-1", "rouge-2" and "rouge-l", all in 0..1.
+
+    None where the library cannot tell: one side has no words, or they are too long for its recursion. The published
+    scorers count that as 0.
+    """
+    try:
+        return _scorer().get_scores(hypothesis, reference)[0]
+    except (ValueError, RecursionError):
+        return None

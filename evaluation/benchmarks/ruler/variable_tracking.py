@@ -1,0 +1,67 @@
+"""Following a chain of assignments through noise: RULER's "vt"."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import dataclass
+from itertools import pairwise
+
+from transformers import PreTrainedTokenizerBase
+
+from evaluation.benchmarks.ruler.draws import distinct, letters
+from evaluation.benchmarks.ruler.fit import Generator, largest
+from evaluation.benchmarks.ruler.templates import NOISE, VARIABLE_TRACKING
+from evaluation.prompts import token_ids
+from evaluation.rows import Row
+
+NAMES = 5  # a value and four hops
+EXAMPLE_TOKENS = 500
+
+
+@dataclass(frozen=True)
+class VariableTracking(Generator):
+    """Names that hold one value, one assigned from another; RULER (https://arxiv.org/abs/2404.06654).
+
+    A worked example with a chain as long, but shorter names, stands before the question: RULER's ``--add_fewshot`` is
+    off by default, yet its generator is called without it and adds the example all the same.
+
+    Parameters
+    ----------
+    example_lines : int
+        Noise lines of the worked example, see `example_lines`.
+    """
+
+    example_lines: int
+
+    def least(self, index: int) -> int:
+        return NAMES
+
+    def row(self, rng: random.Random, index: int, units: int) -> Row:
+        text, names, value = _chain(rng, self.example_lines, name_letters=3)
+        example = VARIABLE_TRACKING.text(context=text, query=value, num_v=NAMES) + " " + " ".join(names) + "\n\n"
+        text, names, value = _chain(rng, units, name_letters=5)
+        return VARIABLE_TRACKING.row(self.task, names, before=example, context=text, query=value, num_v=NAMES)
+
+
+def example_lines(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many noise lines let the worked example, without its answer, take at most 500 tokens."""
+
+    def tokens(lines: int) -> int:
+        text, _, value = _chain(random.Random("example"), lines, name_letters=3)
+        return len(token_ids(tokenizer, VARIABLE_TRACKING.text(context=text, query=value, num_v=NAMES)))
+
+    return largest(tokens, NAMES, EXAMPLE_TOKENS) or NAMES
+
+
+def _chain(rng: random.Random, lines: int, name_letters: int) -> tuple[str, list[str], str]:
+    """Return noise lines with a chain of assignments between them, the chain's names, and their value."""
+    names = distinct(lambda: letters(rng, string.ascii_uppercase, name_letters), NAMES)
+    value = str(rng.randrange(10_000, 99_999))
+    chain = [f"VAR {names[0]} = {value}"]
+    # The space at the end is RULER's.
+    chain += [f"VAR {new} = VAR {old} " for old, new in pairwise(names)]
+    text = [NOISE] * lines
+    for already, place in enumerate(sorted(rng.sample(range(lines), NAMES))):
+        text.insert(place + already, chain[already])
+    return "\n".join(text), names, value

@@ -1,0 +1,102 @@
+"""The command line of the harness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main() -> None:
+    """Evaluate KV-cache compression on long contexts."""
+
+
+@app.command()
+def run(
+    study: Annotated[Path | None, typer.Argument(help="A YAML file with a whole study; options change it.")] = None,
+    benchmark: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
+    length: Annotated[list[int] | None, typer.Option(help="Tokens, for generated benchmarks; repeatable.")] = None,
+    press: Annotated[list[str] | None, typer.Option(help="name or name@option=value; repeatable.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Share to remove, in (0, 1); repeatable.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Rows a task, for generated benchmarks. Default 25.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="Share of each task's rows to run. Default 1.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A local folder with the benchmark's data.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the results; go on where it stopped.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of samples and of presses that draw. Default 0.")] = None,
+    query_aware: Annotated[bool | None, typer.Option(help="Show presses the question, behind the context.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Instead of what the benchmark says.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Compressed contexts answered from together.")] = None,
+    share_prefill: Annotated[bool | None, typer.Option(help="One prefill for all presses that allow it.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
+) -> None:
+    """Run benchmarks with presses, and write the results."""
+    given: dict[str, Any] = {
+        "benchmarks": benchmark,
+        "lengths": length,
+        "presses": press,
+        "ratios": ratio,
+        "tasks": task,
+        "samples": samples,
+        "fraction": fraction,
+        "data": data,
+        "model": model,
+        "output": output,
+        "seed": seed,
+        "query_aware": query_aware,
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+        "share_prefill": share_prefill,
+        "dtype": dtype,
+        "device": device,
+    }
+    try:
+        from evaluation.evaluate import evaluate
+        from evaluation.study import make_study, read_study
+
+        settings = (read_study(study) if study else {}) | {k: v for k, v in given.items() if v not in (None, [])}
+        evaluate(make_study(settings))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")],
+    output: Annotated[Path | None, typer.Option(help="Where to put it. Default: the first folder.")] = None,
+) -> None:
+    """Draw a report: Markdown, CSV, pictures and one HTML page."""
+    try:
+        from evaluation.report import report as write_report
+
+        for path in write_report(folders, output or folders[0]):
+            typer.echo(path)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
+@app.command()
+def presses() -> None:
+    """List the presses by name."""
+    from evaluation.presses import PRESSES
+
+    for name, entry in sorted(PRESSES.items()):
+        facts = [
+            f"ratio of {entry.unit}" if entry.unit else f"needs @{entry.needs_option}" if entry.needs_option else ""
+        ]
+        facts += ["masks only"] if entry.masks else []
+        facts += ["while answering"] if entry.decodes else []
+        typer.echo(f"{name:40} {', '.join(filter(None, facts))}")
+
+
+def _fail(error: Exception) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(2) from error

@@ -1,0 +1,297 @@
+"""Contexts as presses leave them: from one prefill shared by many presses, or from a press's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from kvpress import BasePress, FinchPress, KeyRerotationPress, KVComposePress, RestoreKVPress
+from kvpress.utils import extract_keys_and_values
+from transformers import AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from pikvpress import models
+
+Masked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass
+class CompressedContext:
+    """What a press left of a context.
+
+    Parameters
+    ----------
+    layers : list of (torch.Tensor, torch.Tensor)
+        Keys and values of every layer, shape (1, kv_heads, kept, head_dim).
+    masked : list of tuple of torch.Tensor, or None
+        By layer: batch, head and position of entries that are held but not attended to.
+    next_position : int
+        Position of the token that follows.
+    seconds : float
+        What compressing took, the prefill without a press excluded.
+    """
+
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    masked: list[Masked | None]
+    next_position: int
+    seconds: float
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Entries held a head, by layer."""
+        return tuple(keys.shape[2] for keys, _ in self.layers)
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of keys and values, masked ones included: they are held."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+    @property
+    def tokens_kept(self) -> float:
+        """Entries that can be attended to, mean over layers and heads."""
+        counts = [
+            keys.shape[2] - (len(masked[0]) / keys.shape[1] if masked is not None else 0)
+            for (keys, _), masked in zip(self.layers, self.masked, strict=True)
+        ]
+        return sum(counts) / len(counts)
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether removed entries are still held."""
+        return any(masked is not None and len(masked[0]) > 0 for masked in self.masked)
+
+
+class SharedPrefill:
+    """One prefill that serves every press whose work is done in hooks after attention.
+
+    Such a press changes what later tokens read, not what the context's own tokens have read, so its hooks can be called
+    afterwards with what they would have been given.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Prefills once.
+    context : list of int
+        Token ids.
+    """
+
+    def __init__(self, model: PreTrainedModel, context: Sequence[int]):
+        self._model, self.length = model, len(context)
+        self._calls: list[tuple[models.Attention, dict[str, Any]]] = []
+        self._full = DynamicCache()
+        handles = [
+            layer.register_forward_hook(self._remember, with_kwargs=True) for layer in models.attention_layers(model)
+        ]
+        began = time.perf_counter()
+        try:
+            prefill(model, context, self._full)
+        finally:
+            for handle in handles:
+                handle.remove()
+        _wait(model.device)
+        self.seconds = time.perf_counter() - began
+
+    def compress(self, press: BasePress | None) -> CompressedContext:
+        """Return the context as the press leaves it; the full one without a press."""
+        cache = DynamicCache()
+        seconds = 0.0
+        with torch.no_grad(), at_hand(self._model):
+            if press is not None:
+                began = time.perf_counter()
+                press.post_init_from_model(self._model)
+                seconds += time.perf_counter() - began
+            for index, (module, kwargs) in enumerate(self._calls):
+                keys, values = extract_keys_and_values(self._full, index)
+                cache.update(keys.clone(), values.clone(), index)  # presses may write into what they are given
+                if press is None:
+                    continue
+                _wait(keys.device)
+                began = time.perf_counter()
+                press.forward_hook(module, [], kwargs | {"past_key_values": cache}, [None, None])
+                _wait(keys.device)
+                seconds += time.perf_counter() - began
+            return _taken(self._model, press, cache, self.length, seconds)
+
+    def _remember(self, module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        self._calls.append((module, {name: value for name, value in kwargs.items() if name != "past_key_values"}))
+
+
+def compress_with_weights(
+    model: PreTrainedModel, context: Sequence[int], presses: Sequence[BasePress], plain_seconds: float
+) -> list[CompressedContext]:
+    """Return a context as each of several presses leaves it that read attention weights.
+
+    The weights of all layers are too large to be kept, so the presses' hooks are called while one prefill in eager mode
+    goes on, each with a cache of its own.
+
+    Parameters
+    ----------
+    model, context
+        As used.
+    presses : sequence of BasePress
+        Presses that do their work in hooks after attention.
+    plain_seconds : float
+        What a prefill takes without a press, subtracted from the times.
+    """
+    caches = [DynamicCache() for _ in presses]
+    seconds = [0.0 for _ in presses]
+    full = DynamicCache()
+
+    def call_presses(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        _wait(model.device)
+        keys, values = extract_keys_and_values(full, module.layer_idx)
+        for number, (press, cache) in enumerate(zip(presses, caches, strict=True)):
+            cache.update(keys.clone(), values.clone(), module.layer_idx)
+            began = time.perf_counter()
+            press.forward_hook(module, [], kwargs | {"past_key_values": cache}, output)
+            _wait(model.device)
+            seconds[number] += time.perf_counter() - began
+
+    with ExitStack() as stack:
+        stack.enter_context(at_hand(model))
+        stack.enter_context(attention_mode(model, "eager"))
+        for press in presses:
+            press.post_init_from_model(model)
+        for layer in models.attention_layers(model):
+            stack.callback(layer.register_forward_hook(call_presses, with_kwargs=True).remove)
+        began = time.perf_counter()
+        prefill(model, context, full)
+        _wait(model.device)
+        eager = time.perf_counter() - began - sum(seconds)
+        return [
+            _taken(model, press, cache, len(context), max(0.0, eager - plain_seconds) + mine)
+            for press, cache, mine in zip(presses, caches, seconds, strict=True)
+        ]
+
+
+def compress_alone(
+    model: PreTrainedModel,
+    context: Sequence[int],
+    press: BasePress,
+    plain_seconds: float,
+    ratios: Sequence[float] = (),
+) -> list[CompressedContext]:
+    """Return a context as a press leaves it that takes the prefill into its own hands.
+
+    Parameters
+    ----------
+    model, context, press
+        As used.
+    plain_seconds : float
+        What a prefill takes without a press, subtracted from the time.
+    ratios : sequence of float, optional
+        For presses that replay the context, as KVzip does, and whose scores do not depend on the ratio: score once,
+        then remove at each of these. Without it, there is one result, at the ratio that the press has.
+    """
+    cache = DynamicCache()
+    taken: list[CompressedContext] = []
+
+    def take(cache: DynamicCache) -> None:
+        _wait(model.device)
+        seconds = max(0.0, time.perf_counter() - began - plain_seconds)
+        taken.append(_taken(model, press, cache, len(context), seconds))
+
+    def remove_at_every_ratio(model: PreTrainedModel) -> None:
+        for ratio in ratios:
+            press.compression_ratio = ratio  # type: ignore[attr-defined]
+            if isinstance(press, KVComposePress):  # it writes into its cache, and chooses before it removes
+                press.cache = _copied(cache)
+                press.prepare_important_masks()
+                KVComposePress.compress_cache(press, model)
+                take(press.cache)
+            else:
+                type(press).compress_post(press, model)  # type: ignore[attr-defined]
+                take(cache)
+
+    with ExitStack() as stack:
+        stack.enter_context(at_hand(model))
+        if ratios:
+            removes = "compress_cache" if isinstance(press, KVComposePress) else "compress_post"
+            stack.enter_context(patch.object(press, removes, remove_at_every_ratio))
+        began = time.perf_counter()
+        with torch.no_grad(), press(model):
+            prefill(model, context, cache)
+        if not ratios:
+            take(cache)
+    return taken
+
+
+def prefill(model: PreTrainedModel, context: Sequence[int], cache: DynamicCache) -> None:
+    """Read a context into a cache, without the language-modelling head."""
+    with torch.no_grad():
+        model.model(input_ids=torch.tensor([context], device=model.device), past_key_values=cache)
+
+
+@contextmanager
+def at_hand(model: PreTrainedModel) -> Iterator[None]:
+    """Give attention layers what kvpress's presses look for on them, and take away what they leave there."""
+    layers = models.attention_layers(model)
+    had = [("rotary_emb" in layer._modules or hasattr(layer, "rotary_emb")) for layer in layers]
+    rotary = models.language_model(model).rotary_emb
+    for layer in layers:
+        layer.rotary_emb = rotary
+        layer.masked_key_indices = None
+    try:
+        yield
+    finally:
+        for layer, had_rotary in zip(layers, had, strict=True):
+            layer.masked_key_indices = None
+            if not had_rotary and hasattr(layer, "rotary_emb"):
+                del layer.rotary_emb
+
+
+@contextmanager
+def attention_mode(model: PreTrainedModel, mode: str) -> Iterator[None]:
+    """Run the model with another attention implementation."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(mode)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
+def tokenizer_by_name(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Let presses that load the tokenizer by the model's name have this one: a GGUF file's is not found by name."""
+    load = AutoTokenizer.from_pretrained
+
+    def from_pretrained(name: str, *args: Any, **kwargs: Any) -> Any:
+        return tokenizer if name == model.config.name_or_path else load(name, *args, **kwargs)
+
+    with patch.object(AutoTokenizer, "from_pretrained", from_pretrained):
+        yield
+
+
+def _taken(
+    model: PreTrainedModel, press: BasePress | None, cache: DynamicCache, length: int, seconds: float
+) -> CompressedContext:
+    layers = [extract_keys_and_values(cache, index) for index in range(len(cache))]
+    masked = [getattr(layer, "masked_key_indices", None) for layer in models.attention_layers(model)]
+    position = cache.get_seq_length() if _moves_positions(press) else length
+    return CompressedContext(layers, [m and tuple(m) for m in masked], position, seconds)  # type: ignore[misc]
+
+
+def _copied(cache: DynamicCache) -> DynamicCache:
+    """Return a cache with the same keys and values, whose layers can be given others."""
+    copy = DynamicCache()
+    for index in range(len(cache)):
+        keys, values = extract_keys_and_values(cache, index)
+        copy.update(keys, values, index)
+    return copy
+
+
+def _moves_positions(press: BasePress | None) -> bool:
+    """Whether kept keys are rotated to new positions, as kvpress's pipeline asks too."""
+    if isinstance(press, FinchPress):
+        return press.rerotate_keys
+    return isinstance(press, KeyRerotationPress | RestoreKVPress)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

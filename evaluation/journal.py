@@ -1,0 +1,97 @@
+"""Finished samples on disk, one JSON line each: what an interrupted study goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+KEY = ("benchmark", "length", "sample", "press", "ratio")
+Key = tuple[Any, ...]
+
+
+def key_of(record: Mapping[str, Any]) -> Key:
+    """Return what makes a record the only one of its kind: benchmark, length, sample, press and ratio."""
+    return tuple(record[name] for name in KEY)
+
+
+class Journal:
+    """The records of a results folder, in one file a process, so that processes never write to the same one.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results; it exists.
+    rank : int
+        Of this process.
+
+    Raises
+    ------
+    ValueError
+        If a file holds a line that is not a record. Half a line at the end, left when a process was killed, is no
+        record either: it is cut off the process's own file, and not read from the others'.
+    """
+
+    def __init__(self, folder: Path, rank: int):
+        self.folder = folder
+        self._own = folder / f"samples-{rank}.jsonl"
+        if self._own.exists():
+            _cut_half_line(self._own)
+        self.done = set(map(key_of, self.read()))
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield every finished record of every process, each once."""
+        seen: set[Key] = set()
+        for file in sorted(self.folder.glob("samples-*.jsonl")):
+            for record in _records(file):
+                if key_of(record) not in seen:  # processes that were started again may share samples out anew
+                    seen.add(key_of(record))
+                    yield record
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write records that are not there yet, and see that they are on disk.
+
+        Raises
+        ------
+        OSError
+            If there is no space left, for example; what was finished before stays.
+        """
+        new = [record for record in records if key_of(record) not in self.done]
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in new)
+        try:
+            with self._own.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self._own} cannot be written ({error.strerror}): make room or mend what is wrong and run the same "
+                f"command again; {len(self.done)} finished samples are kept",
+            ) from error
+        self.done.update(map(key_of, new))
+
+
+def _records(file: Path) -> Iterator[dict[str, Any]]:
+    content = file.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    for number, line in enumerate(complete.splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            key_of(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"line {number} of {file} is no finished sample: the file is damaged or not of this harness; move it "
+                "away, or choose another --output"
+            ) from error
+        yield record
+
+
+def _cut_half_line(file: Path) -> None:
+    content = file.read_bytes()
+    complete = content.rfind(b"\n") + 1
+    if complete < len(content):
+        with file.open("rb+") as handle:
+            handle.truncate(complete)

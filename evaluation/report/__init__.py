@@ -1,0 +1,50 @@
+"""The report of one or several study folders: Markdown, CSV, one HTML page and PNG pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.report import markdown, page, tables
+from evaluation.report.figures.canvas import to_png
+from evaluation.report.files import write
+from evaluation.report.load import load
+from evaluation.report.pictures import png_pictures
+from evaluation.report.summary import summarise
+from evaluation.report.theme import THEMES
+
+__all__ = ["report"]
+
+
+def report(folders: Sequence[Path], output: Path) -> list[Path]:
+    """Write the report of study folders.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Folders with `study.yaml` and `samples-*.jsonl`; several are merged if model, seed and query_aware agree.
+    output : Path
+        Folder for `report.md`, `report.csv`, `report.html` and the pictures; made if it is not there.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds no results, a line is bad, a result occurs twice, or the folders do not belong together.
+    """
+    summary = summarise(load([Path(folder) for folder in folders]))
+    pictures = list(png_pictures(summary))
+    output = Path(output)
+    written = [
+        write(output / "report.md", markdown.render(summary, pictures)),
+        write(output / "report.csv", tables.csv(summary)),
+        write(output / "report.html", page.render(summary)),
+    ]
+    for picture in pictures:
+        for theme in THEMES:
+            written.append(write(output / f"{picture.name}-{theme.name}.png", to_png(picture.draw(theme))))
+    return written

@@ -1,0 +1,1 @@
+"""Pictures of the report, drawn once for light and once for dark surfaces."""

@@ -1,0 +1,53 @@
+"""Numbers as the report writes them."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from evaluation.report.load import FULL_CACHE, Measure
+
+MISSING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def number(value: float, measure: Measure) -> str:
+    """Return a value with the digits that suit its measure."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if measure.percent:
+        return f"{value:.1f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def signed(value: float, measure: Measure) -> str:
+    """Return a difference with its sign."""
+    text = number(abs(value), measure)
+    if text == MISSING or not float(text):
+        return text
+    return f"{MINUS if value < 0 else '+'}{text}"
+
+
+def interval(row: pd.Series, measure: Measure) -> str:
+    """Return the interval of a mean, empty where there is none or all samples agree."""
+    if math.isnan(row["low"]) or row["low"] == row["high"]:
+        return ""
+    return f"{number(row['low'], measure)} to {number(row['high'], measure)}"
+
+
+def difference_interval(row: pd.Series, measure: Measure) -> str:
+    """Return the interval of a difference."""
+    if math.isnan(row["difference_low"]):
+        return ""
+    return f"{signed(row['difference_low'], measure)} to {signed(row['difference_high'], measure)}"
+
+
+def percent(value: float) -> str:
+    """Return a share that is already in percent."""
+    return MISSING if math.isnan(value) else f"{value:.0f}"
+
+
+def press_label(name: str) -> str:
+    """Return the name of a press as readers know it."""
+    return "full cache" if name == FULL_CACHE else name

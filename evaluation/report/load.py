@@ -1,0 +1,267 @@
+"""Read study folders: `study.yaml` says what was run, `samples-*.jsonl` hold one result a line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+FULL_CACHE = "no_press"
+KEY = ["benchmark", "length", "sample", "press", "ratio"]
+FACTS = ["model", "seed", "query_aware", "versions", "machine", "date", "commit", "command"]
+STUDY_KEYS = [*FACTS, "benchmarks", "presses", "ratios"]
+TEXTS = ["benchmark", "task", "sample", "press"]
+NUMBERS = ["ratio", "context_tokens", "tokens_kept", "bytes_full", "bytes_held", "prefill_seconds", "press_seconds"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number measured per sample, and how to call it."""
+
+    name: str
+    label: str
+    higher_is_better: bool
+
+    @property
+    def percent(self) -> bool:
+        """Whether it runs from 0 to 100."""
+        return "%" in self.label
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark; its first measure is the main one."""
+
+    name: str
+    label: str
+    measures: tuple[Measure, ...]
+
+    @property
+    def main(self) -> Measure:
+        """The measure that pictures show."""
+        return self.measures[0]
+
+    @property
+    def slug(self) -> str:
+        """Name for files and anchors."""
+        return re.sub(r"[^\w.-]+", "-", self.name)
+
+
+@dataclass(frozen=True)
+class Press:
+    """A press: what its ratio counts (None if it has none), and whether it masks keys instead of dropping them."""
+
+    name: str
+    unit: str | None
+    masks: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that was measured.
+
+    Attributes
+    ----------
+    facts : dict
+        What `study.yaml` says of model, seed, command, commit, versions and machine; lists where folders differ.
+    benchmarks, presses : list
+        In the order of `study.yaml`, and only those with results.
+    rows : DataFrame
+        One row a result; measures in columns `measure_<name>`, `length` 0 where the benchmark has none.
+    notes : list of str
+        What a reader must know about missing results.
+    """
+
+    facts: dict[str, Any]
+    benchmarks: list[Benchmark]
+    presses: list[Press]
+    rows: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+def load(folders: Sequence[Path]) -> Study:
+    """Read and merge study folders of one model and seed.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds no results, a line is bad, a result occurs twice, or the folders do not belong together.
+    """
+    if not folders:
+        raise ValueError("no results folder was given: name at least one folder that `python -m evaluation` wrote")
+    heads = [_read_head(Path(folder)) for folder in folders]
+    for folder, head in zip(folders, heads, strict=True):
+        for name in ("model", "seed", "query_aware"):
+            if head[name] != heads[0][name]:
+                raise ValueError(
+                    f"{folder} has {name} {head[name]!r}, but {folders[0]} has {heads[0][name]!r}: only studies with "
+                    "the same model, seed and query_aware can share a report; write one report for each"
+                )
+    benchmarks = _merge_benchmarks(heads)
+    presses = _merge([Press(entry["name"], entry["unit"], entry["masks"]) for h in heads for entry in h["presses"]])
+    records: list[dict[str, Any]] = []
+    cut: list[str] = []
+    for folder in folders:
+        paths = sorted(Path(folder).glob("samples-*.jsonl"))
+        if not paths:
+            raise ValueError(f"{folder} has no samples-*.jsonl: run the benchmark before its report")
+        for path in paths:
+            lines = list(_read_lines(path, cut))
+            records += [_record(path, number, line, benchmarks, presses) for number, line in lines]
+    if not records:
+        raise ValueError(f"no results in {', '.join(map(str, folders))}: run the benchmark before its report")
+    # Processes that were started again may share samples out anew; as for them, the first result counts.
+    rows = _without_repeats(pd.DataFrame(records))
+    seen = set(rows["press"])
+    return Study(
+        facts={name: _agreed([head[name] for head in heads]) for name in FACTS},
+        benchmarks=[benchmark for benchmark in benchmarks if benchmark.name in set(rows["benchmark"])],
+        presses=[press for press in presses if press.name in seen and press.name != FULL_CACHE],
+        rows=rows,
+        notes=_missing_results(rows, cut, _planned(heads)),
+    )
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    path = folder / "study.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a results folder: it has no study.yaml; name a folder of `evaluation run`")
+    try:
+        head = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    missing = [key for key in STUDY_KEYS if key not in (head if isinstance(head, dict) else {})]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it must have {', '.join(STUDY_KEYS)}")
+    return head
+
+
+def _merge_benchmarks(heads: list[dict[str, Any]]) -> list[Benchmark]:
+    entries = [entry for head in heads for entry in head["benchmarks"]]
+    return _merge(
+        [Benchmark(e["name"], e["label"], tuple(Measure(**measure) for measure in e["measures"])) for e in entries]
+    )
+
+
+def _merge(entries: list[Any]) -> list[Any]:
+    """Return each entry once, by name, refusing two of one name that differ."""
+    merged: dict[str, Any] = {}
+    for entry in entries:
+        if merged.setdefault(entry.name, entry) != entry:
+            raise ValueError(f"the folders describe {entry.name!r} differently: {merged[entry.name]} and {entry}")
+    return list(merged.values())
+
+
+def _agreed(values: list[Any]) -> Any:
+    """Return the one value of all folders, or the list of different ones."""
+    different = [value for index, value in enumerate(values) if value not in values[:index]]
+    return different[0] if len(different) == 1 else different
+
+
+def _read_lines(path: Path, cut: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            # A run that was killed leaves a last line with no line end; anything else is damage.
+            if number == len(lines):
+                cut.append(f"{path.parent.name}/{path.name}")
+                return
+            raise ValueError(f"{path}, line {number} is not JSON ({error}): mend or remove the line") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}, line {number} is {type(value).__name__}, not a JSON object: mend or remove it")
+        yield number, value
+
+
+def _record(
+    path: Path, number: int, line: dict[str, Any], benchmarks: list[Benchmark], presses: list[Press]
+) -> dict[str, Any]:
+    """Return a checked line as a flat row."""
+
+    def refuse(what: str) -> ValueError:
+        return ValueError(f"{path}, line {number}: {what}")
+
+    missing = [key for key in [*TEXTS, *NUMBERS, "measures", "masked"] if key not in line]
+    if missing:
+        raise refuse(f"lacks {', '.join(missing)}")
+    for key in NUMBERS:
+        if not _finite(line[key]):
+            raise refuse(f"{key} is {line[key]!r}, not a finite number")
+    length = line.get("length")
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise refuse(f"length is {length!r}, not a positive whole number or null")
+    benchmark = next((benchmark for benchmark in benchmarks if benchmark.name == line["benchmark"]), None)
+    if benchmark is None:
+        names = ", ".join(benchmark.name for benchmark in benchmarks)
+        raise refuse(f"benchmark {line['benchmark']!r} is not in study.yaml, which has {names}")
+    if line["press"] not in (FULL_CACHE, *(press.name for press in presses)):
+        names = ", ".join(press.name for press in presses)
+        raise refuse(f"press {line['press']!r} is not in study.yaml, which has {names}")
+    if not isinstance(line["measures"], dict) or benchmark.main.name not in line["measures"]:
+        raise refuse(f"measures lack {benchmark.main.name}, the main measure of {benchmark.name}")
+    for name, value in line["measures"].items():
+        if not _finite(value):
+            raise refuse(f"measure {name} is {value!r}, not a finite number")
+    row = {key: line[key] for key in [*TEXTS, *NUMBERS]}
+    row.update(length=length or 0, masked=bool(line["masked"]))
+    row.update(folder=str(path.parent), file=str(path), line=number)
+    row.update({f"measure_{m.name}": line["measures"].get(m.name, math.nan) for m in benchmark.measures})
+    if line.get("token_kl"):
+        row["token_kl"] = np.asarray(line["token_kl"], dtype=np.float32)
+    return row
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with the first of those that several files of one folder share, refusing all other repeats."""
+    again = rows[rows.duplicated([*KEY, "file"]) | (rows.duplicated(KEY) & ~rows.duplicated([*KEY, "folder"]))]
+    if len(again):
+        row = again.iloc[0]
+        first = rows[(rows[KEY] == row[KEY]).all(axis=1)].iloc[0]
+        raise ValueError(
+            f"{row['file']}, line {row['line']} repeats {first['file']}, line {first['line']}: {row['press']} at ratio "
+            f"{row['ratio']:g} on {row['sample']} of {row['benchmark']}; each result may occur once, so remove one or "
+            "leave one folder out"
+        )
+    return rows.drop_duplicates(KEY).drop(columns=["folder", "file", "line"]).reset_index(drop=True)
+
+
+def _planned(heads: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
+    """Return how many samples each benchmark and length was to have, where `study.yaml` says it."""
+    planned: dict[tuple[str, int], int] = {}
+    for head in heads:
+        for entry in head["benchmarks"]:
+            for length, count in entry.get("samples", {}).items():
+                key = (entry["name"], int(length) if str(length).isdigit() else 0)
+                planned[key] = planned.get(key, 0) + count
+    return planned
+
+
+def _missing_results(rows: pd.DataFrame, cut: list[str], planned: dict[tuple[str, int], int]) -> list[str]:
+    """Say how many samples have a result for every press and ratio that their benchmark was run with."""
+    complete = 0
+    seen: dict[tuple[str, int], int] = {}
+    for key, group in rows.groupby(["benchmark", "length"]):
+        results = group.groupby("sample").size()
+        complete += int((results == len(group[["press", "ratio"]].drop_duplicates())).sum())
+        seen[key] = len(results)
+    total = sum(max(seen.get(key, 0), planned.get(key, 0)) for key in {*seen, *planned})
+    notes = [f"{name} ends in a half-written line, which was left out." for name in cut]
+    if cut or complete < total:
+        word = "interrupted" if cut else "incomplete"
+        notes.insert(0, f"{word}: {complete} of {total} samples have results of every press and ratio.")
+    return notes

@@ -1,0 +1,62 @@
+"""The report as Markdown, which shows the PNG files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.report import words
+from evaluation.report.pictures import Picture, has_means, of_benchmarks
+from evaluation.report.summary import Summary
+from evaluation.report.tables import markdown_glances, markdown_pairs, markdown_scores
+
+
+def render(summary: Summary, pictures: Sequence[Picture]) -> str:
+    """Return the report."""
+    facts = words.facts(summary)
+    parts = [f"# KV-cache compression on {dict(facts)['model']}"]
+    parts += [f"> **Note:** {note}" for note in summary.study.notes]
+    parts += [_picture(picture) for picture in pictures if picture.name.startswith("curves")]
+    parts += ["## At a glance", markdown_glances(summary)]
+    parts += ["### How to read this", _list(words.reading(summary)), "### Limits", _list(words.limits(summary))]
+    parts.append("## Scores")
+    for benchmark, groups in of_benchmarks(summary):
+        for group in groups:
+            parts.append(f"### {group.title}")
+            for measure in benchmark.measures:
+                if has_means(summary, group, measure):
+                    better = "higher" if measure.higher_is_better else "lower"
+                    parts.append(f"{measure.label}, {better} is better; {group.samples} samples; mean (95 % interval).")
+                    parts.append(markdown_scores(summary, group, measure))
+    parts.append("## Difference from the best other press")
+    for benchmark, groups in of_benchmarks(summary):
+        for group in groups:
+            better = "above" if benchmark.main.higher_is_better else "below"
+            parts.append(f"### {group.title}: {benchmark.main.label}, {better} zero is better")
+            parts.append(_folded("every press", markdown_pairs(summary, group)))
+            if summary.highlighted:
+                parts[-1:] = [markdown_pairs(summary, group, summary.highlighted), parts[-1]]
+    for title, start in (("Tasks", "heatmap"), ("Needle", "needle"), ("Memory", "memory"), ("Time", "time")):
+        shown = [_picture(picture) for picture in pictures if picture.name.startswith(start)]
+        parts += [f"## {title}", *shown] if shown else []
+    parts += ["## What was run", "\n".join(f"- {name}: {_quoted(name, text)}" for name, text in facts)]
+    parts.append("Every number is in `report.csv`; `report.html` shows all ratios.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _picture(picture: Picture) -> str:
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{picture.name}-dark.png">'
+        f'<img alt="{picture.description}" src="{picture.name}-light.png"></picture>'
+    )
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _quoted(name: str, text: str) -> str:
+    return f"`{text}`" if name == "command" else text

@@ -1,0 +1,222 @@
+"""Tables as rows of texts, which the Markdown file and the page both write."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from evaluation.report.format import MISSING, difference_interval, interval, number, percent, signed
+from evaluation.report.load import FULL_CACHE, Measure
+from evaluation.report.summary import Group, Summary
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number, its interval, and what to say of it."""
+
+    text: str
+    interval: str = ""
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A press with its values and bytes held, both in the order of the ratios."""
+
+    label: str
+    tags: list[str]
+    highlighted: bool
+    values: list[Value]
+    held: list[str]
+
+
+@dataclass(frozen=True)
+class Glance:
+    """One group at its middle ratio."""
+
+    title: str
+    ratio: float
+    full_cache: str
+    best: str
+    best_value: Value
+    highlighted: list[tuple[str, Value, Value]]
+
+
+def score_rows(summary: Summary, group: Group, measure: Measure) -> list[Row]:
+    """Return one row a press, the full cache first."""
+    table = summary.of(group, measure)
+    ratios = summary.ratios(group)
+    winners = {ratio: best_presses(table, ratio, measure) for ratio in ratios}
+    rows = []
+    full = summary.full_cache(group, measure)
+    if full is not None:
+        value = _stated(full, measure)
+        rows.append(Row("full cache", [], False, [value] * len(ratios), ["100"] * len(ratios)))
+    for press in summary.presses:
+        cells = table[table["press"] == press].set_index("ratio")
+        if cells.empty:
+            continue
+        values = [_value(cells, ratio, measure, press in winners[ratio]) for ratio in ratios]
+        held = [percent(cells.loc[ratio, "held_percent"]) if ratio in cells.index else MISSING for ratio in ratios]
+        rows.append(Row(press, tags(summary, press), press in summary.highlighted, values, held))
+    return rows
+
+
+def pair_rows(summary: Summary, group: Group) -> list[Row]:
+    """Return each press's difference from the best other press."""
+    measure = group.benchmark.main
+    table = summary.of(group)
+    rows = []
+    for press in summary.presses:
+        cells = table[table["press"] == press].set_index("ratio")
+        if cells.empty or cells["best_other"].isna().all():
+            continue
+        values = [_difference(summary, cells, ratio, measure) for ratio in summary.ratios(group)]
+        rows.append(Row(press, tags(summary, press), press in summary.highlighted, values, []))
+    return rows
+
+
+def glances(summary: Summary) -> list[Glance]:
+    """Return what stands at the top of the report."""
+    answer = []
+    for group in summary.groups:
+        measure = group.benchmark.main
+        ratio = summary.middle_ratio(group)
+        table = summary.of(group)
+        at_ratio = table[table["ratio"] == ratio].set_index("press")
+        winners = best_presses(table, ratio, measure)
+        if not winners:
+            continue
+        full = summary.full_cache(group)
+        special = [
+            (
+                press,
+                _number(at_ratio.loc[press], measure),
+                _difference(summary, table[table["press"] == press].set_index("ratio"), ratio, measure),
+            )
+            for press in summary.highlighted
+            if press in at_ratio.index
+        ]
+        answer.append(
+            Glance(
+                title=f"{group.title}: {measure.label}",
+                ratio=ratio,
+                full_cache=MISSING if full is None else number(full["mean"], measure),
+                best=_joined([_marked(summary, press) for press in winners]),
+                best_value=_number(at_ratio.loc[winners[0]], measure),
+                highlighted=special,
+            )
+        )
+    return answer
+
+
+def best_presses(table: pd.DataFrame, ratio: float, measure: Measure) -> list[str]:
+    """Return the presses with the best mean at a ratio, several if they tie, among those run on all samples."""
+    rows = table[(table["ratio"] == ratio) & (table["press"] != FULL_CACHE) & table["complete"].astype(bool)]
+    means = rows.set_index("press")["mean"].dropna()
+    if means.empty:
+        return []
+    top = means.max() if measure.higher_is_better else means.min()
+    return [str(press) for press in means.index[np.isclose(means, top, rtol=1e-9, atol=1e-12)]]
+
+
+def tags(summary: Summary, press: str) -> list[str]:
+    """Return what a reader must know of a press before comparing it."""
+    unit = next(entry.unit for entry in summary.study.presses if entry.name == press)
+    answer = ["masked: bytes still held"] if press in summary.masked else []
+    return [*answer, f"ratio = share of {unit} removed"] if unit not in (None, "", "tokens") else answer
+
+
+def markdown_scores(summary: Summary, group: Group, measure: Measure) -> str:
+    """Return the table of scores."""
+    ratios = summary.ratios(group)
+    head = ["press", *(f"ratio {ratio:g}" for ratio in ratios), *(f"bytes held at {ratio:g}, %" for ratio in ratios)]
+    return _markdown(
+        head, [[_name(row), *map(_in_markdown, row.values), *row.held] for row in score_rows(summary, group, measure)]
+    )
+
+
+def markdown_pairs(summary: Summary, group: Group, only: list[str] | None = None) -> str:
+    """Return the table of differences, of all presses if `only` is not given."""
+    rows = [row for row in pair_rows(summary, group) if only is None or row.label in only]
+    head = ["press", *(f"ratio {ratio:g}" for ratio in summary.ratios(group))]
+    return _markdown(head, [[_name(row), *map(_in_markdown, row.values)] for row in rows])
+
+
+def markdown_glances(summary: Summary) -> str:
+    """Return the table at the top."""
+    rows = []
+    for glance in glances(summary):
+        special = [
+            f"{value.text} ({value.interval}); {difference.text} ({difference.interval}): {difference.note}"
+            for _, value, difference in glance.highlighted
+        ]
+        missing = [""] * (len(summary.highlighted) - len(special))
+        winner = f"{glance.best} {glance.best_value.text}"
+        rows.append([glance.title, f"{glance.ratio:g}", glance.full_cache, winner, *special, *missing])
+    return _markdown(
+        ["", "ratio", "full cache", "best press", *(f"{name}; against the best other" for name in summary.highlighted)],
+        rows,
+    )
+
+
+def csv(summary: Summary) -> str:
+    """Return every number of the report, one row a benchmark, length, measure, task, press and ratio."""
+    table = summary.table.copy()
+    table["length"] = table["length"].where(table["length"] > 0).astype("Int64")
+    table["samples"] = table["samples"].astype("Int64")
+    return table.to_csv(index=False, float_format="%.6g")
+
+
+def _number(row: pd.Series, measure: Measure) -> Value:
+    return Value(number(row["mean"], measure), interval(row, measure))
+
+
+def _value(cells: pd.DataFrame, ratio: float, measure: Measure, winner: bool) -> Value:
+    if ratio not in cells.index or math.isnan(cells.loc[ratio, "mean"]):
+        return Value(MISSING)
+    return _stated(cells.loc[ratio], measure, winner)
+
+
+def _stated(row: pd.Series, measure: Measure, winner: bool = False) -> Value:
+    """Return a mean, saying how many samples it has where that differs from others."""
+    note = "" if row["complete"] else f"over {row['samples']:.0f} samples"
+    return Value(number(row["mean"], measure), interval(row, measure), note, winner)
+
+
+def _difference(summary: Summary, cells: pd.DataFrame, ratio: float, measure: Measure) -> Value:
+    if ratio not in cells.index or pd.isna(cells.loc[ratio, "best_other"]):
+        return Value(MISSING)
+    row = cells.loc[ratio]
+    link = "from" if row["verdict"] == "not distinguishable" else "than"
+    note = f"{row['verdict']} {link} {_marked(summary, row['best_other'])}"
+    return Value(signed(row["difference"], measure), difference_interval(row, measure), note)
+
+
+def _marked(summary: Summary, press: str) -> str:
+    """Return a press's name, saying if it is masked: such a press holds more bytes than others at its ratio."""
+    return f"{press} (masked)" if press in summary.masked else press
+
+
+def _joined(names: list[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _name(row: Row) -> str:
+    name = f"**{row.label}**" if row.highlighted else row.label
+    return name + "".join(f" ({tag})" for tag in row.tags)
+
+
+def _in_markdown(value: Value) -> str:
+    text = f"**{value.text}**" if value.best else value.text
+    text += f" ({value.interval})" if value.interval else ""
+    return f"{text} {value.note}" if value.note else text
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,66 @@
+"""What was run, how to read it and what it cannot show, in words for both files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.report.statistics import RESAMPLES
+from evaluation.report.summary import Summary
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """Return what was run, as names and values."""
+    said = summary.study.facts
+    ratios = sorted({ratio for group in summary.groups for ratio in summary.ratios(group)})
+    return [
+        ("model", _text(said["model"])),
+        ("benchmarks", "; ".join(f"{group.title} ({group.samples} samples)" for group in summary.groups)),
+        ("presses", ", ".join(summary.presses)),
+        ("compression ratios", ", ".join(f"{ratio:g}" for ratio in ratios)),
+        ("question", "seen while compressing" if said["query_aware"] else "not seen while compressing"),
+        ("seed", _text(said["seed"])),
+        ("versions", _text(said["versions"])),
+        ("machine", _text(said["machine"])),
+        ("date", _text(said["date"])),
+        ("commit", _text(said["commit"])),
+        ("command", _text(said["command"])),
+    ]
+
+
+def reading(summary: Summary) -> list[str]:
+    """Return how to read the report."""
+    lines = [
+        "Ratio = share of tokens removed. Tables mark presses whose ratio counts something else.",
+        f"Intervals are 95 % bootstrap intervals: {RESAMPLES:,} resamples of samples, drawn within each task, the same "
+        "draws for every press.",
+        "Bold is the best mean of a column, all of them if several tie. Where intervals overlap, look at the "
+        "differences instead: they compare two presses on the same samples.",
+        "“Better” and “worse” mean that the interval of the difference from the best other press leaves out zero. "
+        "That other press was chosen on the same samples, and nothing corrects for the number of comparisons.",
+        "Bytes held is the memory that keys and values really take after compression, in % of the full cache.",
+    ]
+    if summary.masked:
+        lines.append(
+            "A masked press hides keys but keeps them in memory: its ratio saves no bytes, so it is not on a par with "
+            "presses that drop them. Its marks are hollow."
+        )
+    return lines
+
+
+def limits(summary: Summary) -> list[str]:
+    """Return what the results cannot show."""
+    sizes = [group.samples for group in summary.groups]
+    count = f"{sizes[0]}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)}"
+    return [
+        f"One model, {_text(summary.study.facts['model'])}, one seed, and {count} samples per benchmark and length.",
+        "Intervals are over samples only: another model, prompt, seed or machine may give other results.",
+        "Times hold for this machine alone, and for prompts of these lengths.",
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_text, value))
+    return str(value)

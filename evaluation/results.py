@@ -1,0 +1,262 @@
+"""What a study leaves: ``study.yaml``, and a folder for each press and ratio laid out as kvpress's evaluation does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PreTrainedModel
+
+from evaluation.benchmarks.registry import BENCHMARKS
+from evaluation.files import write_whole
+from evaluation.journal import Journal
+from evaluation.plan import Sample, Unit
+from evaluation.presses import FULL_CACHE, PressSpec, parse_press
+from evaluation.runner import jobs
+from evaluation.study import Part, Study
+from pikvpress import models
+from pikvpress.default_model import resolve_model
+
+# What decides a result: a folder holds results of one choice of these. Presses, ratios, benchmarks may be added.
+FIXED = ("model", "model_fingerprint", "seed", "query_aware", "max_new_tokens", "dtype")
+LISTS = ("presses", "ratios", "benchmarks")
+
+
+def model_name(study: Study) -> str:
+    """Return the model's name in tables and folders."""
+    source, where = resolve_model(study.model)
+    if study.model is None:
+        return Path(where["gguf_file"]).name.split(".")[0]
+    return study.model if not Path(source).exists() else Path(study.model).name
+
+
+def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dict[str, Any]:
+    """Return what `study.yaml` says of a study."""
+    tasks: dict[str, set[str]] = defaultdict(set)
+    counts: dict[tuple[str, int | None], int] = defaultdict(int)
+    for unit in units:
+        tasks[unit.part.name] |= {sample.row.task for sample in unit.samples}
+        counts[unit.part.name, unit.length] += len(unit.samples)
+    return {
+        "command": "python -m evaluation " + " ".join(_quoted(sys.argv[1:])),
+        "date": date.today().isoformat(),
+        "commit": _commit(),
+        "model": model_name(study),
+        "model_fingerprint": models.fingerprint(models.attention_layers(model)[0]),
+        "seed": study.seed,
+        "query_aware": study.query_aware,
+        "max_new_tokens": study.max_new_tokens,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "versions": {
+            **{name: version(name) for name in ("pikvpress", "kvpress", "transformers", "torch")},
+            "python": sys.version.split()[0],
+        },
+        "machine": {
+            "device": _device_name(model),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "cpus": os.cpu_count(),
+        },
+        "ratios": list(study.ratios),
+        "presses": [_press(press) for press in (parse_press(FULL_CACHE), *study.presses)],
+        "benchmarks": [
+            {
+                "name": name,
+                "label": BENCHMARKS[name].label(sorted(seen)),
+                "measures": [vars(measure) for measure in BENCHMARKS[name].measures],
+                "samples": {str(length): count for (which, length), count in counts.items() if which == name},
+            }
+            for name, seen in tasks.items()
+        ],
+    }
+
+
+def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """Return the description joined with the one that the folder has.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds something else, or results that do not belong to the same study.
+    """
+    file = folder / "study.yaml"
+    if not file.exists():
+        # Another process of this run may have been faster, and have samples already.
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        strangers = [name for name in names if not name.startswith((".", "samples-"))]
+        if strangers:
+            raise ValueError(
+                f"{folder} holds {', '.join(strangers[:3])}, but no study.yaml: results go to a folder of their own, "
+                "choose another --output"
+            )
+        return described
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = {name: before[name] for name in (*FIXED, *LISTS)}
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is not of this harness, or damaged: move it away, or choose another --output"
+        ) from error
+    for name in FIXED:
+        if found[name] != described[name]:
+            raise ValueError(
+                f"{folder} holds results with {name} {found[name]!r}, this study has {described[name]!r}: choose "
+                "another --output"
+            )
+    return described | {
+        "ratios": sorted({*found["ratios"], *described["ratios"]}),
+        "presses": _joined(found["presses"], described["presses"]),
+        "benchmarks": _joined(found["benchmarks"], described["benchmarks"]),
+    }
+
+
+def write_study(folder: Path, described: Mapping[str, Any]) -> None:
+    """Write ``study.yaml``."""
+    write_whole(folder / "study.yaml", yaml.safe_dump(dict(described), sort_keys=False, allow_unicode=True))
+
+
+def write_results(study: Study, units: list[Unit], journal: Journal, name: str) -> int:
+    """Write the folders of all presses and ratios whose samples are complete; return how many are not yet.
+
+    Parameters
+    ----------
+    study, units
+        What was to be run.
+    journal : Journal
+        What has been run, by every process.
+    name : str
+        The model's.
+    """
+    records = {tuple(record[key] for key in _PLACE): record for record in journal.read()}
+    parts: dict[tuple[Part, int | None], list[Sample]] = defaultdict(list)
+    for unit in units:
+        parts[unit.part, unit.length] += unit.samples
+    unfinished = 0
+    for (part, length), samples in parts.items():
+        tasks = list(dict.fromkeys(sample.row.task for sample in samples))
+        samples = sorted(samples, key=lambda sample: tasks.index(sample.row.task))  # within a task they are in order
+        for press, ratio in (job for group in jobs(study) for job in group):
+            keys = [(part.name, length, press.name, ratio, sample.name) for sample in samples]
+            if all(key in records for key in keys):
+                _write_folder(study, part, length, press, ratio, samples, [records[key] for key in keys], name)
+            else:
+                unfinished += 1
+    return unfinished
+
+
+def _write_folder(
+    study: Study,
+    part: Part,
+    length: int | None,
+    press: PressSpec,
+    ratio: float | None,
+    samples: list[Sample],
+    records: list[dict[str, Any]],
+    name: str,
+) -> None:
+    benchmark: Any = BENCHMARKS[part.name]
+    rows = [sample.row for sample in samples]
+    label = benchmark.label(sorted({row.task for row in rows}))
+    # kvpress writes two digits, which turns 0.875 into 0.88; the exact ratio is in config.yaml.
+    pieces = [label, str(length or ""), name.replace("/", "--"), _in_folder(press.name), f"{ratio or 0:.2f}"]
+    pieces += [f"fraction{part.fraction:.3f}"] if part.fraction < 1 else []
+    pieces += ["query_aware"] if study.query_aware else []
+    folder = study.output / "__".join(filter(None, pieces))
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "dataset": label,
+        "data_dir": str(length) if length else None,
+        "model": name,
+        "press_name": press.name,
+        "compression_ratio": ratio,
+        "fraction": part.fraction,
+        "max_new_tokens": study.max_new_tokens,
+        "query_aware": study.query_aware,
+        "press_init_command": str(press.make(ratio)),
+        "seed": study.seed,
+    }
+    # Predictions first: a metric may lack something that has to be fetched.
+    write_whole(folder / "predictions.csv", _table(samples, records, ratio))
+    write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    if benchmark.teacher_forced:
+        metrics = benchmark.summary(rows, records)
+    else:
+        metrics = benchmark.metrics(rows, [record["prediction"] for record in records])
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=4, ensure_ascii=False))
+
+
+def _table(samples: list[Sample], records: list[dict[str, Any]], ratio: float | None) -> str:
+    """Return the samples with their results as CSV, the context left out as kvpress does."""
+    lines = []
+    for sample, record in zip(samples, records, strict=True):
+        row = sample.row
+        lines.append(
+            {
+                "sample": sample.name,
+                "task": row.task,
+                "question": row.question,
+                "answer_prefix": row.answer_prefix,
+                "answer": row.answer,
+                "max_new_tokens": row.max_new_tokens,
+                **row.extras,
+                "predicted_answer": record.get("prediction", ""),
+                "compression_ratio": ratio,
+                **record["measures"],
+            }
+        )
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    merged = {entry["name"]: entry for entry in old}
+    for entry in new:
+        samples = merged.get(entry["name"], {}).get("samples")
+        merged[entry["name"]] = entry | ({"samples": samples | entry["samples"]} if samples else {})
+    return list(merged.values())
+
+
+def _press(press: PressSpec) -> dict[str, Any]:
+    return {"name": press.name, "unit": press.entry.unit, "masks": press.entry.masks}
+
+
+def _in_folder(name: str) -> str:
+    return name.replace("/", "--")
+
+
+def _quoted(arguments: list[str]) -> list[str]:
+    import shlex
+
+    return [shlex.quote(argument) for argument in arguments]
+
+
+def _device_name(model: PreTrainedModel) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+
+
+def _commit() -> str:
+    """Return the checkout's commit, marked if files were changed; empty outside of a checkout."""
+    folder = Path(__file__).resolve().parent
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+_PLACE = ("benchmark", "length", "press", "ratio", "sample")

@@ -1,0 +1,218 @@
+"""Run a study: every sample from the full cache and from every press at every ratio."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from evaluation.answering import answer_while_compressing, answers, log_probabilities
+from evaluation.benchmarks.fidelity.comparison import compare
+from evaluation.benchmarks.registry import BENCHMARKS
+from evaluation.compressed import (
+    CompressedContext,
+    SharedPrefill,
+    compress_alone,
+    compress_with_weights,
+    tokenizer_by_name,
+)
+from evaluation.journal import Journal
+from evaluation.plan import Sample, Unit
+from evaluation.presses import FULL_CACHE, PressSpec, parse_press
+from evaluation.processes import Place
+from evaluation.study import Study
+
+Job = tuple[PressSpec, float | None]
+
+
+def jobs(study: Study) -> list[list[Job]]:
+    """Return what every context goes through, in groups that are answered together: one group a ratio.
+
+    The full cache and the presses without a ratio come with the first.
+    """
+    first: list[Job] = [(parse_press(FULL_CACHE), 0.0)]
+    first += [(press, None) for press in study.presses if not press.has_ratio]
+    by_ratio = [[(press, ratio) for press in study.presses if press.has_ratio] for ratio in study.ratios]
+    groups: list[list[Job]] = [first, *(group for group in by_ratio if group)]  # type: ignore[list-item]
+    return groups
+
+
+def run(
+    study: Study,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    units: list[Unit],
+    journal: Journal,
+    place: Place,
+) -> None:
+    """Evaluate this process's share of the units that are not in the journal yet.
+
+    Raises
+    ------
+    ValueError
+        If a press fails; the message names press and sample. What was finished before is in the journal.
+    """
+    groups = jobs(study)
+    mine = units[place.rank :: place.world]
+    bar = tqdm(
+        mine,
+        desc="contexts",
+        unit="context",
+        disable=place.rank != 0,
+        mininterval=0.5 if sys.stderr.isatty() else 60,
+    )
+    with tokenizer_by_name(model, tokenizer):
+        for unit in bar:
+            missing = [group for group in groups if any(key not in journal.done for key in _keys(unit, group))]
+            if missing:
+                bar.set_postfix_str(f"{unit.part.name} {unit.length or ''} {unit.samples[0].row.task}")
+                for records in UnitRun(study, model, tokenizer, unit).records(missing):
+                    journal.append(records)
+
+
+class UnitRun:
+    """One context and its questions.
+
+    Parameters
+    ----------
+    study, model, tokenizer, unit
+        What is run, and with what.
+    """
+
+    def __init__(self, study: Study, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, unit: Unit):
+        self._study, self._model, self._tokenizer, self._unit = study, model, tokenizer, unit
+        self._prefill = SharedPrefill(model, unit.context)
+        self._full = self._prefill.compress(None)
+        self._at_every_ratio: dict[str, dict[float, CompressedContext]] = {}
+        self._teacher: dict[str, torch.Tensor] = {}
+
+    def records(self, groups: list[list[Job]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the records of each group of jobs.
+
+        A group is always run whole, so that the same contexts are computed together however often a study was
+        interrupted: sums in another order would differ in the last digits.
+        """
+        for group in groups:
+            contexts = [self._compressed(press, ratio) for press, ratio in group]
+            records = []
+            for sample in self._unit.samples:
+                results = self._results(sample, group, contexts)
+                for (press, ratio), context, result in zip(group, contexts, results, strict=True):
+                    records.append(self._record(sample, press, ratio, context) | result)
+            yield records
+
+    def _compressed(self, press: PressSpec, ratio: float | None) -> CompressedContext:
+        if press.name == FULL_CACHE or press.entry.decodes:
+            return self._full
+        sample = self._unit.samples[0].name
+        try:
+            with torch.random.fork_rng(devices=_cuda(self._model)):
+                torch.manual_seed(zlib.crc32(f"{self._study.seed}/{sample}/{press.name}/{ratio}".encode()))
+                return self._compress(press, ratio)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"press {press.name} failed on sample {sample} of {self._unit.part.name} "
+                f"({len(self._unit.context)} tokens): {type(error).__name__}: {error}. Leave it out, or give it "
+                "settings that fit; finished samples are kept"
+            ) from error
+
+    def _compress(self, press: PressSpec, ratio: float | None) -> CompressedContext:
+        entry, study = press.entry, self._study
+        if entry.shares and study.share_prefill:
+            return self._prefill.compress(press.make(ratio))
+        if entry.scores_once or entry.reads_weights:
+            if press.name not in self._at_every_ratio:
+                contexts = self._for_every_ratio(press)
+                self._at_every_ratio[press.name] = dict(zip(study.ratios, contexts, strict=True))
+            return self._at_every_ratio[press.name][ratio]  # type: ignore[index]
+        made: Any = press.make(ratio)
+        context = list(self._unit.context)
+        if entry.query_aware:  # Finch finds the question behind a token that it then takes out
+            made.delimiter_token_id = next(i for i in range(len(self._tokenizer)) if i not in set(context))
+            context.insert(self._unit.samples[0].context_only, made.delimiter_token_id)
+        return compress_alone(self._model, context, made, self._prefill.seconds)[0]
+
+    def _for_every_ratio(self, press: PressSpec) -> list[CompressedContext]:
+        model, context, ratios = self._model, self._unit.context, self._study.ratios
+        presses: Any = [press.make(ratio) for ratio in ratios]
+        if press.entry.reads_weights:
+            return compress_with_weights(model, context, presses, self._prefill.seconds)
+        return compress_alone(model, context, presses[0], self._prefill.seconds, ratios)
+
+    def _results(self, sample: Sample, group: list[Job], contexts: list[CompressedContext]) -> list[dict[str, Any]]:
+        if BENCHMARKS[self._unit.part.name].teacher_forced:
+            return self._compared(sample, contexts)
+        return self._answered(sample, group, contexts)
+
+    def _compared(self, sample: Sample, contexts: list[CompressedContext]) -> list[dict[str, Any]]:
+        future, size = [*sample.question, *sample.answer], self._study.batch_size
+        if sample.name not in self._teacher:
+            self._teacher[sample.name] = log_probabilities(self._model, [self._full], future, size)[0]
+        results = []
+        for predicted in log_probabilities(self._model, contexts, future, size):
+            comparison = compare(self._teacher[sample.name], predicted, future)
+            results.append({"measures": comparison.measures, "token_kl": comparison.token_kl})
+        return results
+
+    def _answered(self, sample: Sample, group: list[Job], contexts: list[CompressedContext]) -> list[dict[str, Any]]:
+        together = [i for i, (press, _) in enumerate(group) if not press.entry.decodes]
+        limit = sample.row.max_new_tokens
+        ids = dict(
+            zip(
+                together,
+                answers(self._model, [contexts[i] for i in together], sample.question, limit, self._study.batch_size),
+                strict=True,
+            )
+        )
+        for i, (press, ratio) in enumerate(group):
+            if press.entry.decodes:
+                ids[i] = answer_while_compressing(
+                    self._model,
+                    press.make(ratio),
+                    contexts[i],
+                    sample.question,
+                    limit,  # type: ignore[arg-type]
+                )
+        benchmark: Any = BENCHMARKS[self._unit.part.name]
+        results = []
+        for i in range(len(group)):
+            text = str(self._tokenizer.decode(ids[i], skip_special_tokens=True))
+            measures = benchmark.score(sample.row, text)
+            results.append({"measures": measures, "prediction": text, "new_tokens": len(ids[i])})
+        return results
+
+    def _record(
+        self, sample: Sample, press: PressSpec, ratio: float | None, context: CompressedContext
+    ) -> dict[str, Any]:
+        return {
+            "benchmark": self._unit.part.name,
+            "length": self._unit.length,
+            "task": sample.row.task,
+            "sample": sample.name,
+            "press": press.name,
+            "ratio": ratio,
+            "context_tokens": len(self._unit.context),
+            "tokens_kept": round(context.tokens_kept, 3),
+            "bytes_full": self._full.bytes_held,
+            "bytes_held": context.bytes_held,
+            "masked": press.entry.masks,
+            "prefill_seconds": round(self._prefill.seconds, 4),
+            "press_seconds": round(context.seconds, 4),
+        }
+
+
+def _keys(unit: Unit, group: list[Job]) -> Iterator[tuple]:
+    for sample in unit.samples:
+        for press, ratio in group:
+            yield (unit.part.name, unit.length, sample.name, press.name, ratio)
+
+
+def _cuda(model: PreTrainedModel) -> list[torch.device]:
+    return [model.device] if model.device.type == "cuda" else []

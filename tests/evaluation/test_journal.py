@@ -1,0 +1,66 @@
+"""Finished samples survive whatever happens to the process or the disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evaluation.journal import Journal
+
+
+def record(sample, press="knorm", ratio=0.5):
+    return {"benchmark": "ruler", "length": 1024, "sample": sample, "press": press, "ratio": ratio, "measures": {}}
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    journal = Journal(tmp_path, 0)
+    journal.append([record("a"), record("b")])
+    journal.append([record("b"), record("c")])  # a group that is run again brings what is there already
+    again = Journal(tmp_path, 0)
+    assert [entry["sample"] for entry in again.read()] == ["a", "b", "c"]
+    assert again.done == journal.done and len(again.done) == 3
+
+
+def test_processes_see_each_other_s_samples(tmp_path):
+    Journal(tmp_path, 0).append([record("a")])
+    other = Journal(tmp_path, 1)
+    other.append([record("a"), record("b")])
+    assert (tmp_path / "samples-1.jsonl").read_text().count("\n") == 1
+    assert len(Journal(tmp_path, 5).done) == 2
+
+
+def test_half_a_line_is_cut_off_one_s_own_file_and_not_read_from_others(tmp_path):
+    Journal(tmp_path, 0).append([record("a")])
+    Journal(tmp_path, 1).append([record("b")])
+    for rank in (0, 1):
+        with (tmp_path / f"samples-{rank}.jsonl").open("a") as file:
+            file.write('{"benchmark": "ru')
+    journal = Journal(tmp_path, 0)
+    assert {key[2] for key in journal.done} == {"a", "b"}
+    journal.append([record("c")])
+    assert [json.loads(line)["sample"] for line in (tmp_path / "samples-0.jsonl").open()] == ["a", "c"]
+    assert (tmp_path / "samples-1.jsonl").read_text().endswith('"ru')
+
+
+@pytest.mark.parametrize("line", ["not json\n", "[1, 2]\n", '{"sample": "a"}\n', "\n"])
+def test_foreign_lines_are_refused(tmp_path, line):
+    Journal(tmp_path, 0).append([record("a")])
+    with (tmp_path / "samples-0.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(ValueError, match=r"line 2 of .*samples-0.jsonl is no finished sample"):
+        Journal(tmp_path, 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
+    Journal(tmp_path, 0).append([record("a")])
+    (tmp_path / "samples-1.jsonl").symlink_to("/dev/full")
+    journal = Journal.__new__(Journal)
+    journal.folder, journal._own, journal.done = tmp_path, tmp_path / "samples-1.jsonl", {("a",)}
+    with pytest.raises(OSError, match=r"No space left.*1 finished samples are kept"):
+        journal.append([record("b")])
+    assert journal.done == {("a",)}
+    (tmp_path / "samples-1.jsonl").unlink()
+    assert len(Journal(tmp_path, 0).done) == 1
