@@ -12,7 +12,7 @@ help:
 	@echo "make demo    a real model answers questions from a compressed cache"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   what the presses cost and how close to the full cache they stay"
+	@echo "make bench   what the presses add to a prefill, and what sharing one saves"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
 	@echo "make setup   only what the others need: .venv"
 
@@ -44,7 +44,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.prefill_cost
-	$(BIN)/python -m benchmarks.fidelity
+	$(BIN)/python -m benchmarks.sharing
 
 lock:
 	test -x $(LOCK_VENV)/bin/poetry || ($(PYTHON) -m venv $(LOCK_VENV) && \

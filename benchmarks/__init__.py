@@ -1,1 +1,1 @@
-"""Measurements that `make bench` prints: what presses cost, and how close to the full cache they stay."""
+"""Speed measurements that `make bench` prints; what presses do to answers is measured in `evaluation`."""

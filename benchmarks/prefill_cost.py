@@ -18,7 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers import DynamicCache
 
-from benchmarks.texts import prose
+from evaluation.texts import manual
 from pikvpress import MoERouterPress, available_experts
 from pikvpress.default_model import load_model
 from pikvpress.experts import make_experts
@@ -38,7 +38,7 @@ def contenders(ratio: float) -> dict[str, BasePress | None]:
 def main(tokens: int = 4096, rounds: int = 5, ratio: float = 0.5, model: str | None = None) -> None:
     """Time the prefill under each press and print the overhead."""
     network, tokenizer = load_model(model)
-    ids = tokenizer(prose(), return_tensors="pt").input_ids[:, :tokens].to(network.device)
+    ids = tokenizer(manual(), return_tensors="pt").input_ids[:, :tokens].to(network.device)
     presses = contenders(ratio)
     seconds: dict[str, list[float]] = {name: [] for name in presses}
     steps = [(round_, name) for round_ in range(rounds + 1) for name in presses]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,7 @@ def run(
         from evaluation.evaluate import evaluate
         from evaluation.study import make_study, read_study
 
+        logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn of their cost whenever they are made
         settings = (read_study(study) if study else {}) | {k: v for k, v in given.items() if v not in (None, [])}
         evaluate(make_study(settings))
     except (ValueError, TypeError, OSError, ImportError) as error:

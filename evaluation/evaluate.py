@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import torch
 import typer
 
-from evaluation import results
+from evaluation import layout
 from evaluation.journal import Journal
-from evaluation.plan import plan
 from evaluation.processes import this_process
 from evaluation.runner import run
 from evaluation.study import Study
+from evaluation.units import make_units
 from pikvpress import models
 from pikvpress.default_model import load_model
 
@@ -30,21 +29,20 @@ def evaluate(study: Study) -> None:
         For what is wrong with the study, its data or its folder; finished samples are kept.
     """
     place = this_process()
-    logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn of their cost each time they are made
     if study.output.exists() and not study.output.is_dir():
         raise ValueError(f"--output {study.output} is a file: give a folder")
     settings = {} if study.dtype == "auto" else {"dtype": getattr(torch, study.dtype)}
     model, tokenizer = load_model(study.model, **settings)
     models.check_supported(model)
     model.to(torch.device(study.device or place.device()))  # type: ignore[arg-type]
-    units = plan(study, tokenizer, getattr(model.config, "max_position_embeddings", None))
-    described = results.merge_into(study.output, results.describe(study, model, units))
+    units = make_units(study, tokenizer, getattr(model.config, "max_position_embeddings", None))
+    described = layout.merge_into(study.output, layout.describe(study, model, units))
     study.output.mkdir(parents=True, exist_ok=True)
     if place.rank == 0:
-        results.write_study(study.output, described)
-    journal = Journal(study.output, place.rank)
-    run(study, model, tokenizer, units, journal, place)
-    unfinished = results.write_results(study, units, journal, described["model"])
+        layout.write_study(study.output, described)
+    with Journal(study.output, place.rank) as journal:
+        run(study, model, tokenizer, units, journal, place)
+        unfinished = layout.write_results(study, units, journal, described["model"])
     if unfinished and place.world == 1:
         raise ValueError(f"{study.output} is still short of {unfinished} press and ratio pairs: run the command again")
     if place.rank == 0 or not unfinished:

@@ -6,7 +6,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 KEY = ("benchmark", "length", "sample", "press", "ratio")
 Key = tuple[Any, ...]
@@ -20,6 +25,8 @@ def key_of(record: Mapping[str, Any]) -> Key:
 class Journal:
     """The records of a results folder, in one file a process, so that processes never write to the same one.
 
+    Use it in a ``with``: until its end no other run can write to the file.
+
     Parameters
     ----------
     folder : Path
@@ -30,16 +37,23 @@ class Journal:
     Raises
     ------
     ValueError
-        If a file holds a line that is not a record. Half a line at the end, left when a process was killed, is no
-        record either: it is cut off the process's own file, and not read from the others'.
+        If another run is writing, or a file holds a line that is not a record. Half a line at the end, left when a
+        process was killed, is no record either: it is cut off the process's own file, and not read from the others'.
     """
 
     def __init__(self, folder: Path, rank: int):
         self.folder = folder
         self._own = folder / f"samples-{rank}.jsonl"
-        if self._own.exists():
-            _cut_half_line(self._own)
+        self._file = self._own.open("ab", buffering=0)
+        _lock(self._file, folder)
+        _cut_half_line(self._own)
         self.done = set(map(key_of, self.read()))
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield every finished record of every process, each once."""
@@ -61,10 +75,10 @@ class Journal:
         new = [record for record in records if key_of(record) not in self.done]
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in new)
         try:
-            with self._own.open("ab") as file:
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            left = memoryview(lines.encode())
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -87,6 +101,18 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
                 "away, or choose another --output"
             ) from error
         yield record
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    """Keep other runs from writing to a file, where the system can."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"another run is writing to {folder}: wait until it ends, or choose another --output"
+        ) from error
 
 
 def _cut_half_line(file: Path) -> None:

@@ -22,10 +22,10 @@ from evaluation.compressed import (
     tokenizer_by_name,
 )
 from evaluation.journal import Journal
-from evaluation.plan import Sample, Unit
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from evaluation.processes import Place
 from evaluation.study import Study
+from evaluation.units import Sample, Unit
 
 Job = tuple[PressSpec, float | None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pikvpress import available_experts
 from pikvpress.routers import ROUTERS
@@ -54,16 +56,31 @@ def test_what_make_demo_runs_runs(tmp_path):
     assert (tmp_path / "routing.png").exists()
 
 
-def test_the_other_commands_run_on_a_note(tmp_path):
+def run_as_written(command: str, folder: Path) -> str:
+    """Run a command of the README in a folder of its own and return what it prints."""
+    program, *arguments = shlex.split(command)
+    path = Path(sys.executable).with_name(Path(program).name)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # the README's reader stands in the checkout
+    done = subprocess.run([path, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_note_is_asked_about(tmp_path):
     (tmp_path / "notes.txt").write_text("The report was written by Ada Quill. " + "It rained on the harbour. " * 60)
-    others = [command for command in COMMANDS if not command.startswith("make ")]
-    assert len(others) == 1
-    for command in others:
-        program, *arguments = shlex.split(command)
-        path = Path(sys.executable).with_name(Path(program).name)
-        done = subprocess.run([path, *arguments], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "Who wrote the report?" in done.stdout
+    (command,) = (command for command in COMMANDS if command.startswith(".venv/bin/pikvpress "))
+    assert "Who wrote the report?" in run_as_written(command, tmp_path)
+
+
+def test_the_harness_runs_and_reports(tmp_path):
+    run, report, presses = (command for command in COMMANDS if command.startswith(".venv/bin/python "))
+    run_as_written(run, tmp_path)
+    study = yaml.safe_load((tmp_path / "results/first/study.yaml").read_text())
+    assert study["benchmarks"][0]["label"] == "ruler-11" and study["benchmarks"][0]["samples"] == {"1024": 11}
+    assert (tmp_path / "results/first/ruler-11__1024__SmolLM2-135M-Instruct__moe_router__0.50__fraction0.040").is_dir()
+    assert "report.html" in run_as_written(report, tmp_path)
+    assert "moe_router" in run_as_written(presses, tmp_path)
+    assert len(COMMANDS) == 4 + len([command for command in COMMANDS if command.startswith("make ")])
 
 
 def test_lists_are_complete():

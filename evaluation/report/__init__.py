@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.files import write_whole
 from evaluation.report import markdown, page, tables
 from evaluation.report.figures.canvas import to_png
-from evaluation.report.files import write
 from evaluation.report.load import load
 from evaluation.report.pictures import png_pictures
 from evaluation.report.summary import summarise
@@ -40,11 +40,11 @@ def report(folders: Sequence[Path], output: Path) -> list[Path]:
     pictures = list(png_pictures(summary))
     output = Path(output)
     written = [
-        write(output / "report.md", markdown.render(summary, pictures)),
-        write(output / "report.csv", tables.csv(summary)),
-        write(output / "report.html", page.render(summary)),
+        write_whole(output / "report.md", markdown.render(summary, pictures)),
+        write_whole(output / "report.csv", tables.csv(summary)),
+        write_whole(output / "report.html", page.render(summary)),
     ]
     for picture in pictures:
         for theme in THEMES:
-            written.append(write(output / f"{picture.name}-{theme.name}.png", to_png(picture.draw(theme))))
+            written.append(write_whole(output / f"{picture.name}-{theme.name}.png", to_png(picture.draw(theme))))
     return written

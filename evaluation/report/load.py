@@ -119,7 +119,7 @@ def load(folders: Sequence[Path]) -> Study:
     if not records:
         raise ValueError(f"no results in {', '.join(map(str, folders))}: run the benchmark before its report")
     # Processes that were started again may share samples out anew; as for them, the first result counts.
-    rows = _without_repeats(pd.DataFrame(records))
+    rows = _with_reached_ratios(_without_repeats(pd.DataFrame(records)))
     seen = set(rows["press"])
     return Study(
         facts={name: _agreed([head[name] for head in heads]) for name in FACTS},
@@ -196,7 +196,7 @@ def _record(
     if missing:
         raise refuse(f"lacks {', '.join(missing)}")
     for key in NUMBERS:
-        if not _finite(line[key]):
+        if not _finite(line[key]) and not (key == "ratio" and line[key] is None):
             raise refuse(f"{key} is {line[key]!r}, not a finite number")
     length = line.get("length")
     if length is not None and (not isinstance(length, int) or length < 1):
@@ -238,6 +238,16 @@ def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
             "leave one folder out"
         )
     return rows.drop_duplicates(KEY).drop(columns=["folder", "file", "line"]).reset_index(drop=True)
+
+
+def _with_reached_ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give presses that have no ratio, but a threshold or a size, the share of tokens that they removed."""
+    unasked = rows["ratio"].isna()
+    rows["ratio"] = rows["ratio"].astype(float)
+    for _, group in rows[unasked].groupby(["benchmark", "length", "press"]):
+        reached = 1 - group["tokens_kept"].sum() / group["context_tokens"].sum()
+        rows.loc[group.index, "ratio"] = round(max(0.0, float(reached)), 3)
+    return rows
 
 
 def _planned(heads: list[dict[str, Any]]) -> dict[tuple[str, int], int]:

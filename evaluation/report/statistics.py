@@ -15,7 +15,7 @@ BLOCK = 1000
 
 
 def resample_counts(strata: Sequence[object], resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw samples with replacement within each stratum.
+    """Draw samples with replacement within each stratum; strata of one sample are drawn from together.
 
     Parameters
     ----------
@@ -32,6 +32,9 @@ def resample_counts(strata: Sequence[object], resamples: int, rng: np.random.Gen
         How often each sample was drawn, shape (resamples, samples).
     """
     codes = pd.factorize(np.asarray(strata, dtype=object))[0]
+    # One sample alone would be drawn every time, and an interval over such strata would have no width.
+    alone = np.bincount(codes)[codes] == 1
+    codes = pd.factorize(np.where(alone, -1, codes))[0]
     counts = np.zeros((resamples, len(codes)))
     for code in range(codes.max() + 1):
         members = np.flatnonzero(codes == code)

@@ -31,14 +31,19 @@ def reading(summary: Summary) -> list[str]:
     """Return how to read the report."""
     lines = [
         "Ratio = share of tokens removed. Tables mark presses whose ratio counts something else.",
-        f"Intervals are 95 % bootstrap intervals: {RESAMPLES:,} resamples of samples, drawn within each task, the same "
-        "draws for every press.",
+        f"Intervals are 95 % bootstrap intervals: {RESAMPLES:,} resamples of samples, drawn within each task (tasks of "
+        "one sample together), the same draws for every press.",
         "Bold is the best mean of a column, all of them if several tie. Where intervals overlap, look at the "
         "differences instead: they compare two presses on the same samples.",
         "“Better” and “worse” mean that the interval of the difference from the best other press leaves out zero. "
         "That other press was chosen on the same samples, and nothing corrects for the number of comparisons.",
         "Bytes held is the memory that keys and values really take after compression, in % of the full cache.",
     ]
+    if any(not press.unit for press in summary.study.presses):
+        lines.append(
+            "A press that works by a threshold or a size instead of a ratio stands at the share of tokens that it "
+            "removed."
+        )
     if summary.masked:
         lines.append(
             "A masked press hides keys but keeps them in memory: its ratio saves no bytes, so it is not on a par with "

@@ -15,12 +15,13 @@ def record(sample, press="knorm", ratio=0.5):
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    journal = Journal(tmp_path, 0)
-    journal.append([record("a"), record("b")])
-    journal.append([record("b"), record("c")])  # a group that is run again brings what is there already
+    with Journal(tmp_path, 0) as journal:
+        journal.append([record("a"), record("b")])
+        journal.append([record("b"), record("c")])  # a group that is run again brings what is there already
+        done = journal.done
     again = Journal(tmp_path, 0)
     assert [entry["sample"] for entry in again.read()] == ["a", "b", "c"]
-    assert again.done == journal.done and len(again.done) == 3
+    assert again.done == done and len(done) == 3
 
 
 def test_processes_see_each_other_s_samples(tmp_path):
@@ -56,11 +57,17 @@ def test_foreign_lines_are_refused(tmp_path, line):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path):
     Journal(tmp_path, 0).append([record("a")])
-    (tmp_path / "samples-1.jsonl").symlink_to("/dev/full")
-    journal = Journal.__new__(Journal)
-    journal.folder, journal._own, journal.done = tmp_path, tmp_path / "samples-1.jsonl", {("a",)}
-    with pytest.raises(OSError, match=r"No space left.*1 finished samples are kept"):
-        journal.append([record("b")])
-    assert journal.done == {("a",)}
-    (tmp_path / "samples-1.jsonl").unlink()
+    journal = Journal(tmp_path, 1)
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        journal._file = full
+        with pytest.raises(OSError, match=r"No space left.*1 finished samples are kept"):
+            journal.append([record("b")])
+    assert len(journal.done) == 1 and len(Journal(tmp_path, 2).done) == 1
+
+
+def test_two_runs_do_not_write_to_one_file(tmp_path):
+    with Journal(tmp_path, 0):
+        with pytest.raises(ValueError, match="another run is writing"):
+            Journal(tmp_path, 0)
+        Journal(tmp_path, 1).append([record("b")])
     assert len(Journal(tmp_path, 0).done) == 1

@@ -192,6 +192,22 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 # Statistics
 
 
+def test_a_press_without_a_ratio_stands_at_the_share_that_it_removed(tmp_path):
+    folder = small_study(tmp_path / "study", benchmarks=("ruler",))
+    file, head = folder / "samples-ruler.jsonl", yaml.safe_load((folder / "study.yaml").read_text())
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    full = [line for line in lines if line["press"] == "no_press"]
+    own = {"press": "kvzap_mlp@threshold=-4", "ratio": None, "masked": True}
+    lines += [line | own | {"tokens_kept": line["context_tokens"] * 0.4} for line in full]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    head["presses"].append({"name": own["press"], "unit": "", "masks": True})
+    (folder / "study.yaml").write_text(yaml.safe_dump(head))
+    rows = load([folder]).rows
+    assert set(rows.loc[rows["press"] == own["press"], "ratio"]) == {0.6}
+    report([folder], tmp_path / "out")
+    assert "instead of a ratio stands" in (tmp_path / "out/report.md").read_text()
+
+
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
     answer = intervals(pd.DataFrame({"a": [5.0, 5.0, 5.0, 5.0]}), pd.Series(list("xxyy")))
     assert answer.loc["a"].tolist() == pytest.approx([5.0, 5.0, 5.0, 4.0])
@@ -202,6 +218,12 @@ def test_resampling_keeps_every_stratum_at_its_size() -> None:
     assert (counts[:, [0, 2]].sum(axis=1) == 2).all()
     assert (counts[:, [1, 3, 4]].sum(axis=1) == 3).all()
     assert counts[:, 0].mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_strata_of_one_sample_are_drawn_from_together() -> None:
+    counts = resample_counts(["a", "b", "c", "d", "d"], 500, np.random.default_rng(0))
+    assert (counts[:, :3].sum(axis=1) == 3).all() and (counts[:, 3:].sum(axis=1) == 2).all()
+    assert counts[:, 0].std() > 0.5
 
 
 def test_differences_between_tasks_do_not_widen_a_stratified_interval() -> None:

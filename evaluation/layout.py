@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 from evaluation.benchmarks.registry import BENCHMARKS
 from evaluation.files import write_whole
 from evaluation.journal import Journal
-from evaluation.plan import Sample, Unit
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from evaluation.runner import jobs
 from evaluation.study import Part, Study
+from evaluation.units import Sample, Unit
 from pikvpress import models
 from pikvpress.default_model import resolve_model
 
@@ -172,7 +172,6 @@ def _write_folder(
     pieces += [f"fraction{part.fraction:.3f}"] if part.fraction < 1 else []
     pieces += ["query_aware"] if study.query_aware else []
     folder = study.output / "__".join(filter(None, pieces))
-    folder.mkdir(parents=True, exist_ok=True)
     config = {
         "dataset": label,
         "data_dir": str(length) if length else None,

@@ -57,7 +57,7 @@ class Unit:
         return self.samples[0].context
 
 
-def plan(study: Study, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> list[Unit]:
+def make_units(study: Study, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> list[Unit]:
     """Return the units of a study, in an order in which every task gets its turn early.
 
     Raises
