@@ -73,6 +73,7 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
             {
                 "name": name,
                 "label": BENCHMARKS[name].label(sorted(seen)),
+                "tasks": sorted(seen),
                 "measures": [vars(measure) for measure in BENCHMARKS[name].measures],
                 "samples": {str(length): count for (which, length), count in counts.items() if which == name},
             }
@@ -115,7 +116,7 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
             )
     return described | {
         "ratios": sorted({*found["ratios"], *described["ratios"]}),
-        "presses": _joined(found["presses"], described["presses"]),
+        "presses": list({press["name"]: press for press in [*found["presses"], *described["presses"]]}.values()),
         "benchmarks": _joined(found["benchmarks"], described["benchmarks"]),
     }
 
@@ -221,10 +222,15 @@ def _table(samples: list[Sample], records: list[dict[str, Any]], ratio: float | 
 
 
 def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is known of benchmarks after some have been run again, maybe with other tasks or lengths."""
     merged = {entry["name"]: entry for entry in old}
     for entry in new:
-        samples = merged.get(entry["name"], {}).get("samples")
-        merged[entry["name"]] = entry | ({"samples": samples | entry["samples"]} if samples else {})
+        name, before = entry["name"], merged.get(entry["name"], {"tasks": [], "samples": {}})
+        tasks = sorted({*before["tasks"], *entry["tasks"]})
+        samples = dict(before["samples"])
+        for length, count in entry["samples"].items():
+            samples[length] = max(count, samples.get(length, 0))
+        merged[name] = entry | {"tasks": tasks, "label": BENCHMARKS[name].label(tasks), "samples": samples}
     return list(merged.values())
 
 

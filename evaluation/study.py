@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,10 @@ class Study:
     share_prefill: bool = True
     dtype: str = "auto"
     device: str | None = None
-    names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError(f"no benchmark is named: choose among {', '.join(sorted(BENCHMARKS))}")
-        object.__setattr__(self, "names", tuple(press.name for press in self.presses))
         for what, values in (("press", self.names), ("ratio", self.ratios)):
             if len(set(values)) < len(values):
                 raise ValueError(f"a {what} is named twice: {', '.join(map(str, values))}")
@@ -139,6 +137,11 @@ class Study:
                     f"{press.name} compresses while answering, but the fidelity benchmark has no answers: leave one out"
                 )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The presses' names, settings included."""
+        return tuple(press.name for press in self.presses)
+
 
 def make_study(settings: Mapping[str, Any]) -> Study:
     """Return a study from settings by name, as in a YAML file.
@@ -156,7 +159,7 @@ def make_study(settings: Mapping[str, Any]) -> Study:
         For unknown settings (near names are offered), values out of range, or things that do not go together.
     """
     own = [item.name for item in fields(Part) if item.name != "name"]
-    known = ["benchmarks", *own, *(f.name for f in fields(Study) if f.init and f.name != "parts")]
+    known = ["benchmarks", *own, *(f.name for f in fields(Study) if f.name != "parts")]
     for name in settings:
         check_name(name, known, "setting of a study")
     for name in ("benchmarks", "presses", "output"):

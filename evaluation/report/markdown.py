@@ -25,13 +25,15 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
             for measure in benchmark.measures:
                 if has_means(summary, group, measure):
                     better = "higher" if measure.higher_is_better else "lower"
-                    parts.append(f"{measure.label}, {better} is better; {group.samples} samples; mean (95 % interval).")
+                    what = f"{measure.label}, {better} is better; {group.samples} samples; mean (95 % interval)."
+                    parts.append(f"{what} {words.RATIO}")
                     parts.append(markdown_scores(summary, group, measure))
     parts.append("## Difference from the best other press")
     for benchmark, groups in of_benchmarks(summary):
         for group in groups:
             better = "above" if benchmark.main.higher_is_better else "below"
             parts.append(f"### {group.title}: {benchmark.main.label}, {better} zero is better")
+            parts.append(words.RATIO)
             parts.append(_folded("every press", markdown_pairs(summary, group)))
             if summary.highlighted:
                 parts[-1:] = [markdown_pairs(summary, group, summary.highlighted), parts[-1]]

@@ -169,6 +169,8 @@ def csv(summary: Summary) -> str:
     table = summary.table.copy()
     table["length"] = table["length"].where(table["length"] > 0).astype("Int64")
     table["samples"] = table["samples"].astype("Int64")
+    units = {press.name: press.unit for press in summary.study.presses}
+    table.insert(table.columns.get_loc("ratio") + 1, "ratio_of", table["press"].map(units).fillna("tokens"))
     return table.to_csv(index=False, float_format="%.6g")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from evaluation.report.statistics import RESAMPLES
 from evaluation.report.summary import Summary
 
+RATIO = "Ratio = share of tokens removed."
+
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
     """Return what was run, as names and values."""
@@ -30,7 +32,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 def reading(summary: Summary) -> list[str]:
     """Return how to read the report."""
     lines = [
-        "Ratio = share of tokens removed. Tables mark presses whose ratio counts something else.",
+        f"{RATIO} Tables mark presses whose ratio counts something else.",
         f"Intervals are 95 % bootstrap intervals: {RESAMPLES:,} resamples of samples, drawn within each task (tasks of "
         "one sample together), the same draws for every press.",
         "Bold is the best mean of a column, all of them if several tie. Where intervals overlap, look at the "

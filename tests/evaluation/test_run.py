@@ -156,13 +156,29 @@ def test_two_processes_share_the_work(through, tiny_folder, tmp_path):
 def test_presses_and_ratios_can_be_added(through, tiny_folder, tmp_path):
     folder = tmp_path / "results"
     assert run(*SMALL, "--press", "keydiff", "--model", tiny_folder, "--output", folder).exit_code == 0
-    few = [*SMALL[:8], "--samples", "3", "--max-new-tokens", "6", "--press", "streaming_llm", "--ratio", "0.25"]
+    few = [
+        "--benchmark",
+        "ruler",
+        "--length",
+        "400",
+        "--task",
+        "niah_single_1",
+        "--samples",
+        "3",
+        "--max-new-tokens",
+        "6",
+        "--press",
+        "streaming_llm",
+        "--ratio",
+        "0.25",
+    ]
     result = run(*few, "--model", tiny_folder, "--output", folder)
     assert result.exit_code == 0, result.output
     study = yaml.safe_load((folder / "study.yaml").read_text())
     assert study["ratios"] == [0.25, 0.5, 0.875]
     assert [press["name"] for press in study["presses"]][-2:] == ["keydiff", "streaming_llm"]
-    assert len(records_of(folder)) == 6 * (1 + 4 * 2 + 1)
+    assert study["benchmarks"][0]["label"] == "ruler-2" and study["benchmarks"][0]["samples"] == {"400": 6}
+    assert len(records_of(folder)) == 6 * (1 + 4 * 2) + 3
 
 
 def test_fidelity_and_presses_with_prefills_of_their_own(tiny_folder, tmp_path):
