@@ -45,7 +45,7 @@ def difference_interval(row: pd.Series, measure: Measure) -> str:
 
 def percent(value: float) -> str:
     """Return a share that is already in percent."""
-    return MISSING if math.isnan(value) else f"{value:.0f}"
+    return MISSING if math.isnan(value) else f"{round(value, 1):g}"
 
 
 def press_label(name: str) -> str:

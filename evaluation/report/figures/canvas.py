@@ -121,12 +121,17 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match.group()):.2f}".rstrip("0").rstrip("."), text)
+    text = re.sub(r"<[^>]+>", lambda tag: _with_short_numbers(tag.group()), text)  # what is written stays as it is
     for token, colour in LIGHT.tokens().items():
         text = re.sub(colour, f"var(--{token})", text, flags=re.I)
     head = f'<svg role="img" aria-label="{_escape(description)}" class="picture"'
     text = text.replace("<svg", head, 1)
     return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+def _with_short_numbers(tag: str) -> str:
+    """Return a tag with coordinates of two digits, which a pixel does not show the want of."""
+    return re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match.group()):.2f}".rstrip("0").rstrip("."), tag)
 
 
 def _escape(text: str) -> str:
