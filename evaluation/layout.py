@@ -115,6 +115,7 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
                 "another --output"
             )
     return described | {
+        **{name: _all_of(before.get(name), described[name]) for name in ("command", "date", "commit")},
         "ratios": sorted({*found["ratios"], *described["ratios"]}),
         "presses": list({press["name"]: press for press in [*found["presses"], *described["presses"]]}.values()),
         "benchmarks": _joined(found["benchmarks"], described["benchmarks"]),
@@ -219,6 +220,12 @@ def _table(samples: list[Sample], records: list[dict[str, Any]], ratio: float | 
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
+
+
+def _all_of(before: Any, now: str) -> str | list[str]:
+    """Return what several runs into one folder say, each once; the one value if they agree."""
+    values = list(dict.fromkeys([*(before if isinstance(before, list) else [before or now]), now]))
+    return values if len(values) > 1 else values[0]
 
 
 def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from evaluation import layout
 from evaluation.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,6 +245,12 @@ def test_other_studies_need_a_folder_of_their_own(change, message, through, tiny
     result = run(*SMALL, *change, "--model", tiny_folder, "--output", through)
     assert result.exit_code == 2 and message in result.output
     assert files_of(through) == before
+
+
+def test_several_runs_into_a_folder_are_all_named():
+    assert layout._all_of("run a", "run a") == "run a"
+    assert layout._all_of("run a", "run b") == ["run a", "run b"]
+    assert layout._all_of(["run a", "run b"], "run a") == ["run a", "run b"]
 
 
 def test_foreign_folders_are_left_alone(tiny_folder, tmp_path):
