@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -58,6 +58,14 @@ class CompressedContext:
             for (keys, _), masked in zip(self.layers, self.masked, strict=True)
         ]
         return sum(counts) / len(counts)
+
+    def sharing(self, full: CompressedContext) -> CompressedContext:
+        """Return this context with the full one's tensors wherever its own are equal: masked entries are held once."""
+        layers = [
+            theirs if ours[0].shape == theirs[0].shape and all(map(torch.equal, ours, theirs)) else ours
+            for ours, theirs in zip(self.layers, full.layers, strict=True)
+        ]
+        return replace(self, layers=layers)
 
     @property
     def is_masked(self) -> bool:

@@ -147,7 +147,7 @@ def write_results(study: Study, units: list[Unit], journal: Journal, name: str) 
     for (part, length), samples in parts.items():
         tasks = list(dict.fromkeys(sample.row.task for sample in samples))
         samples = sorted(samples, key=lambda sample: tasks.index(sample.row.task))  # within a task they are in order
-        for press, ratio in (job for group in jobs(study) for job in group):
+        for press, ratio in jobs(study):
             keys = [(part.name, length, press.name, ratio, sample.name) for sample in samples]
             if all(key in records for key in keys):
                 _write_folder(study, part, length, press, ratio, samples, [records[key] for key in keys], name)

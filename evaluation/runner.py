@@ -30,16 +30,12 @@ from evaluation.units import Sample, Unit
 Job = tuple[PressSpec, float | None]
 
 
-def jobs(study: Study) -> list[list[Job]]:
-    """Return what every context goes through, in groups that are answered together: one group a ratio.
-
-    The full cache and the presses without a ratio come with the first.
-    """
-    first: list[Job] = [(parse_press(FULL_CACHE), 0.0)]
-    first += [(press, None) for press in study.presses if not press.has_ratio]
-    by_ratio = [[(press, ratio) for press in study.presses if press.has_ratio] for ratio in study.ratios]
-    groups: list[list[Job]] = [first, *(group for group in by_ratio if group)]  # type: ignore[list-item]
-    return groups
+def jobs(study: Study) -> list[Job]:
+    """Return what every context goes through: the full cache, then every press, at every ratio if it has one."""
+    everything: list[Job] = [(parse_press(FULL_CACHE), 0.0)]
+    everything += [(press, None) for press in study.presses if not press.has_ratio]
+    everything += [(press, ratio) for ratio in study.ratios for press in study.presses if press.has_ratio]
+    return everything
 
 
 def run(
@@ -57,7 +53,8 @@ def run(
     ValueError
         If a press fails; the message names press and sample. What was finished before is in the journal.
     """
-    groups = jobs(study)
+    everything = jobs(study)
+    chunks = [everything[i : i + study.batch_size] for i in range(0, len(everything), study.batch_size)]
     mine = units[place.rank :: place.world]
     bar = tqdm(
         mine,
@@ -68,7 +65,7 @@ def run(
     )
     with tokenizer_by_name(model, tokenizer):
         for unit in bar:
-            missing = [group for group in groups if any(key not in journal.done for key in _keys(unit, group))]
+            missing = [chunk for chunk in chunks if any(key not in journal.done for key in _keys(unit, chunk))]
             if missing:
                 bar.set_postfix_str(f"{unit.part.name} {unit.length or ''} {unit.samples[0].row.task}")
                 for records in UnitRun(study, model, tokenizer, unit).records(missing):
@@ -91,18 +88,18 @@ class UnitRun:
         self._at_every_ratio: dict[str, dict[float, CompressedContext]] = {}
         self._teacher: dict[str, torch.Tensor] = {}
 
-    def records(self, groups: list[list[Job]]) -> Iterator[list[dict[str, Any]]]:
-        """Yield the records of each group of jobs.
+    def records(self, chunks: list[list[Job]]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the records of each chunk of jobs.
 
-        A group is always run whole, so that the same contexts are computed together however often a study was
+        A chunk is always run whole, so that the same contexts are computed together however often a study was
         interrupted: sums in another order would differ in the last digits.
         """
-        for group in groups:
-            contexts = [self._compressed(press, ratio) for press, ratio in group]
+        for chunk in chunks:
+            contexts = [self._compressed(press, ratio).sharing(self._full) for press, ratio in chunk]
             records = []
             for sample in self._unit.samples:
-                results = self._results(sample, group, contexts)
-                for (press, ratio), context, result in zip(group, contexts, results, strict=True):
+                results = self._results(sample, chunk, contexts)
+                for (press, ratio), context, result in zip(chunk, contexts, results, strict=True):
                     records.append(self._record(sample, press, ratio, context) | result)
             yield records
 
@@ -146,43 +143,33 @@ class UnitRun:
             return compress_with_weights(model, context, presses, self._prefill.seconds)
         return compress_alone(model, context, presses[0], self._prefill.seconds, ratios)
 
-    def _results(self, sample: Sample, group: list[Job], contexts: list[CompressedContext]) -> list[dict[str, Any]]:
+    def _results(self, sample: Sample, chunk: list[Job], contexts: list[CompressedContext]) -> list[dict[str, Any]]:
         if BENCHMARKS[self._unit.part.name].teacher_forced:
             return self._compared(sample, contexts)
-        return self._answered(sample, group, contexts)
+        return self._answered(sample, chunk, contexts)
 
     def _compared(self, sample: Sample, contexts: list[CompressedContext]) -> list[dict[str, Any]]:
-        future, size = [*sample.question, *sample.answer], self._study.batch_size
+        future = [*sample.question, *sample.answer]
         if sample.name not in self._teacher:
-            self._teacher[sample.name] = log_probabilities(self._model, [self._full], future, size)[0]
+            self._teacher[sample.name] = next(log_probabilities(self._model, [self._full], future))
         results = []
-        for predicted in log_probabilities(self._model, contexts, future, size):
+        for predicted in log_probabilities(self._model, contexts, future):
             comparison = compare(self._teacher[sample.name], predicted, future)
             results.append({"measures": comparison.measures, "token_kl": comparison.token_kl})
         return results
 
-    def _answered(self, sample: Sample, group: list[Job], contexts: list[CompressedContext]) -> list[dict[str, Any]]:
-        together = [i for i, (press, _) in enumerate(group) if not press.entry.decodes]
+    def _answered(self, sample: Sample, chunk: list[Job], contexts: list[CompressedContext]) -> list[dict[str, Any]]:
+        together = [i for i, (press, _) in enumerate(chunk) if not press.entry.decodes]
         limit = sample.row.max_new_tokens
-        ids = dict(
-            zip(
-                together,
-                answers(self._model, [contexts[i] for i in together], sample.question, limit, self._study.batch_size),
-                strict=True,
-            )
-        )
-        for i, (press, ratio) in enumerate(group):
+        read = answers(self._model, [contexts[i] for i in together], sample.question, limit) if together else []
+        ids = dict(zip(together, read, strict=True))
+        for i, (press, ratio) in enumerate(chunk):
             if press.entry.decodes:
-                ids[i] = answer_while_compressing(
-                    self._model,
-                    press.make(ratio),
-                    contexts[i],
-                    sample.question,
-                    limit,  # type: ignore[arg-type]
-                )
+                made: Any = press.make(ratio)
+                ids[i] = answer_while_compressing(self._model, made, contexts[i], sample.question, limit)
         benchmark: Any = BENCHMARKS[self._unit.part.name]
         results = []
-        for i in range(len(group)):
+        for i in range(len(chunk)):
             text = str(self._tokenizer.decode(ids[i], skip_special_tokens=True))
             measures = benchmark.score(sample.row, text)
             results.append({"measures": measures, "prediction": text, "new_tokens": len(ids[i])})
@@ -208,9 +195,9 @@ class UnitRun:
         }
 
 
-def _keys(unit: Unit, group: list[Job]) -> Iterator[tuple]:
+def _keys(unit: Unit, chunk: list[Job]) -> Iterator[tuple]:
     for sample in unit.samples:
-        for press, ratio in group:
+        for press, ratio in chunk:
             yield (unit.part.name, unit.length, sample.name, press.name, ratio)
 
 

@@ -84,7 +84,7 @@ class Study:
     max_new_tokens : int, optional
         Most tokens of an answer, instead of what each benchmark says.
     batch_size : int
-        Most compressed contexts answered from together.
+        Most compressed contexts, of one text, held and answered from together. The memory they take grows with it.
     share_prefill : bool
         Whether one prefill serves all presses that allow it. Without it the hidden states of all layers need not be
         kept, which for a large model and a long context are larger than its cache.
@@ -102,7 +102,7 @@ class Study:
     seed: int = 0
     query_aware: bool = False
     max_new_tokens: int | None = None
-    batch_size: int = 16
+    batch_size: int = 64
     share_prefill: bool = True
     dtype: str = "auto"
     device: str | None = None
