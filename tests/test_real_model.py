@@ -7,10 +7,12 @@ import statistics
 import pytest
 import torch
 from kvpress.utils import compute_n_kept
-from transformers import DynamicCache
 
-from benchmarks.shared_prefill import SharedPrefill
-from benchmarks.tasks import KINDS, SampleMaker
+from evaluation.answering import log_probabilities
+from evaluation.benchmarks.benchmark import Request
+from evaluation.benchmarks.fidelity import Fidelity
+from evaluation.compressed import SharedPrefill
+from evaluation.prompts import encode, token_ids
 from pikvpress import DEFAULT_EXPERTS, MoERouterPress
 from pikvpress.experts import make_experts
 from pikvpress.routers import ROUTERS
@@ -48,19 +50,22 @@ def test_half_precision_keeps_nearly_the_same_tokens(ids):
 
 
 def test_the_prior_is_closer_to_the_full_cache_than_its_experts_are_on_average(smollm):
-    """A small sample of what `python -m benchmarks.fidelity` measures."""
+    """A small sample of what the fidelity benchmark measures."""
     model, tokenizer = smollm
-    maker = SampleMaker(tokenizer, 500, seed=123)
-    presses = {expert.name: expert.press for expert in make_experts(DEFAULT_EXPERTS, None)}
-    presses["routed"] = MoERouterPress()
+    presses = {expert.name: expert.press for expert in make_experts(DEFAULT_EXPERTS, None)} | {
+        "routed": MoERouterPress()
+    }
+    for press in presses.values():
+        press.compression_ratio = 0.75
     divergence: dict[str, list[float]] = {name: [] for name in presses}
-    for kind in KINDS:
-        sample = maker.make(kind)
-        shared = SharedPrefill(model, sample.context)
-        full = shared.log_probabilities(shared.cache(None), sample.future)
-        for name, press in presses.items():
-            press.compression_ratio = 0.75
-            other = shared.log_probabilities(shared.cache(press), sample.future)
+    for row in Fidelity().rows(Request(tokenizer, length=550, samples=1, seed=123)):
+        context, question = encode(tokenizer, row)
+        future = [*question, *token_ids(tokenizer, row.answer)]
+        shared = SharedPrefill(model, context)
+        full, *others = log_probabilities(
+            model, [shared.compress(press) for press in (None, *presses.values())], future
+        )
+        for name, other in zip(presses, others, strict=True):
             divergence[name].append((full.exp() * (full - other)).sum(dim=-1).mean().item())
     experts = [statistics.mean(divergence[name]) for name in DEFAULT_EXPERTS]
     assert statistics.mean(divergence["routed"]) < 0.75 * statistics.mean(experts)
@@ -70,7 +75,6 @@ def test_sharing_a_prefill_changes_nothing(smollm, ids):
     model, _ = smollm
     shared = SharedPrefill(model, ids[0].tolist())
     for press in (None, MoERouterPress(0.5)):
-        alone, reused = prefill(model, ids, press), shared.cache(press)
-        assert isinstance(reused, DynamicCache)
-        for one, other in zip(alone.layers, reused.layers, strict=True):
-            torch.testing.assert_close(one.keys, other.keys)
+        alone, reused = prefill(model, ids, press), shared.compress(press)
+        for one, (keys, _) in zip(alone.layers, reused.layers, strict=True):
+            torch.testing.assert_close(one.keys, keys)
