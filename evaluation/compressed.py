@@ -15,6 +15,7 @@ from kvpress.utils import extract_keys_and_values
 from transformers import AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress import models
+from pikvpress.stopwatch import Stopwatch
 
 Masked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -105,24 +106,19 @@ class SharedPrefill:
 
     def compress(self, press: BasePress | None) -> CompressedContext:
         """Return the context as the press leaves it; the full one without a press."""
-        cache = DynamicCache()
-        seconds = 0.0
+        cache, watch = DynamicCache(), Stopwatch()
         with torch.no_grad(), at_hand(self._model):
             if press is not None:
-                began = time.perf_counter()
-                press.post_init_from_model(self._model)
-                seconds += time.perf_counter() - began
+                with watch.span(self._model.device):
+                    press.post_init_from_model(self._model)
             for index, (module, kwargs) in enumerate(self._calls):
                 keys, values = extract_keys_and_values(self._full, index)
                 cache.update(keys.clone(), values.clone(), index)  # presses may write into what they are given
                 if press is None:
                     continue
-                _wait(keys.device)
-                began = time.perf_counter()
-                press.forward_hook(module, [], kwargs | {"past_key_values": cache}, [None, None])
-                _wait(keys.device)
-                seconds += time.perf_counter() - began
-            return _taken(self._model, press, cache, self.length, seconds)
+                with watch.span(keys.device):
+                    press.forward_hook(module, [], kwargs | {"past_key_values": cache}, [None, None])
+            return _taken(self._model, press, cache, self.length, watch.seconds)
 
     def _remember(self, module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         self._calls.append((module, {name: value for name, value in kwargs.items() if name != "past_key_values"}))
@@ -146,18 +142,15 @@ def compress_with_weights(
         What a prefill takes without a press, subtracted from the times.
     """
     caches = [DynamicCache() for _ in presses]
-    seconds = [0.0 for _ in presses]
+    watches = [Stopwatch() for _ in presses]
     full = DynamicCache()
 
     def call_presses(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        _wait(model.device)
         keys, values = extract_keys_and_values(full, module.layer_idx)
-        for number, (press, cache) in enumerate(zip(presses, caches, strict=True)):
+        for press, cache, watch in zip(presses, caches, watches, strict=True):
             cache.update(keys.clone(), values.clone(), module.layer_idx)
-            began = time.perf_counter()
-            press.forward_hook(module, [], kwargs | {"past_key_values": cache}, output)
-            _wait(model.device)
-            seconds[number] += time.perf_counter() - began
+            with watch.span(model.device):
+                press.forward_hook(module, [], kwargs | {"past_key_values": cache}, output)
 
     with ExitStack() as stack:
         stack.enter_context(at_hand(model))
@@ -169,10 +162,10 @@ def compress_with_weights(
         began = time.perf_counter()
         prefill(model, context, full)
         _wait(model.device)
-        eager = time.perf_counter() - began - sum(seconds)
+        eager = time.perf_counter() - began - sum(watch.seconds for watch in watches)
         return [
-            _taken(model, press, cache, len(context), max(0.0, eager - plain_seconds) + mine)
-            for press, cache, mine in zip(presses, caches, seconds, strict=True)
+            _taken(model, press, cache, len(context), max(0.0, eager - plain_seconds) + watch.seconds)
+            for press, cache, watch in zip(presses, caches, watches, strict=True)
         ]
 
 
@@ -238,7 +231,7 @@ def prefill(model: PreTrainedModel, context: Sequence[int], cache: DynamicCache)
 def at_hand(model: PreTrainedModel) -> Iterator[None]:
     """Give attention layers what kvpress's presses look for on them, and take away what they leave there."""
     layers = models.attention_layers(model)
-    had = [("rotary_emb" in layer._modules or hasattr(layer, "rotary_emb")) for layer in layers]
+    had = [hasattr(layer, "rotary_emb") for layer in layers]
     rotary = models.language_model(model).rotary_emb
     for layer in layers:
         layer.rotary_emb = rotary

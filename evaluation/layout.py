@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections import defaultdict
@@ -15,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import PreTrainedModel
 
@@ -49,7 +51,7 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
         tasks[unit.part.name] |= {sample.row.task for sample in unit.samples}
         counts[unit.part.name, unit.length] += len(unit.samples)
     return {
-        "command": "python -m evaluation " + " ".join(_quoted(sys.argv[1:])),
+        "command": "python -m evaluation " + shlex.join(sys.argv[1:]),
         "date": date.today().isoformat(),
         "commit": _commit(),
         "model": model_name(study),
@@ -170,7 +172,7 @@ def _write_folder(
     rows = [sample.row for sample in samples]
     label = benchmark.label(sorted({row.task for row in rows}))
     # kvpress writes two digits, which turns 0.875 into 0.88; the exact ratio is in config.yaml.
-    pieces = [label, str(length or ""), name.replace("/", "--"), _in_folder(press.name), f"{ratio or 0:.2f}"]
+    pieces = [label, str(length or ""), _in_folder(name), _in_folder(press.name), f"{ratio or 0:.2f}"]
     pieces += [f"fraction{part.fraction:.3f}"] if part.fraction < 1 else []
     pieces += ["query_aware"] if study.query_aware else []
     folder = study.output / "__".join(filter(None, pieces))
@@ -249,15 +251,7 @@ def _in_folder(name: str) -> str:
     return name.replace("/", "--")
 
 
-def _quoted(arguments: list[str]) -> list[str]:
-    import shlex
-
-    return [shlex.quote(argument) for argument in arguments]
-
-
 def _device_name(model: PreTrainedModel) -> str:
-    import torch
-
     return torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
 
 
