@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from evaluation.compressed import SharedPrefill
+from evaluation.compressed import Scores, SharedPrefill
 from evaluation.presses import PRESSES
 from evaluation.prompts import token_ids
 from evaluation.texts import manual
@@ -42,10 +42,11 @@ def seconds(model: PreTrainedModel, context: list[int], names: tuple[str, ...], 
     began = time.perf_counter()
     prefill = SharedPrefill(model, context)
     for name in names:
+        scores = Scores() if PRESSES[name].scores_once else None
         for ratio in ratios:
             press = PRESSES[name].make()
             press.compression_ratio = ratio  # type: ignore[union-attr]
-            prefill.compress(press)
+            prefill.compress(press, scores)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from kvpress import BasePress, FinchPress, KeyRerotationPress, KVComposePress, RestoreKVPress
+from kvpress import BasePress, FinchPress, KeyRerotationPress, KVComposePress, RestoreKVPress, ScorerPress
 from kvpress.utils import extract_keys_and_values
 from transformers import AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -74,6 +74,43 @@ class CompressedContext:
         return any(masked is not None and len(masked[0]) > 0 for masked in self.masked)
 
 
+class Scores:
+    """A press's scores of a context by layer, for ratios that they do not depend on.
+
+    Attributes
+    ----------
+    seconds_saved : float
+        What scoring would have taken in the latest use, had the scores not been there.
+    """
+
+    def __init__(self) -> None:
+        self._of_layer: dict[int, tuple[torch.Tensor, Stopwatch]] = {}
+        self.seconds_saved = 0.0
+
+    @contextmanager
+    def of(self, press: BasePress | None) -> Iterator[None]:
+        """Let a press, or the one that it wraps, score only layers that were not scored before."""
+        scorer: Any = press
+        while isinstance(getattr(scorer, "press", None), ScorerPress):
+            scorer = scorer.press
+        compute, self.seconds_saved = scorer.score, 0.0
+
+        def score(module: models.Attention, hidden_states: torch.Tensor, *rest: Any) -> torch.Tensor:
+            layer = module.layer_idx
+            if layer in self._of_layer:
+                scores, watch = self._of_layer[layer]
+                self.seconds_saved += watch.seconds
+                return scores.clone()
+            watch = Stopwatch()
+            with watch.span(hidden_states.device):
+                scores = compute(module, hidden_states, *rest)
+            self._of_layer[layer] = scores.clone(), watch
+            return scores
+
+        with patch.object(scorer, "score", score):
+            yield
+
+
 class SharedPrefill:
     """One prefill that serves every press whose work is done in hooks after attention.
 
@@ -104,10 +141,18 @@ class SharedPrefill:
         _wait(model.device)
         self.seconds = time.perf_counter() - began
 
-    def compress(self, press: BasePress | None) -> CompressedContext:
-        """Return the context as the press leaves it; the full one without a press."""
+    def compress(self, press: BasePress | None, scores: Scores | None = None) -> CompressedContext:
+        """Return the context as the press leaves it; the full one without a press.
+
+        Parameters
+        ----------
+        press : BasePress, optional
+            Acts in hooks after attention.
+        scores : Scores, optional
+            Of the same press at other ratios, for one whose scores do not depend on the ratio: filled or used.
+        """
         cache, watch = DynamicCache(), Stopwatch()
-        with torch.no_grad(), at_hand(self._model):
+        with torch.no_grad(), at_hand(self._model), scores.of(press) if scores else nullcontext():
             if press is not None:
                 with watch.span(self._model.device):
                     press.post_init_from_model(self._model)
@@ -118,7 +163,8 @@ class SharedPrefill:
                     continue
                 with watch.span(keys.device):
                     press.forward_hook(module, [], kwargs | {"past_key_values": cache}, [None, None])
-            return _taken(self._model, press, cache, self.length, watch.seconds)
+            seconds = watch.seconds + (scores.seconds_saved if scores else 0.0)
+            return _taken(self._model, press, cache, self.length, seconds)
 
     def _remember(self, module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         self._calls.append((module, {name: value for name, value in kwargs.items() if name != "past_key_values"}))

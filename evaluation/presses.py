@@ -35,7 +35,7 @@ class Entry:
     shares : bool
         Whether the press acts in hooks after attention alone, so that one prefill serves it and others.
     scores_once : bool
-        Of a press with a prefill of its own: whether its scores serve every ratio.
+        Whether its scores do not depend on the ratio, so that they serve every one.
     decodes : bool
         Whether it compresses while answering.
     reads_weights : bool
@@ -78,14 +78,21 @@ SCORERS: dict[str, Callable[[], ScorerPress]] = {
     "windowed_observed_attention": WindowedObservedAttentionPress,
 }
 
+# Scorers that look at the ratio, or draw anew at each call.
+NOT_SCORED_ONCE = ("compactor", "leverage", "moe_router", "random", "streaming_llm")
+
+
+def _scorer(name: str) -> Entry:
+    return Entry(SCORERS[name], scores_once=name not in NOT_SCORED_ONCE)
+
 
 def _wrapped(
     prefix: str, wrap: Callable[[ScorerPress], BasePress], *names: str, masks: bool = False
 ) -> dict[str, Entry]:
-    def entry(make: Callable[[], ScorerPress]) -> Entry:
-        return Entry(lambda: wrap(make()), masks=masks)
+    def entry(scorer: Entry) -> Entry:
+        return Entry(lambda: wrap(scorer.make()), masks=masks, scores_once=scorer.scores_once)  # type: ignore[arg-type]
 
-    return {f"{prefix}_{name}": entry(SCORERS[name]) for name in names}
+    return {f"{prefix}_{name}": entry(_scorer(name)) for name in names}
 
 
 def _expected_attention(**settings: Any) -> ScorerPress:
@@ -112,18 +119,20 @@ def _adakv_snapkv() -> BasePress:
 
 PRESSES: dict[str, Entry] = {
     FULL_CACHE: Entry(lambda: None),
-    **{name: Entry(make) for name, make in SCORERS.items()},
+    **{name: _scorer(name) for name in SCORERS},
     **_wrapped("adakv", kv.AdaKVPress, *SCORERS, masks=True),
     **_wrapped("critical", kv.CriticalKVPress, "snapkv", "keydiff", "moe_router"),
     **_wrapped("critical_adakv", kv.CriticalAdaKVPress, "snapkv", "moe_router", masks=True),
     **_wrapped("merging", kv.MergingPress, "knorm", "snapkv"),
     "merging_kvzap_mlp": Entry(lambda: kv.MergingPress(kv.KVzapPress(model_type="mlp"))),
-    "merging_expected_attention": Entry(lambda: kv.MergingPress(_expected_attention(epsilon=1e-2))),
+    "merging_expected_attention": Entry(lambda: kv.MergingPress(_expected_attention(epsilon=1e-2)), scores_once=True),
     "block_keydiff": Entry(lambda: kv.BlockPress(press=kv.KeyDiffPress(), block_size=128)),
     "chunkkv": Entry(lambda: kv.ChunkKVPress(press=kv.SnapKVPress(), chunk_length=20)),
-    "critical_expected_attention": Entry(lambda: kv.CriticalKVPress(_expected_attention(use_vnorm=False))),
+    "critical_expected_attention": Entry(
+        lambda: kv.CriticalKVPress(_expected_attention(use_vnorm=False)), scores_once=True
+    ),
     "critical_adakv_expected_attention": Entry(
-        lambda: kv.CriticalAdaKVPress(_expected_attention(use_vnorm=False)), masks=True
+        lambda: kv.CriticalAdaKVPress(_expected_attention(use_vnorm=False)), scores_once=True, masks=True
     ),
     "duo_attention": Entry(kv.DuoAttentionPress, masks=True, unit="heads", ratio_field="head_compression_ratio"),
     "duo_attention_on_the_fly": Entry(
@@ -133,7 +142,7 @@ PRESSES: dict[str, Entry] = {
         ratio_field="head_compression_ratio",
     ),
     "entropy_gated_chunkkv": Entry(lambda: kv.EntropyGatedChunkKVPress(press=kv.SnapKVPress())),
-    "expected_attention": Entry(_adakv_expected_attention, masks=True),
+    "expected_attention": Entry(_adakv_expected_attention, scores_once=True, masks=True),
     "fastkvzip": Entry(kv.FastKVzipPress, shares=False, masks=True),
     "finch": Entry(kv.FinchPress, shares=False, query_aware=True),
     "kvcompose": Entry(kv.KVComposePress, shares=False, scores_once=True),

@@ -16,6 +16,7 @@ from evaluation.benchmarks.fidelity.comparison import compare
 from evaluation.benchmarks.registry import BENCHMARKS
 from evaluation.compressed import (
     CompressedContext,
+    Scores,
     SharedPrefill,
     compress_alone,
     compress_with_weights,
@@ -85,6 +86,7 @@ class UnitRun:
         self._study, self._model, self._tokenizer, self._unit = study, model, tokenizer, unit
         self._prefill = SharedPrefill(model, unit.context)
         self._full = self._prefill.compress(None)
+        self._scores: dict[str, Scores] = {}
         self._at_every_ratio: dict[str, dict[float, CompressedContext]] = {}
         self._teacher: dict[str, torch.Tensor] = {}
 
@@ -123,8 +125,9 @@ class UnitRun:
     def _compress(self, press: PressSpec, ratio: float | None) -> CompressedContext:
         entry, study = press.entry, self._study
         if entry.shares and study.share_prefill:
-            return self._prefill.compress(press.make(ratio))
-        if entry.scores_once or entry.reads_weights:
+            scores = self._scores.setdefault(press.name, Scores()) if entry.scores_once else None
+            return self._prefill.compress(press.make(ratio), scores)
+        if entry.reads_weights or (entry.scores_once and not entry.shares):
             if press.name not in self._at_every_ratio:
                 contexts = self._for_every_ratio(press)
                 self._at_every_ratio[press.name] = dict(zip(study.ratios, contexts, strict=True))

@@ -8,6 +8,7 @@ from kvpress.utils import extract_keys_and_values
 from transformers import AutoTokenizer, DynamicCache
 
 from evaluation.compressed import (
+    Scores,
     SharedPrefill,
     attention_mode,
     compress_alone,
@@ -73,6 +74,18 @@ def test_sharing_changes_nothing(name, tiny, context, shared, named):
     assert ours.bytes_held == sum(keys.nbytes + values.nbytes for keys, values in theirs)
     if spec.entry.unit == "tokens":
         assert ours.tokens_kept == pytest.approx(150, abs=11)  # chunked presses keep whole chunks
+
+
+@pytest.mark.parametrize("name", [name for name in SHARING if PRESSES[name].scores_once])
+def test_scores_of_one_ratio_serve_the_others(name, tiny, context, shared, named):
+    scores, spec = Scores(), parse_press(name)
+    for ratio in (0.75, 0.25):
+        once, anew = shared.compress(spec.make(ratio), scores), shared.compress(spec.make(ratio))
+        for (keys, values), (their_keys, their_values) in zip(once.layers, anew.layers, strict=True):
+            assert torch.equal(keys, their_keys) and torch.equal(values, their_values)
+        assert [entries(m) for m in once.masked] == [entries(m) for m in anew.masked]
+        assert once.tokens_kept == pytest.approx(300 * (1 - ratio), abs=1)
+        assert (scores.seconds_saved > 0) == (ratio == 0.25)
 
 
 def test_a_press_writes_into_no_other_press_s_keys(tiny, context, shared):
