@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 from evaluation.compressed import Scores, SharedPrefill
 from evaluation.presses import PRESSES
-from evaluation.prompts import token_ids
 from evaluation.texts import manual
 from pikvpress.default_model import load_model
+from pikvpress.prompts import token_ids
 
 RATIOS = (0.25, 0.5, 0.75, 0.875)
 TEN = (

@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from evaluation.benchmarks.benchmark import Request
 from evaluation.benchmarks.registry import BENCHMARKS
-from evaluation.prompts import encode, token_ids
+from evaluation.prompts import encode
 from evaluation.rows import Row
 from evaluation.study import Part, Study
+from pikvpress.prompts import token_ids
 
 
 @dataclass(frozen=True)

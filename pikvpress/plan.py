@@ -20,6 +20,10 @@ def describe_heads(experts: Sequence[str], weights: Sequence[Sequence[float]]) -
     )
 
 
+def _span(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """What was decided for one layer.
@@ -34,19 +38,25 @@ class LayerPlan:
         Gate weights, nested lists of shape (batch, kv_heads, experts).
     tokens_asked : int
         Tokens to keep per head at the ratio asked.
-    tokens_kept : int or None
-        Tokens kept per head; None where a wrapper press made the selection from the scores.
+    head_tokens : list of int, or None
+        Tokens that each KV head keeps; None where a wrapper press made the selection from the scores.
     bytes_before, bytes_after : int
-        Bytes of the layer's keys and values; `bytes_after` counts as `bytes_before` where the wrapper decides.
+        Bytes of the layer's keys and values; `bytes_after` counts as `bytes_before` where the wrapper decides, or
+        where removed entries are masked.
     """
 
     layer: int
     num_keys: int
     weights: list[list[list[float]]]
     tokens_asked: int
-    tokens_kept: int | None
+    head_tokens: list[int] | None
     bytes_before: int
     bytes_after: int
+
+    @property
+    def tokens_kept(self) -> float | None:
+        """Tokens kept per head, the mean over heads; None where a wrapper press made the selection."""
+        return sum(self.head_tokens) / len(self.head_tokens) if self.head_tokens is not None else None
 
     def head_weights(self) -> list[list[float]]:
         """Return gate weights averaged over the batch, shape (kv_heads, experts)."""
@@ -117,7 +127,7 @@ class Plan:
         if self.press_share is not None:
             lines.append(f"  share of the prefill's time: {self.press_share:.0%}")
         for layer in self.layers:
-            kept = "the wrapper selects" if layer.tokens_kept is None else f"kept {layer.tokens_kept}"
+            kept = "the wrapper selects" if layer.head_tokens is None else f"kept {_span(layer.head_tokens)}"
             heads = describe_heads(self.experts, layer.head_weights())
             lines.append(f"  layer {layer.layer:>2}: {kept} of {layer.num_keys} (asked {layer.tokens_asked}) | {heads}")
         return "\n".join(lines)

@@ -12,9 +12,10 @@ from evaluation.answering import log_probabilities
 from evaluation.benchmarks.benchmark import Request
 from evaluation.benchmarks.fidelity import Fidelity
 from evaluation.compressed import SharedPrefill
-from evaluation.prompts import encode, token_ids
+from evaluation.prompts import encode
 from pikvpress import DEFAULT_EXPERTS, MoERouterPress
 from pikvpress.experts import make_experts
+from pikvpress.prompts import token_ids
 from pikvpress.routers import ROUTERS
 from tests.helpers import prefill
 

@@ -1,49 +1,109 @@
-"""Reading and writing gates files."""
+"""What calibration fits for one model, and the file that holds it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pikvpress import head_features
-from pikvpress.routers import Router
 
-FORMAT = "pikvpress-gates-1"
+FORMAT = "pikvpress-gates-2"
 
 
-def save_gates(
-    path: str | Path, router: Router, router_type: str, experts: Sequence[str], model: Mapping[str, str]
-) -> None:
-    """Write a router's parameters and what they belong to; an existing file is replaced whole or not at all.
+@dataclass(frozen=True)
+class Gates:
+    """Fitted gates of one model.
 
     Parameters
     ----------
-    path : str or Path
-        The file to write.
-    router : Router
-        Whose parameters.
-    router_type : str
-        Its name among the routers.
-    experts : sequence of str
-        The experts in the router's order.
     model : mapping of str to str
-        `models.fingerprint` of layer 0 of the model that the gates were fitted for.
+        `models.fingerprint` of the layer 0 that they were fitted for.
+    experts : sequence of str
+        The experts, in the order of the routers' weights.
+    routers : mapping of str to mapping of str to torch.Tensor
+        Parameters of each fitted router, by `router_type`.
+    curves : torch.Tensor, optional
+        Error curves for head budgets, shape (layers, kv_heads, len(`keep_shares`)), float32; NaN for layers that are
+        not compressed.
+    keep_shares : tuple of float
+        The shares of the keys kept at which the curves were measured, descending.
+    about : mapping of str to object
+        How they came about: data, seed, versions, figures. Written as JSON.
     """
+
+    model: Mapping[str, str]
+    experts: Sequence[str]
+    routers: Mapping[str, Mapping[str, torch.Tensor]]
+    curves: torch.Tensor | None = None
+    keep_shares: tuple[float, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameters(self, router_type: str, experts: Sequence[str]) -> Mapping[str, torch.Tensor]:
+        """Return a router's parameters.
+
+        Raises
+        ------
+        ValueError
+            If the gates were fitted for other routers or experts: names both.
+        """
+        if router_type not in self.routers:
+            raise ValueError(
+                f"the gates were fitted for router_type {', '.join(map(repr, self.routers))}, but the press has "
+                f"{router_type!r}: make the press with one of the former, or fit gates for the latter"
+            )
+        if list(experts) != list(self.experts):
+            raise ValueError(
+                f"the gates were fitted for experts {', '.join(self.experts)}, in this order, but the press has "
+                f"{', '.join(experts)}: leave experts out to use the former, or fit gates for the latter"
+            )
+        return self.routers[router_type]
+
+    def check_model(self, model: Mapping[str, str]) -> None:
+        """Raise a ``ValueError`` that names every difference if they were fitted for another model."""
+        differing = [key for key, value in self.model.items() if model.get(key) != value]
+        if differing:
+            listed = "; ".join(f"{key}: gates {self.model[key]}, model {model.get(key)}" for key in differing)
+            raise ValueError(
+                f"these gates were fitted for another model ({listed}): leave gates out to have them found by the "
+                "model, or fit gates for this model"
+            )
+
+
+def file_name(model: Mapping[str, str]) -> str:
+    """Return the name of a model's gates file: what the model is, and a digest of that."""
+    digest = hashlib.sha256(json.dumps(dict(sorted(model.items()))).encode()).hexdigest()[:16]
+    return f"{model.get('model_type', 'model')}-{digest}.safetensors"
+
+
+def save_gates(path: str | Path, gates: Gates) -> None:
+    """Write gates; an existing file is replaced whole or not at all."""
     path = Path(path)
     metadata = {
         "format": FORMAT,
-        "router_type": router_type,
-        "experts": ",".join(experts),
         "features": head_features.VERSION,
-        **{f"model.{key}": value for key, value in model.items()},
+        "experts": json.dumps(list(gates.experts)),
+        "model": json.dumps(dict(gates.model)),
+        "keep_shares": json.dumps(list(gates.keep_shares)),
+        "about": json.dumps(dict(gates.about)),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in router.state_dict().items()}
+    tensors = {
+        f"{router}/{name}": tensor.detach().cpu().contiguous()
+        for router, parameters in gates.routers.items()
+        for name, tensor in parameters.items()
+    }
+    if gates.curves is not None:
+        tensors["curves"] = gates.curves.detach().cpu().float().contiguous()
+    metadata["digest"] = _digest(tensors)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     os.close(handle)
     try:
@@ -54,26 +114,19 @@ def save_gates(
         raise
 
 
-def load_gates(
-    path: str | Path, router_type: str, experts: Sequence[str]
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a gates file fitted for this router and these experts.
-
-    Returns
-    -------
-    dict of tensors, dict of str
-        The router's parameters, and the fingerprint of the model they were fitted for.
+def load_gates(path: str | Path) -> Gates:
+    """Read a gates file.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no gates file, is cut short, or was fitted for another router, other experts or other features.
+        If it is no gates file, is cut short or altered, or was fitted with head features of another version.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no gates file at {path}: give the path of a file, or leave gates out for the prior")
+        raise FileNotFoundError(f"no gates file at {path}: give the path of a file, or leave gates out")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -82,23 +135,36 @@ def load_gates(
         raise ValueError(f"{path} is not a whole gates file ({error}): restore it or fit gates anew") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not a gates file: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-    wanted = {"router_type": router_type, "experts": ",".join(experts), "features": head_features.VERSION}
-    for key, value in wanted.items():
-        if metadata.get(key) != value:
-            raise ValueError(
-                f"the gates in {path} were fitted for {key} {metadata.get(key)!r}, but the press has {value!r}: "
-                "make the press with the former, or fit gates for the latter"
-            )
-    model = {key.removeprefix("model."): value for key, value in metadata.items() if key.startswith("model.")}
-    return tensors, model
-
-
-def check_gates(fitted_for: Mapping[str, str], model: Mapping[str, str]) -> None:
-    """Raise a ``ValueError`` that names every difference if gates were fitted for another model."""
-    differing = [key for key, value in fitted_for.items() if model.get(key) != value]
-    if differing:
-        listed = "; ".join(f"{key}: gates {fitted_for[key]}, model {model.get(key)}" for key in differing)
+    if metadata.get("digest") != _digest(tensors) or not all(map(_finite, tensors.items())):
+        raise ValueError(f"{path} has been altered since it was written: restore it or fit gates anew")
+    if metadata["features"] != head_features.VERSION:
         raise ValueError(
-            f"these gates were fitted for another model ({listed}): leave gates out to route by the prior, or fit "
-            "gates for this model"
+            f"the gates in {path} were fitted with head features of version {metadata['features']}, but this is "
+            f"version {head_features.VERSION}: fit gates anew, or install the version of pikvpress that fitted them"
         )
+    routers: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        router, _, parameter = name.partition("/")
+        if parameter:
+            routers.setdefault(router, {})[parameter] = tensor
+    return Gates(
+        model=json.loads(metadata["model"]),
+        experts=json.loads(metadata["experts"]),
+        routers=routers,
+        curves=tensors.get("curves"),
+        keep_shares=tuple(json.loads(metadata["keep_shares"])),
+        about=json.loads(metadata["about"]),
+    )
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _finite(item: tuple[str, torch.Tensor]) -> bool:
+    name, tensor = item
+    return name == "curves" or bool(tensor.isfinite().all())  # curves are NaN where a layer is not compressed

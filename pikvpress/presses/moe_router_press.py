@@ -14,11 +14,12 @@ from kvpress import BasePress, ScorerPress
 from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
 
-from pikvpress import gates as gates_files
 from pikvpress import head_features, models
+from pikvpress.allocators import fitted_counts
 from pikvpress.experts import Expert, LayerView, make_experts
+from pikvpress.gates import Gates, find_gates, load_gates
 from pikvpress.kernels.blend import blend, ranks, transport
-from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.kernels.compact import gather_rows, highest, select
 from pikvpress.plan import Plan, describe_heads
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding
 from pikvpress.presses.prefill_watch import prefill_watch
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 # Wrappers that evict by a threshold leave the ratio at 0; experts are then compared at this one.
 NOMINAL_RATIO = 0.5
+
+AUTO = "auto"
+BUDGETS = ("equal", "fitted")
 
 
 @dataclass
@@ -79,9 +83,16 @@ class MoERouterPress(ScorerPress):
         Only while gates are fitted: the imbalance that the "topk_balanced" router pays for.
     balance_coefficient : float, default=0.01
         Only while gates are fitted: weight of that imbalance.
-    gates : str or Path, optional
-        A file of fitted gates for this model, router and these experts. Without it the router uses a deterministic
-        prior: prior weight of the expert (Compactor 2, KeyDiff 2, others 1) / sqrt(measured retained error).
+    gates : str, Path or None, default="auto"
+        Fitted gates. "auto": those found by what the model is, in `pikvpress.gates.user_folder()` or shipped with the
+        package, if they know the router and the experts. A path: that file, refused for any other model, router or
+        experts. Without gates the router uses a deterministic prior, and None asks for it: prior weight of the expert
+        (Compactor 2, KeyDiff 2, others 1) / sqrt(measured retained error). Gates bring their experts along unless
+        `experts` or `num_experts` is given.
+    budgets : {"equal", "fitted"}, default="equal"
+        How many tokens each head keeps: all the same number, or shares of the same total by the error curves that the
+        gates carry. The latter leaves heads of different lengths, which a transformers cache cannot hold: removed
+        entries are then masked, as kvpress's AdaKVPress does it, and no bytes are saved.
 
     Raises
     ------
@@ -113,28 +124,41 @@ class MoERouterPress(ScorerPress):
     aux_loss_weight: float = RouterSettings.aux_loss_weight
     balance_mode: str = RouterSettings.balance_mode
     balance_coefficient: float = RouterSettings.balance_coefficient
-    gates: str | Path | None = None
+    gates: str | Path | None = "auto"
+    budgets: str = "equal"
     _experts: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
     _settings: RouterSettings | None = field(default=None, init=False, repr=False, compare=False)
-    _gates: tuple[dict[str, torch.Tensor], dict[str, str]] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
+    _given: Gates | None = field(default=None, init=False, repr=False, compare=False)
+    _gates: Gates | None = field(default=None, init=False, repr=False, compare=False)
+    _counts: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _selecting: bool = field(default=False, init=False, repr=False, compare=False)
     _router: Router | None = field(default=None, init=False, repr=False, compare=False)
     _model_config: Any = field(default=None, init=False, repr=False, compare=False)
     _recorder: Recorder = field(default_factory=Recorder, init=False, repr=False, compare=False)
     _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        router = router_class(self.router_type)
+        if self.budgets not in BUDGETS:
+            raise ValueError(f"budgets must be one of {', '.join(map(repr, BUDGETS))}, got {self.budgets!r}")
+        if self.gates is not None and self.gates != AUTO:
+            self._given = load_gates(self.gates)
         experts = make_experts(self.experts, self.num_experts)
+        if self._given is not None:
+            if self._experts_are_open():
+                experts = make_experts(self._given.experts, None)
+            self._given.parameters(self.router_type, [expert.name for expert in experts])
+        self._use(experts)
+
+    def _use(self, experts: tuple[Expert, ...]) -> None:
+        """Take these experts, and the settings checked for their number."""
         names = [setting.name for setting in fields(RouterSettings) if setting.name != "top_k"]
         top_k = min(RouterSettings.top_k, len(experts)) if self.top_k is None else self.top_k
         settings = RouterSettings(top_k=top_k, **{name: getattr(self, name) for name in names})
-        router.check(settings, len(experts))
-        if self.gates is not None:
-            self._gates = gates_files.load_gates(self.gates, self.router_type, [expert.name for expert in experts])
-        self._experts = experts
-        self._settings = settings
+        router_class(self.router_type).check(settings, len(experts))
+        self._experts, self._settings = experts, settings
+
+    def _experts_are_open(self) -> bool:
+        return self.experts is None and self.num_experts is None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "compression_ratio":  # wrappers set it per layer and per step
@@ -151,10 +175,11 @@ class MoERouterPress(ScorerPress):
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Check that the model is supported and the gates are its own; size the router for it."""
         models.check_supported(model)
+        first = models.attention_layers(model)[0]
+        self._adopt_gates(first)
         for expert in self._experts:
             expert.press.post_init_from_model(model)
-        self._model_config = None
-        self._prepare(models.attention_layers(model)[0], experts_know_model=True)
+        self._make_router(first)
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
@@ -163,9 +188,10 @@ class MoERouterPress(ScorerPress):
         Raises
         ------
         ValueError
-            If the model is not supported, or the gates belong to another.
+            If the model is not supported, the gates belong to another, or there are none to fit budgets by.
         """
         models.check_supported(model)
+        self._adopt_gates(models.attention_layers(model)[0])
         shortest = max(expert.min_tokens for expert in self._experts)
         with (
             prefill_watch(model, self, shortest, self._recorder),
@@ -212,8 +238,14 @@ class MoERouterPress(ScorerPress):
         Raises
         ------
         ValueError
-            For a padded batch, no keys, no expert that can score the input, or a score that is not a number.
+            For a padded batch, no keys, no expert that can score the input, a score that is not a number, or fitted
+            budgets: who asks for scores selects by itself.
         """
+        if self.budgets != "equal" and not self._selecting:
+            raise ValueError(
+                f"budgets={self.budgets!r} cannot be kept inside another press, which selects by itself: use "
+                "MoERouterPress without a wrapper, or budgets='equal'"
+            )
         self._recorder.enter(module.layer_idx)
         with self._recorder.press.span(keys.device):
             if models.is_sliding(module):
@@ -256,18 +288,32 @@ class MoERouterPress(ScorerPress):
         attentions: torch.Tensor,
         kwargs: dict,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order."""
+        """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order.
+
+        With fitted budgets all keys and values are returned, and those removed are masked.
+        """
         if self.compression_ratio == 0:
             return keys, values
         refuse_masked_keys(
             module, "let one press both choose and remove, or wrap MoERouterPress in the head-wise press"
         )
-        scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
+        self._selecting = True
+        try:
+            scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
+        finally:
+            self._selecting = False
+        num_kept = compute_n_kept(keys.shape[2], self.compression_ratio)
         with self._recorder.press.span(keys.device):
-            positions = select(scores, compute_n_kept(keys.shape[2], self.compression_ratio))
-            kept_keys, kept_values = gather_rows(keys, positions), gather_rows(values, positions)
-        self._recorder.compacted(module.layer_idx, kept_keys, kept_values)
-        return kept_keys, kept_values
+            if self.budgets == "fitted":
+                counts = self._fitted_counts(keys.shape[2], num_kept)[module.layer_idx]
+                kept = highest(scores, counts.to(scores.device))
+                module.masked_key_indices = tuple((~kept).nonzero(as_tuple=True))
+            else:
+                counts = torch.full((keys.shape[1],), num_kept)
+                positions = select(scores, num_kept)
+                keys, values = gather_rows(keys, positions), gather_rows(values, positions)
+        self._recorder.selected(module.layer_idx, counts.tolist(), keys, values)
+        return keys, values
 
     @property
     def plan(self) -> Plan:
@@ -313,33 +359,86 @@ class MoERouterPress(ScorerPress):
         mask[available] = True
         return self._router(layer, features, mask)
 
-    def _prepare(self, module: models.Attention, experts_know_model: bool = False) -> None:
-        """Size the router for the module's model. Some wrappers never pass the model on, so this runs lazily too."""
-        if self._model_config is not module.config:
-            if not experts_know_model:
-                self._refuse_uninitialised()
-            assert self._settings is not None
-            router = router_class(self.router_type)(
-                [expert.prior for expert in self._experts],
-                head_features.feature_names([expert.name for expert in self._experts]),
-                module.config.num_hidden_layers,
-                models.num_key_value_heads(module),
-                self._settings,
+    def _adopt_gates(self, first: models.Attention) -> None:
+        """Take the gates for the model whose first layer this is, and their experts.
+
+        Raises
+        ------
+        ValueError
+            If gates were given for another model, or fitted budgets are asked for and there are none.
+        """
+        self._model_config = None
+        self._gates = self._gates_for(first)
+        names = [expert.name for expert in self._experts]
+        if self._gates is not None and names != list(self._gates.experts):
+            self._use(make_experts(self._gates.experts, None))
+        if self.budgets == "fitted" and (self._gates is None or self._gates.curves is None):
+            raise ValueError(
+                "budgets='fitted' needs gates that were fitted for this model: fit some with `pikvpress calibrate`, "
+                "or use budgets='equal'"
             )
-            if self._gates is not None:
-                if module.layer_idx != 0:
-                    raise ValueError(
-                        "whether the gates belong to the model shows in its first layer, which the wrapper press did "
-                        "not compress: call press.post_init_from_model(model) on the MoERouterPress first"
-                    )
-                tensors, fitted_for = self._gates
-                gates_files.check_gates(fitted_for, models.fingerprint(module))
-                router.load_state_dict(tensors)
-            else:
-                logger.warning_once("MoERouterPress routes by its prior: no gates were given")  # type: ignore[attr-defined]
-            self._router, self._model_config = router, module.config
+
+    def _gates_for(self, first: models.Attention) -> Gates | None:
+        if self.gates is None:
+            return None
+        fingerprint = models.fingerprint(first)
+        if self._given is not None:
+            self._given.check_model(fingerprint)
+            return self._given
+        found = find_gates(fingerprint)
+        if found is None:
+            logger.warning_once(  # type: ignore[attr-defined]
+                "MoERouterPress routes by its prior: no gates were fitted for this model; `pikvpress calibrate` does it"
+            )
+            return None
+        asked = [expert.name for expert in make_experts(self.experts, self.num_experts)]
+        experts = found.experts if self._experts_are_open() else asked
+        if self.router_type not in found.routers or list(experts) != list(found.experts):
+            logger.warning_once(  # type: ignore[attr-defined]
+                f"MoERouterPress routes by its prior: the gates found for this model know the experts "
+                f"{', '.join(found.experts)} and the routers {', '.join(found.routers)}, and others were asked for"
+            )
+            return None
+        return found
+
+    def _prepare(self, module: models.Attention) -> None:
+        """Make the router for the module's model. Some wrappers never pass the model on, so this runs lazily too."""
+        if self._model_config is not module.config:
+            if module.layer_idx == 0:
+                self._adopt_gates(module)
+            elif self.gates is not None:
+                raise ValueError(
+                    "which gates belong to the model shows in its first layer, which the wrapper press did not "
+                    "compress: call press.post_init_from_model(model) on the MoERouterPress first, or set gates=None "
+                    "to route by the prior"
+                )
+            self._refuse_uninitialised()
+            self._make_router(module)
         assert self._router is not None
         self._router.to(module.o_proj.weight.device)
+
+    def _make_router(self, module: models.Attention) -> None:
+        assert self._settings is not None
+        names = [expert.name for expert in self._experts]
+        self._router = router_class(self.router_type)(
+            [expert.prior for expert in self._experts],
+            head_features.feature_names(names),
+            module.config.num_hidden_layers,
+            models.num_key_value_heads(module),
+            self._settings,
+        )
+        if self._gates is not None:
+            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names)))
+        self._model_config = module.config
+        self._counts.clear()
+
+    def _fitted_counts(self, num_keys: int, num_kept: int) -> torch.Tensor:
+        """Return the tokens that every head keeps, shape (layers, kv_heads)."""
+        assert self._gates is not None and self._gates.curves is not None
+        if (num_keys, num_kept) not in self._counts:
+            shares = self._gates.keep_shares
+            self._counts = {(num_keys, num_kept): fitted_counts(self._gates.curves, shares, num_keys, num_kept)}
+        return self._counts[num_keys, num_kept]
 
     def _refuse_uninitialised(self) -> None:
         for expert in self._experts:

@@ -17,7 +17,7 @@ class _Entry:
     routing: Routing
     num_keys: int
     tokens_asked: int
-    tokens_kept: int | None
+    head_tokens: list[int] | None
     bytes_before: int
     bytes_after: int
 
@@ -52,10 +52,10 @@ class Recorder:
         size = keys.nbytes + values.nbytes
         self._entries[layer] = _Entry(routing, keys.shape[2], tokens_asked, None, size, size)
 
-    def compacted(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Remember what is left of a layer."""
+    def selected(self, layer: int, head_tokens: list[int], keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Remember how many tokens the heads of a layer keep, and which keys and values are held from now on."""
         entry = self._entries[layer]
-        entry.tokens_kept = keys.shape[2]
+        entry.head_tokens = head_tokens
         entry.bytes_after = keys.nbytes + values.nbytes
 
     def plan(self, router: str, fitted: bool, experts: list[str], compression_ratio: float) -> Plan:
@@ -66,7 +66,7 @@ class Recorder:
                 num_keys=entry.num_keys,
                 weights=entry.routing.weights.tolist(),
                 tokens_asked=entry.tokens_asked,
-                tokens_kept=entry.tokens_kept,
+                head_tokens=entry.head_tokens,
                 bytes_before=entry.bytes_before,
                 bytes_after=entry.bytes_after,
             )
@@ -98,6 +98,7 @@ class Recorder:
                 layer.layer: {
                     "tokens_asked": layer.tokens_asked,
                     "tokens_kept": layer.tokens_kept,
+                    "head_tokens": layer.head_tokens,
                     "num_keys": layer.num_keys,
                     "expert_weights": layer.head_weights(),
                     "aux_loss": losses[layer.layer],

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from pikvpress import MoERouterPress, models
-from pikvpress.gates import check_gates, load_gates, save_gates
+from pikvpress.gates import Gates, file_name, find_gates, load_gates, save_gates
 from pikvpress.head_features import feature_names
 from pikvpress.routers import RouterSettings, router_class
 from tests.conftest import make_tiny
@@ -11,14 +13,24 @@ from tests.helpers import prefill
 EXPERTS = ["keydiff", "knorm"]
 
 
-@pytest.fixture
-def gates(tmp_path, llama):
-    """Return a gates file for the tiny model in which every head uses knorm alone."""
+def fitted(model, **changes):
+    """Return gates for a tiny model in which every head uses knorm alone."""
     router = router_class("base")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
     with torch.no_grad():
         router.static[..., 1] = 50.0
+    settings = {
+        "model": models.fingerprint(model.model.layers[0].self_attn),
+        "experts": EXPERTS,
+        "routers": {"base": router.state_dict()},
+        "about": {"seed": 7},
+    }
+    return Gates(**settings | changes)
+
+
+@pytest.fixture
+def gates(tmp_path, llama):
     path = tmp_path / "gates.safetensors"
-    save_gates(path, router, "base", EXPERTS, models.fingerprint(llama.model.layers[0].self_attn))
+    save_gates(path, fitted(llama))
     return path
 
 
@@ -53,7 +65,7 @@ def test_gates_of_another_model_are_refused_before_the_model_is_touched(gates, i
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"experts": ["knorm", "keydiff"]}, "fitted for experts 'keydiff,knorm'"),
+        ({"experts": ["knorm", "keydiff"]}, "fitted for experts keydiff, knorm, in this order"),
         ({"experts": ["knorm"]}, "fitted for experts"),
         ({"router_type": "pikv"}, "fitted for router_type 'base'"),
     ],
@@ -63,6 +75,12 @@ def test_gates_of_another_router_or_other_experts_are_refused(gates, changes, me
         press(gates, **changes)
 
 
+def test_gates_bring_their_experts_along(gates, llama, ids):
+    routed = press(gates, experts=None)
+    prefill(llama, ids, routed)
+    assert list(routed.get_stats()["expert_shares"]) == EXPERTS
+
+
 def test_files_that_are_no_gates(gates, tmp_path):
     with pytest.raises(FileNotFoundError, match="no gates file at"):
         press(tmp_path / "missing")
@@ -70,30 +88,80 @@ def test_files_that_are_no_gates(gates, tmp_path):
     cut.write_bytes(gates.read_bytes()[:-20])
     with pytest.raises(ValueError, match="not a whole gates file"):
         press(cut)
-    from safetensors.torch import save_file
-
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(ValueError, match="not a gates file"):
         press(tmp_path / "other")
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(gates, monkeypatch):
+@pytest.mark.parametrize("spoil", ["changed", "not a number"])
+def test_altered_gates_are_refused(gates, spoil):
+    with safe_open(gates, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["base/static"][0, 0, 0] = 1.0 if spoil == "changed" else float("nan")
+    save_file(tensors, gates, metadata=metadata)
+    with pytest.raises(ValueError, match="altered since it was written"):
+        load_gates(gates)
+
+
+def test_features_of_another_version_are_refused(gates, monkeypatch):
+    monkeypatch.setattr("pikvpress.head_features.VERSION", "next")
+    with pytest.raises(ValueError, match=r"head features of version .*, but this is version next"):
+        load_gates(gates)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(gates, llama, monkeypatch):
     before = gates.read_bytes()
 
     def fail(tensors, path, metadata):
         raise OSError("disk full")
 
     monkeypatch.setattr("pikvpress.gates.file.save_file", fail)
-    router = router_class("base")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
     with pytest.raises(OSError, match="disk full"):
-        save_gates(gates, router, "base", EXPERTS, {})
+        save_gates(gates, fitted(llama))
     assert gates.read_bytes() == before
     assert [path.name for path in gates.parent.iterdir()] == [gates.name]
 
 
-def test_what_is_saved_is_loaded(gates):
-    tensors, model = load_gates(gates, "base", EXPERTS)
-    assert tensors["static"].shape == (2, 2, 2)
-    check_gates(model, dict(model))
+def test_what_is_saved_is_loaded(tmp_path, llama):
+    curves = torch.rand(2, 2, 3)
+    curves[0] = float("nan")
+    written = fitted(llama, curves=curves, keep_shares=(1.0, 0.5, 0.25))
+    save_gates(tmp_path / "gates", written)
+    read = load_gates(tmp_path / "gates")
+    assert (read.model, read.experts, read.about) == (written.model, EXPERTS, {"seed": 7})
+    assert read.keep_shares == (1.0, 0.5, 0.25)
+    assert torch.equal(read.routers["base"]["static"], written.routers["base"]["static"])
+    assert torch.equal(read.curves[1], curves[1]) and read.curves[0].isnan().all()
+    read.check_model(written.model)
     with pytest.raises(ValueError, match="hidden_size: gates 64, model 32"):
-        check_gates(model, model | {"hidden_size": "32"})
+        read.check_model({**written.model, "hidden_size": "32"})
+
+
+def test_gates_are_found_by_what_the_model_is(tmp_path, llama, ids, monkeypatch):
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
+    written = fitted(llama)
+    save_gates(tmp_path / file_name(written.model), written)
+    routed = MoERouterPress(0.5, router_type="base")
+    prefill(llama, ids, routed)
+    assert routed.plan.fitted and routed.plan.experts == EXPERTS
+    others = {
+        "the prior was asked for": MoERouterPress(0.5, router_type="base", gates=None),
+        "other experts were asked for": MoERouterPress(0.5, router_type="base", experts=["knorm", "tova"]),
+        "another router was asked for": MoERouterPress(0.5),
+    }
+    for why, other in others.items():
+        prefill(llama, ids, other)
+        assert not other.plan.fitted, why
+    prefill(make_tiny("llama", seed=1), ids, routed)
+    assert not routed.plan.fitted
+    prefill(llama, ids, routed)
+    assert routed.plan.fitted
+
+
+def test_a_found_file_that_is_another_model_s_is_refused(tmp_path, llama, monkeypatch):
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
+    other = fitted(make_tiny("llama", seed=1))
+    wanted = models.fingerprint(llama.model.layers[0].self_attn)
+    save_gates(tmp_path / file_name(wanted), other)
+    with pytest.raises(ValueError, match="fitted for another model"):
+        find_gates(wanted)

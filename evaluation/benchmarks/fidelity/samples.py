@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import cache
 
 from evaluation.benchmarks.benchmark import Request
-from evaluation.prompts import encode, token_ids
+from evaluation.prompts import encode
 from evaluation.rows import Row
 from evaluation.texts import library, manual
+from pikvpress.prompts import token_ids
 
 CONTINUED = 64  # tokens of a continuation
 NAMES = tuple(

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from evaluation.benchmarks.ruler.draws import distinct, letters
 from evaluation.benchmarks.ruler.fit import Generator, largest
 from evaluation.benchmarks.ruler.templates import NOISE, VARIABLE_TRACKING
-from evaluation.prompts import token_ids
 from evaluation.rows import Row
+from pikvpress.prompts import token_ids
 
 NAMES = 5  # a value and four hops
 EXAMPLE_TOKENS = 500

@@ -1,5 +1,5 @@
 """Keeping some rows of a cache."""
 
-from pikvpress.kernels.compact.reference import gather_rows, select
+from pikvpress.kernels.compact.reference import gather_rows, highest, select
 
-__all__ = ["gather_rows", "select"]
+__all__ = ["gather_rows", "highest", "select"]

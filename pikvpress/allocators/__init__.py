@@ -1,0 +1,5 @@
+"""How a budget of tokens is shared out over layers and heads."""
+
+from pikvpress.allocators.fitted import fitted_counts
+
+__all__ = ["fitted_counts"]

@@ -1,0 +1,106 @@
+"""Divergences between a teacher's and a student's predictions, and which text they are taken on.
+
+The teacher predicts from the full cache, the student from the compressed one. p and q below are their distributions
+over the vocabulary; a divergence is averaged over tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+SKEW = 0.1  # share of the other distribution in DistiLLM's mixtures
+
+
+def kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Return KL(p ‖ q), the mean over tokens.
+
+    Parameters
+    ----------
+    teacher, student : torch.Tensor
+        Log probabilities, shape (tokens, vocabulary).
+    """
+    return (teacher.exp() * (teacher - student)).sum(dim=-1).mean()
+
+
+def skew_kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Return KL(p ‖ α p + (1 - α) q) with α = 0.1 (DistiLLM, https://arxiv.org/abs/2402.03898).
+
+    Its gradient stays bounded where the student gives a token no probability.
+    """
+    return kl(teacher, _mixed(teacher, student))
+
+
+def skew_reverse_kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Return KL(q ‖ (1 - α) p + α q) with α = 0.1 (DistiLLM, https://arxiv.org/abs/2402.03898)."""
+    return kl(student, _mixed(student, teacher))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the end-to-end stage minimises: the mean of one divergence or more, each on a text of its own.
+
+    Parameters
+    ----------
+    terms : tuple of (str, callable)
+        Where the text comes from, and the divergence on it. "given" is the calibration's own future; "teacher" a
+        continuation sampled from the teacher; "student" one sampled from the student; "corrected" one that the
+        student proposes and the teacher corrects, token by token.
+    """
+
+    terms: tuple[tuple[str, Divergence], ...]
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "kl": Objective((("given", kl),)),
+    "skew_kl": Objective((("given", skew_kl),)),
+    "skew_reverse_kl": Objective((("given", skew_reverse_kl),)),
+    # DistiLLM-2 (https://arxiv.org/abs/2503.07067) raises what the teacher says and lowers what only the student says.
+    "contrastive": Objective((("teacher", skew_kl), ("student", skew_reverse_kl))),
+    # Speculative knowledge distillation (https://arxiv.org/abs/2410.11325).
+    "speculative": Objective((("corrected", kl),)),
+}
+
+
+def objective(name: str) -> Objective:
+    """Return the objective of that name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name: lists all.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}: known are {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def corrected(proposed: int, teacher: torch.Tensor, top_k: int, generator: torch.Generator) -> int:
+    """Return a student's token if it is among the teacher's ``top_k``, else one sampled from the teacher.
+
+    The interleaved sampling of speculative knowledge distillation (https://arxiv.org/abs/2410.11325).
+
+    Parameters
+    ----------
+    proposed : int
+        What the student would say.
+    teacher : torch.Tensor
+        The teacher's log probabilities, shape (vocabulary,).
+    top_k : int
+        How many of the teacher's best tokens are accepted.
+    generator : torch.Generator
+        Draws the replacement.
+    """
+    if proposed in teacher.topk(top_k).indices.tolist():
+        return proposed
+    return int(torch.multinomial(teacher.exp().cpu(), 1, generator=generator))
+
+
+def _mixed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return log(α exp(first) + (1 - α) exp(second))."""
+    weights = torch.tensor([SKEW, 1 - SKEW], device=first.device, dtype=first.dtype).log()
+    return torch.logaddexp(first + weights[0], second + weights[1])

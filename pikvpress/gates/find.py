@@ -1,0 +1,33 @@
+"""Gates found by what the model is: those that the user fitted, then those that ship."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from pikvpress.gates.file import Gates, file_name, load_gates
+
+
+def user_folder() -> Path:
+    """Return where calibration leaves gates: ``$PIKVPRESS_GATES``, by default ``~/.cache/pikvpress/gates``."""
+    return Path(os.environ.get("PIKVPRESS_GATES", "~/.cache/pikvpress/gates")).expanduser()
+
+
+def find_gates(model: Mapping[str, str]) -> Gates | None:
+    """Return the gates fitted for a model with this fingerprint, or None.
+
+    Raises
+    ------
+    ValueError
+        If there is a file for it that cannot be used.
+    """
+    shipped = Path(str(files("pikvpress.gates"))) / "shipped"
+    for folder in (user_folder(), shipped):
+        path = folder / file_name(model)
+        if path.is_file():
+            gates = load_gates(path)
+            gates.check_model(model)
+            return gates
+    return None

@@ -1,0 +1,78 @@
+"""Head budgets: the same number of tokens everywhere, or shared out by fitted error curves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kvpress import AdaKVPress
+
+from pikvpress import MoERouterPress, models
+from pikvpress.gates import Gates, save_gates
+from pikvpress.head_features import feature_names
+from pikvpress.routers import RouterSettings, router_class
+from tests.helpers import prefill
+
+EXPERTS = ["keydiff", "knorm"]
+# The second head of the first layer needs its tokens, the others hardly any.
+CURVES = torch.tensor([[[0.0, 0.0, 0.1], [0.0, 5.0, 9.0]], [[0.0, 0.0, 0.2], [0.0, 0.0, 0.3]]])
+
+
+@pytest.fixture
+def gates(tmp_path, llama):
+    router = router_class("pikv")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
+    path = tmp_path / "gates.safetensors"
+    model = models.fingerprint(llama.model.layers[0].self_attn)
+    save_gates(path, Gates(model, EXPERTS, {"pikv": router.state_dict()}, CURVES, (1.0, 0.5, 0.1)))
+    return path
+
+
+def test_fitted_budgets_spend_the_same_total(gates, llama, ids):
+    press = MoERouterPress(0.5, gates=gates, budgets="fitted")
+    cache = prefill(llama, ids, press)
+    length = ids.shape[1]
+    kept = [layer.head_tokens for layer in press.plan.layers]
+    assert sum(map(sum, kept)) == 4 * (length // 2)
+    assert kept[0][1] == length
+    for layer, attention, counts in zip(cache.layers, models.attention_layers(llama), kept, strict=True):
+        assert layer.keys.shape[2] == length
+        _, heads, _ = attention.masked_key_indices
+        assert torch.bincount(heads, minlength=2).tolist() == [length - count for count in counts]
+    stats = press.get_stats()
+    assert stats["bytes_after"] == stats["bytes_before"]
+    assert stats["reached_ratio"] == pytest.approx(0.5, abs=1 / length)
+    assert " to " in str(press.plan)
+
+
+def test_the_best_scores_of_each_head_are_kept(gates, llama, ids, monkeypatch):
+    seen = {}
+    score = MoERouterPress.score
+
+    def remember(self, module, *args, **kwargs):
+        seen[module.layer_idx] = score(self, module, *args, **kwargs)
+        return seen[module.layer_idx]
+
+    monkeypatch.setattr(MoERouterPress, "score", remember)
+    press = MoERouterPress(0.75, gates=gates, budgets="fitted")
+    prefill(llama, ids, press)
+    for attention, layer in zip(models.attention_layers(llama), press.plan.layers, strict=True):
+        _, heads, positions = attention.masked_key_indices
+        for head, count in enumerate(layer.head_tokens):
+            removed = set(positions[heads == head].tolist())
+            best = set(seen[layer.layer][0, head].topk(count).indices.tolist())
+            assert not removed & best and len(removed) + count == ids.shape[1]
+
+
+def test_equal_budgets_mask_nothing(gates, llama, ids):
+    cache = prefill(llama, ids, MoERouterPress(0.5, gates=gates))
+    assert cache.layers[0].keys.shape[2] == ids.shape[1] // 2
+    assert all(layer.masked_key_indices is None for layer in models.attention_layers(llama))
+
+
+def test_budgets_that_cannot_be_kept_are_refused(gates, llama, ids):
+    with pytest.raises(ValueError, match="budgets must be one of 'equal', 'fitted', got 'best'"):
+        MoERouterPress(0.5, budgets="best")
+    with pytest.raises(ValueError, match=r"needs gates that were fitted for this model"):
+        prefill(llama, ids, MoERouterPress(0.5, gates=None, budgets="fitted"))
+    with pytest.raises(ValueError, match="cannot be kept inside another press"):
+        prefill(llama, ids, AdaKVPress(MoERouterPress(0.5, gates=gates, budgets="fitted")))
+    assert not any(layer.self_attn._forward_hooks for layer in llama.model.layers)
