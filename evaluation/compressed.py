@@ -277,18 +277,14 @@ def prefill(model: PreTrainedModel, context: Sequence[int], cache: DynamicCache)
 def at_hand(model: PreTrainedModel) -> Iterator[None]:
     """Give attention layers what kvpress's presses look for on them, and take away what they leave there."""
     layers = models.attention_layers(model)
-    had = [hasattr(layer, "rotary_emb") for layer in layers]
-    rotary = models.language_model(model).rotary_emb
     for layer in layers:
-        layer.rotary_emb = rotary
         layer.masked_key_indices = None
     try:
-        yield
+        with models.rotary_at_hand(model):
+            yield
     finally:
-        for layer, had_rotary in zip(layers, had, strict=True):
+        for layer in layers:
             layer.masked_key_indices = None
-            if not had_rotary and hasattr(layer, "rotary_emb"):
-                del layer.rotary_emb
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from kvpress import BasePress, ScorerPress
 
 from evaluation.names import check_name
 from pikvpress import MoERouterPress, PerLayerPress
-from pikvpress.experts import WindowedObservedAttentionPress
+from pikvpress.experts import ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
 
 FULL_CACHE = "no_press"
@@ -70,6 +70,7 @@ SCORERS: dict[str, Callable[[], ScorerPress]] = {
     "moe_router": MoERouterPress,
     "non_causal": kv.NonCausalAttnPress,
     "plain_expected_attention": kv.ExpectedAttentionPress,
+    "probe_attention": ProbeAttentionPress,
     "qfilter": kv.QFilterPress,
     "random": kv.RandomPress,
     "snapkv": kv.SnapKVPress,

@@ -5,7 +5,13 @@ Importing it registers kvpress's pipeline and patches attention as kvpress does.
 
 from importlib.metadata import version
 
-from pikvpress.experts import DEFAULT_EXPERTS, WindowedObservedAttentionPress, available_experts, register_expert
+from pikvpress.experts import (
+    DEFAULT_EXPERTS,
+    ProbeAttentionPress,
+    WindowedObservedAttentionPress,
+    available_experts,
+    register_expert,
+)
 from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
 from pikvpress.presses import MoERouterPress, PerLayerPress
@@ -19,6 +25,7 @@ __all__ = [
     "MoERouterPress",
     "PerLayerPress",
     "Plan",
+    "ProbeAttentionPress",
     "WindowedObservedAttentionPress",
     "available_experts",
     "measure_memory_usage",

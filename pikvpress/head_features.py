@@ -1,6 +1,5 @@
 """What a router sees of an input: measurements on probe queries first, cheap statistics beside them.
 
-Probe queries are queries of the context itself, moved to positions after it: a stand-in for the questions to come.
 Cheap statistics alone say next to nothing about which expert will do well on an input; measuring the experts does.
 
 The features of a KV head, in order, for experts e = 1..E:
@@ -35,8 +34,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pikvpress import models
 from pikvpress.experts.layer_view import LayerView
+from pikvpress.experts.probes import probe_queries
 from pikvpress.kernels.retained_error import measure
 
 VERSION = "1"
@@ -103,7 +102,7 @@ def collect(
     kwargs : dict
         The layer's keyword arguments.
     """
-    probes = probe_queries(view, hidden_states, keys, kwargs)
+    probes = probe_queries(view, hidden_states, keys, kwargs, SPREAD_PROBES, RECENT_PROBES)
     measured = measure(probes, keys, values, kept, view.scaling)
     shape = (*keys.shape[:2], num_experts)
     per_expert = []
@@ -113,29 +112,6 @@ def collect(
         per_expert.append(column)
     statistics = _statistics(keys, values, measured.mass, kept)
     return HeadFeatures(torch.cat([*per_expert, statistics], dim=-1), measured.mass)
-
-
-def probe_queries(
-    view: LayerView, hidden_states: torch.Tensor, keys: torch.Tensor, kwargs: dict[str, Any]
-) -> torch.Tensor:
-    """Return up to 64 queries of the context, rotated to the positions after it, (batch, heads, probes, head_dim).
-
-    Of the hidden states the last 16 and 48 more, evenly spaced, are taken: no random numbers.
-    """
-    length = hidden_states.shape[1]
-    spread = max(0, length - RECENT_PROBES)
-    rows = torch.cat(
-        [
-            torch.arange(min(SPREAD_PROBES, spread)) * spread // max(1, min(SPREAD_PROBES, spread)),
-            torch.arange(spread, length),
-        ]
-    )
-    queries = view.q_proj(hidden_states)[:, rows.to(hidden_states.device)]
-    queries = queries.unflatten(-1, (-1, view.head_dim)).transpose(1, 2)
-    ahead = torch.arange(1, len(rows) + 1, device=keys.device)
-    last = kwargs["cache_position"][-1] if kwargs.get("cache_position") is not None else keys.shape[2] - 1
-    cos, sin = view.rotary_emb(queries, (last + ahead).unsqueeze(0))
-    return models.rotate(queries, cos, sin)
 
 
 def _statistics(keys: torch.Tensor, values: torch.Tensor, mass: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ kvpress finds q/k norms by class and so skips those of Qwen3-MoE; everything her
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -121,6 +122,21 @@ def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
         flat = norm(flat)
     heads = flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
     return norm(heads) if norm is not None and per_head else heads
+
+
+@contextmanager
+def rotary_at_hand(model: PreTrainedModel) -> Iterator[None]:
+    """Hang the rotary embedding on attention modules, where scorers look for it, and take it off again."""
+    layers, rotary = attention_layers(model), language_model(model).rotary_emb
+    had = [hasattr(layer, "rotary_emb") for layer in layers]
+    for layer in layers:
+        layer.rotary_emb = rotary
+    try:
+        yield
+    finally:
+        for layer, had_rotary in zip(layers, had, strict=True):
+            if not had_rotary and hasattr(layer, "rotary_emb"):
+                del layer.rotary_emb
 
 
 def rotary_embedding(attention: Attention, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:

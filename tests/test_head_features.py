@@ -5,7 +5,8 @@ import torch
 
 from pikvpress import head_features, models
 from pikvpress.experts import LayerView
-from pikvpress.head_features import STATISTICS, feature_names, probe_queries
+from pikvpress.experts.probes import probe_queries
+from pikvpress.head_features import STATISTICS, feature_names
 from tests.conftest import make_tiny
 from tests.experts.test_layer_view import call_of
 
@@ -33,7 +34,7 @@ def kept_mask(*spans):
 def test_probes_are_queries_of_the_context_moved_behind_it(call):
     module, hidden, keys, _, _, kwargs = call
     with torch.no_grad():
-        probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs)
+        probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs, 48, 16)
         assert probes.shape == (1, 4, 64, 16)
         last = models.queries_before_rotation(module, hidden)[:, :, -1:]
         cos, sin = module.rotary_emb(last, torch.tensor([[363]]))
@@ -44,7 +45,7 @@ def test_probes_are_queries_of_the_context_moved_behind_it(call):
 def test_short_contexts_have_fewer_probes(llama, ids, length):
     module, hidden, keys, _, _, kwargs = call_of(llama, ids[:, :length])
     with torch.no_grad():
-        probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs)
+        probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs, 48, 16)
     assert probes.shape[2] == min(length, 64)
 
 
@@ -91,7 +92,7 @@ def test_gemma_probes_use_the_rotation_of_full_attention(ids):
     model = make_tiny("gemma3")
     module, hidden, keys, _, _, kwargs = call_of(model, ids)
     with torch.no_grad():
-        probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs)
+        probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs, 48, 16)
         last = models.queries_before_rotation(module, hidden)[:, :, -1:]
         cos, sin = model.model.rotary_emb(last, torch.tensor([[363]]), "full_attention")
     torch.testing.assert_close(probes[:, :, -1:], models.rotate(last, cos, sin))

@@ -23,6 +23,7 @@ from kvpress import (
 
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
+from pikvpress.experts.probe_attention import ProbeAttentionPress
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ register_expert(
 register_expert("keydiff", KeyDiffPress, prior=2.0)
 register_expert("expected_attention", ExpectedAttentionPress, min_tokens=6, reads_hidden_states=True)
 register_expert("lagkv", LagKVPress, min_tokens=5, positional=True)
+register_expert("probe_attention", ProbeAttentionPress, reads_hidden_states=True)
 register_expert("snapkv", SnapKVPress, min_tokens=65, reads_hidden_states=True, positional=True)
 register_expert("observed_attention", WindowedObservedAttentionPress, reads_hidden_states=True, positional=True)
 register_expert("non_causal", NonCausalAttnPress, min_tokens=2, reads_hidden_states=True, aligned=True, positional=True)

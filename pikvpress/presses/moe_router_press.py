@@ -16,9 +16,10 @@ from transformers import PreTrainedModel
 
 from pikvpress import head_features, models
 from pikvpress.allocators import fitted_counts
+from pikvpress.examination import examine
 from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.gates import Gates, find_gates, load_gates
-from pikvpress.kernels.blend import blend, ranks, transport
+from pikvpress.kernels.blend import blend, transport
 from pikvpress.kernels.compact import gather_rows, highest, select
 from pikvpress.plan import Plan, describe_heads
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding
@@ -259,21 +260,10 @@ class MoERouterPress(ScorerPress):
             self._prepare(module)
             ratio = self.compression_ratio or NOMINAL_RATIO
             view = LayerView(module, hidden_states, self._tap.take(hidden_states))
-            available = self._available(keys.shape[2], hidden_states.shape[1])
-            scores = [
-                self._experts[i].score(view, hidden_states, keys, values, attentions, kwargs, ratio).float()
-                for i in available
-            ]
-            ranked = ranks(_numbers(torch.stack(scores, dim=2), [self._experts[i].name for i in available]))
-            num_compared = compute_n_kept(keys.shape[2], ratio)
-            kept = torch.zeros_like(ranked, dtype=torch.bool)
-            kept.scatter_(-1, ranked.topk(num_compared, dim=-1, sorted=False).indices, True)
-            features = head_features.collect(
-                view, hidden_states, keys, values, kept, available, len(self._experts), kwargs
-            )
-            routing = self._route(module.layer_idx, features.values, available)
-            order = blend(ranked, routing.weights[..., available])
-            result = transport(order, features.mass)
+            seen = examine(self._experts, view, hidden_states, keys, values, attentions, kwargs, ratio)
+            routing = self._route(module.layer_idx, seen.features, seen.available)
+            order = blend(seen.ranked, routing.weights[..., seen.available])
+            result = transport(order, seen.mass)
         num_kept = compute_n_kept(keys.shape[2], self.compression_ratio)
         self._recorder.record(module.layer_idx, routing, keys, values, num_kept)
         self._log(module.layer_idx, routing, num_kept, keys.shape[2])
@@ -339,19 +329,6 @@ class MoERouterPress(ScorerPress):
     def reset_stats(self) -> None:
         """Forget what was recorded."""
         self._recorder.reset()
-
-    def _available(self, num_keys: int, num_hidden_states: int) -> list[int]:
-        if num_keys == 0:
-            raise ValueError("there are no keys to score: the context is empty")
-        able = [i for i, expert in enumerate(self._experts) if expert.can_score(num_keys, num_hidden_states)]
-        if not able:
-            names = ", ".join(expert.name for expert in self._experts)
-            raise ValueError(
-                f"none of the experts {names} can score {num_keys} keys given {num_hidden_states} hidden states: add "
-                "one that needs keys alone (keydiff, knorm), use a longer context, or let MoERouterPress compress "
-                "before the other press"
-            )
-        return able
 
     def _route(self, layer: int, features: torch.Tensor, available: list[int]) -> Routing:
         assert self._router is not None
@@ -453,15 +430,3 @@ class MoERouterPress(ScorerPress):
             names = [expert.name for expert in self._experts]
             heads = describe_heads(names, routing.weights.mean(dim=0).tolist())
             logger.debug("layer %d: keep %d of %d; heads: %s", layer, num_kept, num_keys, heads)
-
-
-def _numbers(scores: torch.Tensor, names: list[str]) -> torch.Tensor:
-    """Return scores (batch, kv_heads, experts, keys) unless one is not a number."""
-    bad = scores.isnan().any(dim=-1).flatten(0, 1).any(dim=0)
-    if bad.any():
-        culprits = ", ".join(name for name, wrong in zip(names, bad.tolist(), strict=True) if wrong)
-        raise ValueError(
-            f"expert {culprits} returned scores that are not numbers: half precision may have overflowed; leave the "
-            "expert out or load the model in bfloat16 or float32"
-        )
-    return scores

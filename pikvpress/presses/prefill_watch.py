@@ -36,8 +36,6 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
         From the model's forward, for an empty context or one shorter than `shortest`.
     """
     decoder = models.language_model(model)
-    modules = models.attention_layers(model)
-    had_rotary = [hasattr(module, "rotary_emb") for module in modules]
     spans: list[Any] = []
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -67,13 +65,11 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
         decoder.register_forward_hook(after, with_kwargs=True),
     ]
     try:
-        yield
+        with models.rotary_at_hand(model):
+            yield
     finally:
         for handle in handles:
             handle.remove()
-        for module, had in zip(modules, had_rotary, strict=True):
-            if not had and hasattr(module, "rotary_emb"):
-                del module.rotary_emb
 
 
 def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:

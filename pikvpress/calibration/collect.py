@@ -1,0 +1,177 @@
+"""One situation, measured: a file of what fitting needs to know of every layer.
+
+A file holds one context, and fitting reads one layer of it at a time: memory stays that of one context, and an
+interrupted calibration goes on with the next file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from kvpress.utils import extract_keys_and_values
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import DynamicCache, PreTrainedModel
+
+from pikvpress import models
+from pikvpress.calibration.measure import Reading, read
+from pikvpress.calibration.situations import Situation
+from pikvpress.calibration.teacher import read_future
+from pikvpress.examination import examine
+from pikvpress.experts import Expert, LayerView
+
+RATIOS = (0.5, 0.75, 0.875)
+GRADIENT_SAMPLES = 2
+
+
+@torch.no_grad()
+def collect(model: PreTrainedModel, situation: Situation, experts: Sequence[Expert], seed: int) -> dict[str, Any]:
+    """Measure a situation.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Left as it was found.
+    situation : Situation
+        A context and its futures.
+    experts : sequence of Expert
+        Told of the model before.
+    seed : int
+        Of the labels that gradients are taken for.
+
+    Returns
+    -------
+    dict of torch.Tensor
+        By layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); "i/ranks"
+        (ratios, kv_heads, experts, keys), int32, the ranks times 2 (keys - 1); "i/features" (ratios, kv_heads,
+        features); and of each future j "i/j/queries", "i/j/keys", "i/j/values", "i/j/gradients". Layers that attend
+        a sliding window are left out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cache = DynamicCache()
+    calls: list[tuple[models.Attention, dict[str, Any]]] = []
+
+    def remember(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        calls.append((module, {name: value for name, value in kwargs.items() if name != "past_key_values"}))
+
+    handles = [layer.register_forward_hook(remember, with_kwargs=True) for layer in models.attention_layers(model)]
+    try:
+        model.model(input_ids=torch.tensor([situation.context], device=model.device), past_key_values=cache)
+    finally:
+        for handle in handles:
+            handle.remove()
+    tensors: dict[str, torch.Tensor] = {}
+    with models.rotary_at_hand(model):
+        for index, (module, kwargs) in enumerate(calls):
+            if not models.is_sliding(module, cache.layers[index]):
+                tensors |= _layer(module, kwargs, cache, index, experts)
+    for number, future in enumerate(situation.futures):
+        for index, layer in enumerate(read_future(model, cache, future, GRADIENT_SAMPLES, generator)):
+            if f"{index}/keys" in tensors:
+                tensors |= {
+                    f"{index}/{number}/queries": _stored(layer.queries),
+                    f"{index}/{number}/keys": _stored(layer.keys),
+                    f"{index}/{number}/values": _stored(layer.values),
+                    f"{index}/{number}/gradients": layer.gradients.float().cpu(),
+                }
+    return tensors
+
+
+def _layer(
+    module: models.Attention, kwargs: dict[str, Any], cache: DynamicCache, index: int, experts: Sequence[Expert]
+) -> dict[str, torch.Tensor]:
+    keys, values = extract_keys_and_values(cache, index)
+    hidden_states = kwargs["hidden_states"]
+    view = LayerView(module, hidden_states)
+    seen = [examine(experts, view, hidden_states, keys, values, None, kwargs, ratio) for ratio in RATIOS]
+    if any(len(one.available) < len(experts) for one in seen):
+        short = [e.name for i, e in enumerate(experts) if i not in seen[0].available]
+        raise ValueError(f"contexts are too short for {', '.join(short)}: use longer contexts, or leave them out")
+    scale = 2 * (keys.shape[2] - 1)
+    return {
+        f"{index}/keys": _stored(keys[0]),
+        f"{index}/values": _stored(values[0]),
+        f"{index}/ranks": torch.stack([one.ranked[0].mul(scale).round().int() for one in seen]).cpu(),
+        f"{index}/features": torch.stack([one.features[0] for one in seen]).cpu(),
+    }
+
+
+def _stored(states: torch.Tensor) -> torch.Tensor:
+    """Return states in half the bytes: what they cost a fit is below the noise of sampling labels."""
+    kind = torch.bfloat16 if states.dtype == torch.bfloat16 else torch.float16
+    return states.to("cpu", kind).contiguous()
+
+
+def save(path: Path, tensors: dict[str, torch.Tensor], kind: str, scaling: Sequence[float]) -> None:
+    """Write a measured situation, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    metadata = {"kind": kind, "scaling": ",".join(repr(float(factor)) for factor in scaling)}
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer of a measured situation.
+
+    Parameters
+    ----------
+    reading : Reading
+        How the futures read the context.
+    ranks : torch.Tensor
+        Of every expert's scores, from 0 to 1, float32, shape (ratios, kv_heads, experts, keys).
+    features : torch.Tensor
+        Head features, shape (ratios, kv_heads, features).
+    """
+
+    reading: Reading
+    ranks: torch.Tensor
+    features: torch.Tensor
+
+
+class Record:
+    """A measured situation on disk.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `save` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is not whole.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                self._names = set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is not a whole measurement ({error}): delete it to have it made anew") from error
+        self._path, self.kind = path, metadata["kind"]
+        self._scaling = [float(factor) for factor in metadata["scaling"].split(",")]
+        self.layers = sorted({int(name.split("/")[0]) for name in self._names})
+
+    def layer(self, index: int, device: torch.device | str = "cpu") -> LayerRecord:
+        """Read one layer."""
+        with safe_open(self._path, framework="pt", device=str(device)) as file:
+
+            def tensor(name: str) -> torch.Tensor:
+                return file.get_tensor(f"{index}/{name}")
+
+            futures = len({name for name in self._names if name.startswith(f"{index}/") and "/queries" in name})
+            keys, values = tensor("keys").float(), tensor("values").float()
+            parts = ("queries", "keys", "values", "gradients")
+            read_by = [tuple(tensor(f"{number}/{part}").float() for part in parts) for number in range(futures)]
+            ranks = tensor("ranks").float() / (2 * (keys.shape[1] - 1))
+            features = tensor("features")
+        return LayerRecord(read(keys, values, read_by, self._scaling[index]), ranks, features)  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""What a selection of keys would cost a future, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the queries of one or several futures read one layer of a context. No batch dimension.
+
+    Each KV head's rows are the queries of its group, of all tokens and futures.
+
+    Parameters
+    ----------
+    attention : torch.Tensor
+        On the context's keys, shape (kv_heads, rows, keys).
+    values : torch.Tensor
+        Of the context, shape (kv_heads, keys, head_dim).
+    other_mass : torch.Tensor
+        Attention on the future's own tokens, shape (kv_heads, rows).
+    other_output : torch.Tensor
+        Its part of the output, shape (kv_heads, rows, head_dim).
+    output : torch.Tensor
+        Of all tokens, shape (kv_heads, rows, head_dim).
+    gradients : torch.Tensor
+        As in `teacher.LayerFuture`, shape (samples, kv_heads, rows, head_dim).
+    """
+
+    attention: torch.Tensor
+    values: torch.Tensor
+    other_mass: torch.Tensor
+    other_output: torch.Tensor
+    output: torch.Tensor
+    gradients: torch.Tensor
+
+
+def read(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    futures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]],
+    scaling: float,
+) -> Reading:
+    """Attend from futures to a context.
+
+    Parameters
+    ----------
+    keys, values : torch.Tensor
+        Of the context, shape (kv_heads, keys, head_dim).
+    futures : sequence of tuple of torch.Tensor
+        Queries (heads, tokens, head_dim), keys and values (kv_heads, tokens, head_dim) and gradients
+        (samples, heads, tokens, head_dim) of each.
+    scaling : float
+        Factor on the logits.
+    """
+    heads = keys.shape[0]
+    parts = []
+    for queries, own_keys, own_values, gradients in futures:
+        tokens = queries.shape[1]
+        rows = queries.unflatten(0, (heads, -1)).flatten(1, 2)
+        later = torch.ones(tokens, tokens, dtype=torch.bool, device=keys.device).triu(1)
+        later = later.repeat(queries.shape[0] // heads, 1)
+        own = (rows @ own_keys.transpose(1, 2) * scaling).masked_fill(later, -torch.inf)
+        weights = torch.cat([rows @ keys.transpose(1, 2) * scaling, own], dim=-1).softmax(dim=-1)
+        attention, on_own = weights[..., : keys.shape[1]], weights[..., keys.shape[1] :]
+        other = on_own @ own_values
+        by_row = gradients.unflatten(1, (heads, -1)).flatten(2, 3)
+        parts.append((attention, on_own.sum(dim=-1), other, other + attention @ values, by_row))
+    attention, mass, other, output, by_row = (torch.cat(column, dim=-2) for column in _columns(parts))
+    return Reading(attention, values, mass.squeeze(-1), other, output, by_row)
+
+
+def divergence(reading: Reading, order: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Return what keeping the first so many keys of an order costs: ½ E[(g · d)²] summed over a head's rows.
+
+    d is the change of the attention output, g the gradient of the log probability of a token that the model itself
+    predicts. The sum over heads and layers is, to second order and without their interactions, the KL divergence that
+    the selection makes, in nats, summed over the futures' tokens (Fisher information; Amari 1998, and as saliency
+    LeCun et al., Optimal Brain Damage, 1990).
+
+    Parameters
+    ----------
+    reading : Reading
+        Of futures on a context.
+    order : torch.Tensor
+        Positions of keys, the best first, int64, shape (kv_heads, n), n >= max(counts).
+    counts : sequence of int
+        How many are kept, ascending, each at least 1.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (kv_heads, len(counts)).
+    """
+    order = order[:, : counts[-1]]
+    attention = reading.attention.gather(2, order.unsqueeze(1).expand(-1, reading.attention.shape[1], -1))
+    values = reading.values.gather(1, order.unsqueeze(2).expand(-1, -1, reading.values.shape[2]))
+    output, mass, first = reading.other_output, reading.other_mass, 0
+    costs = []
+    for last in counts:
+        part = attention[:, :, first:last]
+        output = output + part @ values[:, first:last]
+        mass = mass + part.sum(dim=-1)
+        costs.append(cost(reading, output, mass))
+        first = last
+    return torch.stack(costs, dim=-1)
+
+
+def cost(reading: Reading, output: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    """Return ½ E[(g · d)²] summed over a head's rows, shape (kv_heads,).
+
+    Parameters
+    ----------
+    reading : Reading
+        Says what the output was and what hangs on it.
+    output : torch.Tensor
+        Sum of the attended values that are left, not normalised, shape (kv_heads, rows, head_dim).
+    mass : torch.Tensor
+        Attention that is left, shape (kv_heads, rows).
+    """
+    change = output / mass.clamp_min(1e-9).unsqueeze(-1) - reading.output
+    return 0.5 * (reading.gradients * change).sum(dim=-1).square().mean(dim=0).sum(dim=-1)
+
+
+def _columns(parts: Sequence[tuple[torch.Tensor, ...]]) -> list[list[torch.Tensor]]:
+    """Return each field of all parts, with rows in the last but one dimension."""
+    return [
+        [column.unsqueeze(-1) if column.dim() == 2 else column for column in columns]
+        for columns in zip(*parts, strict=True)
+    ]

@@ -1,0 +1,47 @@
+"""Attention that queries of the context would pay from behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from kvpress import ScorerPress
+
+from pikvpress.experts.layer_view import LayerView
+from pikvpress.experts.probes import probe_queries
+from pikvpress.kernels.probe_scores import probe_scores
+
+
+@dataclass
+class ProbeAttentionPress(ScorerPress):
+    """Score keys by the attention of probe queries: queries of the context, moved to positions after it.
+
+    ExpectedAttention (https://arxiv.org/abs/2510.00636) models the queries to come by a Gaussian fitted to those of
+    the context. Here a sample of them stands for itself, so that what only a few queries look for still counts: the
+    score is the geometric mean of the mean and the largest attention that a key receives.
+
+    Parameters
+    ----------
+    compression_ratio : float, default=0.0
+        Fraction of key-value pairs to remove.
+    num_probes : int, default=256
+        How many queries; a sixteenth of them the latest, the others evenly spaced over the context.
+    """
+
+    compression_ratio: float = 0.0
+    num_probes: int = 256
+
+    def score(
+        self,
+        module: torch.nn.Module,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor,
+        kwargs: dict,
+    ) -> torch.Tensor:
+        """Return the probes' attention, shape (batch, kv_heads, keys)."""
+        view = module if isinstance(module, LayerView) else LayerView(module, hidden_states)
+        recent = self.num_probes // 16
+        probes = probe_queries(view, hidden_states, keys, kwargs, self.num_probes - recent, recent)
+        return probe_scores(probes, keys, view.scaling)

@@ -1,0 +1,45 @@
+"""Probe queries: queries of the context itself, moved to positions after it, for the questions to come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pikvpress import models
+from pikvpress.experts.layer_view import LayerView
+
+
+def probe_queries(
+    view: LayerView,
+    hidden_states: torch.Tensor,
+    keys: torch.Tensor,
+    kwargs: dict[str, Any],
+    num_spread: int,
+    num_recent: int,
+) -> torch.Tensor:
+    """Return queries of the context, rotated to the positions after it, shape (batch, heads, probes, head_dim).
+
+    Parameters
+    ----------
+    view : LayerView
+        The attention layer.
+    hidden_states : torch.Tensor
+        Shape (batch, tokens, hidden).
+    keys : torch.Tensor
+        Shape (batch, kv_heads, keys, head_dim).
+    kwargs : dict
+        The layer's keyword arguments.
+    num_spread, num_recent : int
+        How many to take, evenly spaced and from the end: no random numbers. Fewer if there are fewer hidden states.
+    """
+    length = hidden_states.shape[1]
+    spread = max(0, length - num_recent)
+    count = min(num_spread, spread)
+    rows = torch.cat([torch.arange(count) * spread // max(1, count), torch.arange(spread, length)])
+    queries = view.q_proj(hidden_states)[:, rows.to(hidden_states.device)]
+    queries = queries.unflatten(-1, (-1, view.head_dim)).transpose(1, 2)
+    ahead = torch.arange(1, len(rows) + 1, device=keys.device)
+    last = kwargs["cache_position"][-1] if kwargs.get("cache_position") is not None else keys.shape[2] - 1
+    cos, sin = view.rotary_emb(queries, (last + ahead).unsqueeze(0))
+    return models.rotate(queries, cos, sin)

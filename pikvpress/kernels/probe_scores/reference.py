@@ -1,0 +1,37 @@
+"""The definition of the probe scores, in plain torch."""
+
+from __future__ import annotations
+
+import torch
+
+
+def probe_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float, block: int = 64) -> torch.Tensor:
+    """Return √(mean · maximum) of the attention that each key receives from queries that see every key.
+
+    The mean says how often a key is wanted, the maximum how badly at least once.
+
+    Parameters
+    ----------
+    queries : torch.Tensor
+        Rotated probe queries, shape (B, H * G, Q, D).
+    keys : torch.Tensor
+        Rotated keys, shape (B, H, T, D).
+    scaling : float
+        Factor on the logits, usually D ** -0.5.
+    block : int, default=64
+        Queries of one head at a time: memory is O(B H block T), not O(B H G Q T).
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (B, H, T).
+    """
+    batch, heads, num_keys, _ = keys.shape
+    rows = queries.unflatten(1, (heads, -1)).flatten(2, 3)
+    total = torch.zeros(batch, heads, num_keys, dtype=torch.float32, device=keys.device)
+    largest = torch.zeros_like(total)
+    for part in rows.split(block, dim=2):
+        attention = ((part @ keys.transpose(2, 3)).float() * scaling).softmax(dim=-1)
+        total += attention.sum(dim=2)
+        largest = torch.maximum(largest, attention.amax(dim=2))
+    return (total / rows.shape[2] * largest).sqrt()
