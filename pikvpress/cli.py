@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -45,6 +53,74 @@ def demo(
     except (ValueError, TypeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+@app.command()
+def calibrate(
+    model: Annotated[
+        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+    ] = None,
+    texts: Annotated[
+        list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="About how long it may take.")] = 15.0,
+    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 6,
+    router: Annotated[
+        list[str] | None, typer.Option(help="Router to fit; repeatable, the first also end to end. Default: all.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="What the end-to-end stage minimises, or none.")] = "kl",
+    length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Gates file to write. Default: where presses find it by the model.")
+    ] = None,
+    report: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("calibration"),
+) -> None:
+    """Fit gates and head budgets for a model, and write a report; goes on where it was interrupted."""
+    try:
+        _calibrate(
+            model,
+            texts,
+            report,
+            minutes=minutes,
+            max_experts=max_experts,
+            routers=router,
+            objective=None if objective == "none" else objective,
+            length=length,
+            seed=seed,
+            output=output,
+        )
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, **settings: Any) -> None:
+    # Imported here: loading torch and transformers takes seconds, and `--help` should not.
+    from pikvpress.calibration import calibrate as fit
+    from pikvpress.calibration import write_report
+    from pikvpress.calibration.texts import read_texts
+    from pikvpress.default_model import load_model
+
+    texts = read_texts(paths) if paths else None
+    console = Console()
+    model, tokenizer = load_model(model_name)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            phase = "collecting" if what == "collecting" else "fitting"
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase)
+            bar.update(tasks[phase], description=what, completed=done, total=total)
+
+        found = fit(model, tokenizer, texts, progress=progress, **settings)
+    page, _ = write_report(found, report)
+    shares = found.findings.expert_shares()
+    console.print("experts: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    console.print(f"gates: {found.path}", soft_wrap=True)
+    console.print(f"report: {page}", soft_wrap=True)
 
 
 def _demo(

@@ -3,6 +3,8 @@ from typer.testing import CliRunner
 
 import pikvpress
 from pikvpress.cli import app
+from tests.conftest import make_tiny
+from tests.evaluation.tiny_tokenizer import make_tokenizer
 
 runner = CliRunner()
 
@@ -55,3 +57,45 @@ def test_documents_that_are_empty_or_too_long(tmp_path):
     for path, message in ((empty, "is empty"), (long, "positions: shorten the document")):
         result = runner.invoke(app, ["demo", "--document", str(path), "--question", "Who?"])
         assert result.exit_code == 2 and message in result.output
+
+
+@pytest.fixture
+def tiny_folder(tmp_path):
+    folder = tmp_path / "model"
+    make_tiny("llama", seed=21).save_pretrained(folder)
+    words = "Line of text tells things . The ' s is opened with the code stands in painted cost crowns".split()
+    make_tokenizer(vocabulary=[*words, *map(str, range(300))]).save_pretrained(folder)
+    return folder
+
+
+def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
+    (tmp_path / "texts").mkdir()
+    for number in range(4):
+        text = "".join(f"Line {i} of text {number} tells of things. " for i in range(60))
+        (tmp_path / f"texts/{number}.txt").write_text(text)
+    arguments = ["calibrate", "--model", tiny_folder, "--texts", tmp_path / "texts", "--length", 256]
+    arguments += ["--minutes", 0.01, "--max-experts", 2, "--router", "base", "--report", tmp_path / "report"]
+    result = runner.invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    (gates,) = (tmp_path / "gates").iterdir()
+    assert str(gates) in result.output and gates.name.startswith("llama-")
+    assert gates.stat().st_size < 2**20
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"calibration.html", "calibration.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--texts", "/nowhere"], "there is no text at /nowhere"),
+        (["--model", "/nowhere"], "there is no model at /nowhere"),
+        (["--objective", "mse"], "unknown objective 'mse': known are kl"),
+        (["--router", "pivk"], "did you mean pikv"),
+        (["--minutes", "-1"], "minutes must be more than 0"),
+        (["--length", "100"], "at least 256 tokens"),
+    ],
+)
+def test_bad_calibrations_end_in_one_clear_line(arguments, message, tiny_folder):
+    result = runner.invoke(app, ["calibrate", "--model", str(tiny_folder), *arguments])
+    assert result.exit_code == 2
+    assert message in result.output and "Traceback" not in result.output

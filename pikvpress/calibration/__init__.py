@@ -1,1 +1,6 @@
-"""Fitting gates."""
+"""Fitting gates for a model: collect, fit, check, report."""
+
+from pikvpress.calibration.calibrate import Calibration, calibrate
+from pikvpress.calibration.report import write_report
+
+__all__ = ["Calibration", "calibrate", "write_report"]

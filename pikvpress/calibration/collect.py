@@ -21,7 +21,7 @@ from pikvpress import models
 from pikvpress.calibration.measure import Reading, read
 from pikvpress.calibration.situations import Situation
 from pikvpress.calibration.teacher import read_future
-from pikvpress.examination import examine
+from pikvpress.examination import Examination, examine
 from pikvpress.experts import Expert, LayerView
 
 RATIOS = (0.5, 0.75, 0.875)
@@ -52,23 +52,17 @@ def collect(model: PreTrainedModel, situation: Situation, experts: Sequence[Expe
         a sliding window are left out.
     """
     generator = torch.Generator().manual_seed(seed)
-    cache = DynamicCache()
-    calls: list[tuple[models.Attention, dict[str, Any]]] = []
-
-    def remember(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        calls.append((module, {name: value for name, value in kwargs.items() if name != "past_key_values"}))
-
-    handles = [layer.register_forward_hook(remember, with_kwargs=True) for layer in models.attention_layers(model)]
-    try:
-        model.model(input_ids=torch.tensor([situation.context], device=model.device), past_key_values=cache)
-    finally:
-        for handle in handles:
-            handle.remove()
+    cache, found = examined(model, situation.context, experts)
     tensors: dict[str, torch.Tensor] = {}
-    with models.rotary_at_hand(model):
-        for index, (module, kwargs) in enumerate(calls):
-            if not models.is_sliding(module, cache.layers[index]):
-                tensors |= _layer(module, kwargs, cache, index, experts)
+    for index, by_ratio in found.items():
+        keys, values = extract_keys_and_values(cache, index)
+        scale = 2 * (keys.shape[2] - 1)
+        tensors |= {
+            f"{index}/keys": _stored(keys[0]),
+            f"{index}/values": _stored(values[0]),
+            f"{index}/ranks": torch.stack([one.ranked[0].mul(scale).round().int() for one in by_ratio]).cpu(),
+            f"{index}/features": torch.stack([one.features[0] for one in by_ratio]).cpu(),
+        }
     for number, future in enumerate(situation.futures):
         for index, layer in enumerate(read_future(model, cache, future, GRADIENT_SAMPLES, generator)):
             if f"{index}/keys" in tensors:
@@ -81,23 +75,42 @@ def collect(model: PreTrainedModel, situation: Situation, experts: Sequence[Expe
     return tensors
 
 
-def _layer(
-    module: models.Attention, kwargs: dict[str, Any], cache: DynamicCache, index: int, experts: Sequence[Expert]
-) -> dict[str, torch.Tensor]:
-    keys, values = extract_keys_and_values(cache, index)
-    hidden_states = kwargs["hidden_states"]
-    view = LayerView(module, hidden_states)
-    seen = [examine(experts, view, hidden_states, keys, values, None, kwargs, ratio) for ratio in RATIOS]
-    if any(len(one.available) < len(experts) for one in seen):
-        short = [e.name for i, e in enumerate(experts) if i not in seen[0].available]
-        raise ValueError(f"contexts are too short for {', '.join(short)}: use longer contexts, or leave them out")
-    scale = 2 * (keys.shape[2] - 1)
-    return {
-        f"{index}/keys": _stored(keys[0]),
-        f"{index}/values": _stored(values[0]),
-        f"{index}/ranks": torch.stack([one.ranked[0].mul(scale).round().int() for one in seen]).cpu(),
-        f"{index}/features": torch.stack([one.features[0] for one in seen]).cpu(),
-    }
+@torch.no_grad()
+def examined(
+    model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert]
+) -> tuple[DynamicCache, dict[int, list[Examination]]]:
+    """Prefill a context and examine its layers at each of `RATIOS`; sliding ones are left out.
+
+    Raises
+    ------
+    ValueError
+        If the context is too short for an expert.
+    """
+    cache, found = DynamicCache(), {}
+
+    def look(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        index = module.layer_idx
+        if models.is_sliding(module, cache.layers[index]):
+            return
+        keys, values = extract_keys_and_values(cache, index)
+        hidden_states = kwargs["hidden_states"]
+        view = LayerView(module, hidden_states)
+        found[index] = [examine(experts, view, hidden_states, keys, values, None, kwargs, ratio) for ratio in RATIOS]
+        short = [expert.name for i, expert in enumerate(experts) if i not in found[index][0].available]
+        if short:
+            raise ValueError(
+                f"contexts of {len(context)} tokens are too short for {', '.join(short)}: use longer contexts, or "
+                "leave them out"
+            )
+
+    handles = [layer.register_forward_hook(look, with_kwargs=True) for layer in models.attention_layers(model)]
+    try:
+        with models.rotary_at_hand(model):
+            model.model(input_ids=torch.tensor([list(context)], device=model.device), past_key_values=cache)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return cache, found
 
 
 def _stored(states: torch.Tensor) -> torch.Tensor:
@@ -106,10 +119,10 @@ def _stored(states: torch.Tensor) -> torch.Tensor:
     return states.to("cpu", kind).contiguous()
 
 
-def save(path: Path, tensors: dict[str, torch.Tensor], kind: str, scaling: Sequence[float]) -> None:
-    """Write a measured situation, whole or not at all."""
+def save(path: Path, tensors: dict[str, torch.Tensor], kind: str, scaling: Sequence[float], seconds: float) -> None:
+    """Write a measured situation, and how long measuring took, whole or not at all."""
     partial = path.with_suffix(".partial")
-    metadata = {"kind": kind, "scaling": ",".join(repr(float(factor)) for factor in scaling)}
+    metadata = {"kind": kind, "seconds": repr(seconds), "scaling": ",".join(repr(float(f)) for f in scaling)}
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
         partial.replace(path)
@@ -136,6 +149,15 @@ class LayerRecord:
     features: torch.Tensor
 
 
+def of_experts(features: torch.Tensor, experts: Sequence[int], num_experts: int) -> torch.Tensor:
+    """Return head features as they would be with some of the experts only: an expert's are relative to the mean."""
+    columns = torch.tensor(list(experts))
+    error, missed = features[..., columns], features[..., num_experts + columns]
+    statistics = features[..., 2 * num_experts :]
+    relative = [part - part.mean(dim=-1, keepdim=True) for part in (error, missed)]
+    return torch.cat([*relative, statistics], dim=-1)
+
+
 class Record:
     """A measured situation on disk.
 
@@ -143,6 +165,8 @@ class Record:
     ----------
     path : Path
         A file that `save` wrote.
+    experts : sequence of int, optional
+        Show only these of the experts that were measured.
 
     Raises
     ------
@@ -150,20 +174,21 @@ class Record:
         If the file is not whole.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, experts: Sequence[int] | None = None):
+        self._experts = list(experts) if experts is not None else None
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
                 self._names = set(file.keys())
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a whole measurement ({error}): delete it to have it made anew") from error
-        self._path, self.kind = path, metadata["kind"]
+        self._path, self.kind, self.seconds = path, metadata["kind"], float(metadata["seconds"])
         self._scaling = [float(factor) for factor in metadata["scaling"].split(",")]
         self.layers = sorted({int(name.split("/")[0]) for name in self._names})
 
-    def layer(self, index: int, device: torch.device | str = "cpu") -> LayerRecord:
+    def layer(self, index: int) -> LayerRecord:
         """Read one layer."""
-        with safe_open(self._path, framework="pt", device=str(device)) as file:
+        with safe_open(self._path, framework="pt") as file:
 
             def tensor(name: str) -> torch.Tensor:
                 return file.get_tensor(f"{index}/{name}")
@@ -174,4 +199,7 @@ class Record:
             read_by = [tuple(tensor(f"{number}/{part}").float() for part in parts) for number in range(futures)]
             ranks = tensor("ranks").float() / (2 * (keys.shape[1] - 1))
             features = tensor("features")
+        if self._experts is not None:
+            features = of_experts(features, self._experts, ranks.shape[2])
+            ranks = ranks[:, :, self._experts]
         return LayerRecord(read(keys, values, read_by, self._scaling[index]), ranks, features)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pikvpress import head_features
+from pikvpress.allocators import fitted_counts
 
 FORMAT = "pikvpress-gates-2"
 
@@ -33,10 +34,12 @@ class Gates:
     routers : mapping of str to mapping of str to torch.Tensor
         Parameters of each fitted router, by `router_type`.
     curves : torch.Tensor, optional
-        Error curves for head budgets, shape (layers, kv_heads, len(`keep_shares`)), float32; NaN for layers that are
-        not compressed.
+        Error curves for head budgets, shape (len(`ratios`), layers, kv_heads, len(`keep_shares`)), float32; NaN for
+        layers that are not compressed.
     keep_shares : tuple of float
         The shares of the keys kept at which the curves were measured, descending.
+    ratios : tuple of float
+        The compression ratios that the experts were told meanwhile, ascending.
     about : mapping of str to object
         How they came about: data, seed, versions, figures. Written as JSON.
     """
@@ -46,6 +49,7 @@ class Gates:
     routers: Mapping[str, Mapping[str, torch.Tensor]]
     curves: torch.Tensor | None = None
     keep_shares: tuple[float, ...] = ()
+    ratios: tuple[float, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(self, router_type: str, experts: Sequence[str]) -> Mapping[str, torch.Tensor]:
@@ -67,6 +71,26 @@ class Gates:
                 f"{', '.join(experts)}: leave experts out to use the former, or fit gates for the latter"
             )
         return self.routers[router_type]
+
+    def counts(self, ratio: float, num_keys: int, num_kept: int) -> torch.Tensor:
+        """Return the tokens that heads keep by the curves measured nearest to a ratio, shape (layers, kv_heads).
+
+        Parameters
+        ----------
+        ratio : float
+            Share of the keys to remove.
+        num_keys, num_kept : int
+            Keys of a head, and how many each would keep at equal budgets.
+
+        Raises
+        ------
+        ValueError
+            If the gates carry no curves.
+        """
+        if self.curves is None:
+            raise ValueError("these gates carry no error curves: fit gates anew, or use budgets='equal'")
+        nearest = min(range(len(self.ratios)), key=lambda i: abs(self.ratios[i] - ratio))
+        return fitted_counts(self.curves[nearest], self.keep_shares, num_keys, num_kept)
 
     def check_model(self, model: Mapping[str, str]) -> None:
         """Raise a ``ValueError`` that names every difference if they were fitted for another model."""
@@ -94,6 +118,7 @@ def save_gates(path: str | Path, gates: Gates) -> None:
         "experts": json.dumps(list(gates.experts)),
         "model": json.dumps(dict(gates.model)),
         "keep_shares": json.dumps(list(gates.keep_shares)),
+        "ratios": json.dumps(list(gates.ratios)),
         "about": json.dumps(dict(gates.about)),
     }
     tensors = {
@@ -153,6 +178,7 @@ def load_gates(path: str | Path) -> Gates:
         routers=routers,
         curves=tensors.get("curves"),
         keep_shares=tuple(json.loads(metadata["keep_shares"])),
+        ratios=tuple(json.loads(metadata["ratios"])),
         about=json.loads(metadata["about"]),
     )
 

@@ -15,7 +15,6 @@ from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
 
 from pikvpress import head_features, models
-from pikvpress.allocators import fitted_counts
 from pikvpress.examination import examine
 from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.gates import Gates, find_gates, load_gates
@@ -411,10 +410,9 @@ class MoERouterPress(ScorerPress):
 
     def _fitted_counts(self, num_keys: int, num_kept: int) -> torch.Tensor:
         """Return the tokens that every head keeps, shape (layers, kv_heads)."""
-        assert self._gates is not None and self._gates.curves is not None
+        assert self._gates is not None
         if (num_keys, num_kept) not in self._counts:
-            shares = self._gates.keep_shares
-            self._counts = {(num_keys, num_kept): fitted_counts(self._gates.curves, shares, num_keys, num_kept)}
+            self._counts = {(num_keys, num_kept): self._gates.counts(self.compression_ratio, num_keys, num_kept)}
         return self._counts[num_keys, num_kept]
 
     def _refuse_uninitialised(self) -> None:

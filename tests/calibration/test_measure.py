@@ -109,9 +109,9 @@ def test_what_is_collected_is_read_again(tmp_path, llama):
     experts = make_experts(["keydiff", "compactor"], None)
     tensors = collect(llama, situation, experts, 0)
     scaling = [layer.scaling for layer in models.attention_layers(llama)]
-    save(tmp_path / "one", tensors, "facts", scaling)
+    save(tmp_path / "one", tensors, "facts", scaling, 1.5)
     record = Record(tmp_path / "one")
-    assert (record.kind, record.layers) == ("facts", [0, 1])
+    assert (record.kind, record.seconds, record.layers) == ("facts", 1.5, [0, 1])
     layer = record.layer(1)
     assert layer.ranks.shape == (len(RATIOS), 2, 2, CONTEXT)
     assert layer.reading.attention.shape == (2, 2 * (FUTURE + 5), CONTEXT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -13,9 +15,13 @@ CHAT = (
 )
 
 
-def make_tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
-    """Return the tokenizer, with a chat template that shows all that kvpress asks of one, or without."""
-    words = Tokenizer(WordLevel({"[unk]": 0, "[bos]": 1, "[eos]": 2}, unk_token="[unk]"))
+def make_tokenizer(chat: bool = True, vocabulary: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """Return the tokenizer, with a chat template that shows all that kvpress asks of one, or without.
+
+    Words that are not in the vocabulary are all one token.
+    """
+    known = ["[unk]", "[bos]", "[eos]", *dict.fromkeys(vocabulary)]
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(known)}, unk_token="[unk]"))
     words.pre_tokenizer = Whitespace()  # type: ignore[assignment]
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[unk]", bos_token="[bos]", eos_token="[eos]")
     if chat:

@@ -123,13 +123,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(gates, llama, monke
 
 
 def test_what_is_saved_is_loaded(tmp_path, llama):
-    curves = torch.rand(2, 2, 3)
+    curves = torch.rand(2, 2, 2, 3)
     curves[0] = float("nan")
-    written = fitted(llama, curves=curves, keep_shares=(1.0, 0.5, 0.25))
+    written = fitted(llama, curves=curves, keep_shares=(1.0, 0.5, 0.25), ratios=(0.5, 0.75))
     save_gates(tmp_path / "gates", written)
     read = load_gates(tmp_path / "gates")
     assert (read.model, read.experts, read.about) == (written.model, EXPERTS, {"seed": 7})
-    assert read.keep_shares == (1.0, 0.5, 0.25)
+    assert (read.keep_shares, read.ratios) == ((1.0, 0.5, 0.25), (0.5, 0.75))
     assert torch.equal(read.routers["base"]["static"], written.routers["base"]["static"])
     assert torch.equal(read.curves[1], curves[1]) and read.curves[0].isnan().all()
     read.check_model(written.model)
@@ -165,3 +165,12 @@ def test_a_found_file_that_is_another_model_s_is_refused(tmp_path, llama, monkey
     save_gates(tmp_path / file_name(wanted), other)
     with pytest.raises(ValueError, match="fitted for another model"):
         find_gates(wanted)
+
+
+def test_budgets_go_by_the_nearest_ratio(llama):
+    curves = torch.tensor([[[[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]], [[[0.0, 0.0, 0.0], [0.0, 1.0, 2.0]]]])
+    gates = fitted(llama, curves=curves, keep_shares=(1.0, 0.5, 0.25), ratios=(0.5, 0.75))
+    assert gates.counts(0.6, 40, 16).tolist() == [[22, 10]]
+    assert gates.counts(0.9, 40, 16).tolist() == [[10, 22]]
+    with pytest.raises(ValueError, match="carry no error curves"):
+        fitted(llama).counts(0.5, 40, 20)

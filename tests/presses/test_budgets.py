@@ -22,7 +22,7 @@ def gates(tmp_path, llama):
     router = router_class("pikv")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
     path = tmp_path / "gates.safetensors"
     model = models.fingerprint(llama.model.layers[0].self_attn)
-    save_gates(path, Gates(model, EXPERTS, {"pikv": router.state_dict()}, CURVES, (1.0, 0.5, 0.1)))
+    save_gates(path, Gates(model, EXPERTS, {"pikv": router.state_dict()}, CURVES[None], (1.0, 0.5, 0.1), (0.5,)))
     return path
 
 

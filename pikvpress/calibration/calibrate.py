@@ -1,0 +1,389 @@
+"""Calibration: collect, fit, check on held-out text, write one gates file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pikvpress import head_features, models
+from pikvpress.calibration import collect as collecting
+from pikvpress.calibration.collect import RATIOS, Record
+from pikvpress.calibration.distillation import distill, real_divergence
+from pikvpress.calibration.findings import Findings, find
+from pikvpress.calibration.objectives import objective as objective_named
+from pikvpress.calibration.situations import Situation, make_situations
+from pikvpress.calibration.texts import shipped_texts, split
+from pikvpress.calibration.training import KEEP_SHARES, Budgets, error_curves, predicted, train
+from pikvpress.experts import Expert, available_experts, make_experts
+from pikvpress.gates import Gates, file_name, save_gates, user_folder
+from pikvpress.routers import ROUTERS, Router, RouterSettings, router_class
+
+FEWEST, MOST = 8, 64  # contexts to fit on
+COLLECTING = 0.4  # share of the time
+EPOCHS_OF_CANDIDATES, EPOCHS, EPOCHS_END_TO_END = 8, 6, 2
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration found.
+
+    Parameters
+    ----------
+    gates : Gates
+        As written.
+    path : Path
+        Where.
+    findings : Findings
+        What the report shows.
+    """
+
+    gates: Gates
+    path: Path
+    findings: Findings
+
+
+def calibrate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str] | None = None,
+    *,
+    minutes: float = 15.0,
+    contexts: int | None = None,
+    length: int = 1024,
+    experts: Sequence[str] | None = None,
+    max_experts: int = 6,
+    routers: Sequence[str] | None = None,
+    objective: str | None = "kl",
+    seed: int = 0,
+    output: str | Path | None = None,
+    progress: Report | None = None,
+) -> Calibration:
+    """Fit gates for a model and write them where `MoERouterPress` finds them.
+
+    Contexts with several kinds of futures are made from the texts. For each, every expert scores every layer, and what
+    its selections would cost the futures is predicted in nats. Routers and head budgets are fitted to that, the first
+    router then end to end. Nothing is kept that held-out text does not agree with.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        In eval mode; left as it was found.
+    tokenizer : PreTrainedTokenizerBase
+        Its tokenizer.
+    texts : sequence of str, optional
+        Documents like those that the model will read. By default the ones that ship.
+    minutes : float, default=15.0
+        About how long it may take: decides how many contexts are collected, from 8 to 64.
+    contexts : int, optional
+        How many contexts to fit on instead.
+    length : int, default=1024
+        Tokens of a context.
+    experts : sequence of str, optional
+        Candidates, by name. By default all registered ones.
+    max_experts : int, default=6
+        How many of them the gates may use: each costs time in every prefill.
+    routers : sequence of str, optional
+        Router types to fit, the first of them end to end. By default all, "pikv" first.
+    objective : str, optional, default="kl"
+        What the end-to-end stage minimises; see `pikvpress.calibration.objectives`. None leaves the stage out.
+    seed : int, default=0
+        Of all random choices.
+    output : str or Path, optional
+        Where to write the gates. By default in `pikvpress.gates.user_folder()`, where they are found by the model.
+    progress : callable, optional
+        Called with what is being done, how many steps are done, and how many there are.
+
+    Returns
+    -------
+    Calibration
+        The gates, where they are, and what was found.
+
+    Raises
+    ------
+    ValueError
+        If the model is not supported, a setting is out of range, a name unknown, or the texts are too short. Gates
+        that were there stay.
+    """
+    models.check_supported(model)
+    names = list(available_experts() if experts is None else experts)
+    candidates = make_experts(names, None)
+    types = list(routers) if routers is not None else ["pikv", *(name for name in ROUTERS if name != "pikv")]
+    _check(minutes, contexts, max_experts, types)
+    stage = objective_named(objective) if objective is not None else None
+    fit_texts, held_texts = split(shipped_texts() if texts is None else texts)
+    most = contexts or MOST
+    situations = make_situations(tokenizer, fit_texts, most, length, seed)
+    held = make_situations(tokenizer, held_texts, max(5, most // 4), length, seed + 1)
+    fingerprint = models.fingerprint(models.attention_layers(model)[0])
+    path = Path(output) if output is not None else user_folder() / file_name(fingerprint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.parent / f".{path.stem}-{_key(fingerprint, names, situations, held, seed)}"
+    work.mkdir(exist_ok=True)
+    for expert in candidates:
+        expert.press.post_init_from_model(model)
+    steps = _Steps(progress)
+    with torch.random.fork_rng(devices=[]):
+        fit_records, held_records = _collect(model, candidates, situations, held, work, minutes, contexts, steps)
+        situations, held = situations[: len(fit_records)], held[: len(held_records)]
+        steps.plan(len(fit_records), len(held_records), len(types), stage is not None)
+        calibration = _Fit(model, candidates, seed, steps).run(
+            fit_records, held_records, situations, held, types, max_experts, stage
+        )
+    about = {
+        "pikvpress": version("pikvpress"),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "date": date.today().isoformat(),
+        "contexts": len(situations),
+        "held_out_contexts": len(held),
+        "length": length,
+        "texts": "shipped" if texts is None else "given",
+        "seed": seed,
+        "objective": objective,
+        "figures": calibration.figures,
+    }
+    gates = Gates(fingerprint, calibration.experts, calibration.routers, calibration.curves, KEEP_SHARES, RATIOS, about)
+    save_gates(path, gates)
+    shutil.rmtree(work)
+    return Calibration(gates, path, calibration.findings)
+
+
+@dataclass
+class _Fitted:
+    experts: list[str]
+    routers: dict[str, dict[str, torch.Tensor]]
+    curves: torch.Tensor
+    figures: dict[str, object]
+    findings: Findings
+
+
+class _Steps:
+    """Counts the work, so that a bar can show how much is left. A step is one visit of one context."""
+
+    def __init__(self, report: Report | None):
+        self._report, self._done, self._total = report, 0, 0
+
+    def plan(self, fit: int, held: int, routers: int, end_to_end: bool) -> None:
+        self._done = 10 * (fit + held)  # collecting visits a context for longer
+        self._total = self._done + fit * (2 + EPOCHS_OF_CANDIDATES + routers * 2 * EPOCHS) + held
+        if end_to_end:
+            self._total += fit * (2 + 10 * EPOCHS_END_TO_END) + 2 * 10 * held
+
+    def collected(self, done: int, total: int) -> None:
+        if self._report is not None:
+            self._report("collecting", done, total)
+
+    def __call__(self, what: str, size: int = 1) -> None:
+        self._done = min(self._total, self._done + size)
+        if self._report is not None:
+            self._report(what, self._done, self._total)
+
+
+def _collect(
+    model: PreTrainedModel,
+    experts: Sequence[Expert],
+    situations: Sequence[Situation],
+    held: Sequence[Situation],
+    work: Path,
+    minutes: float,
+    contexts: int | None,
+    steps: _Steps,
+) -> tuple[list[Path], list[Path]]:
+    """Measure situations into files, those that are there already excepted; as many as time allows."""
+    scaling = [layer.scaling for layer in models.attention_layers(model)]
+
+    def measured(name: str, number: int, situation: Situation) -> Path:
+        path = work / f"{name}-{number:03d}.safetensors"
+        if not path.exists():
+            began = time.perf_counter()
+            tensors = collecting.collect(model, situation, experts, number)
+            collecting.save(path, tensors, situation.kind, scaling, time.perf_counter() - began)
+        return path
+
+    first = [measured("fit", number, situations[number]) for number in range(2)]
+    seconds = min(Record(path).seconds for path in first)  # the first one also warms up
+    count = contexts or int(min(MOST, max(FEWEST, 0.8 * COLLECTING * 60 * minutes / seconds)))
+    held_count = max(5, count // 4)
+    everything = [("fit", n, s) for n, s in enumerate(situations[:count])]
+    everything += [("held", n, s) for n, s in enumerate(held[:held_count])]
+    paths = []
+    for done, item in enumerate(everything):
+        steps.collected(done, len(everything))
+        paths.append(measured(*item))
+    return paths[:count], paths[count:]
+
+
+@dataclass
+class _Fit:
+    """Fitting, after everything has been collected."""
+
+    model: PreTrainedModel
+    candidates: Sequence[Expert]
+    seed: int
+    steps: _Steps
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def run(
+        self,
+        fit_paths: Sequence[Path],
+        held_paths: Sequence[Path],
+        situations: Sequence[Situation],
+        held: Sequence[Situation],
+        types: Sequence[str],
+        max_experts: int,
+        stage: object,
+    ) -> _Fitted:
+        records = [Record(path) for path in fit_paths]
+        router = self._router("base", self.candidates)
+        with torch.no_grad():
+            router.evidence.zero_()
+        curves = self._curves(router, records)
+        train(router, [router.static], records, Budgets(curves), EPOCHS_OF_CANDIDATES, self.seed, self.steps)
+        curves = self._curves(router, records)
+        chosen = _most_used(router, curves, max_experts)
+        experts = [self.candidates[i] for i in chosen]
+        names = [expert.name for expert in experts]
+        records = [Record(path, chosen) for path in fit_paths]
+        held_records = [Record(path, chosen) for path in held_paths]
+        start = router.static.detach()[..., chosen]
+        routers: dict[str, Router] = {}
+        for name in types:
+            routers[name] = self._fit_router(name, experts, start, records, held_records, Budgets(curves))
+        first = routers[types[0]]
+        curves = self._curves(first, records)
+        if stage is not None:
+            curves = self._end_to_end(first, records, situations, held, experts, curves, stage)
+        findings = find(first, names, held_records, Budgets(curves), self.steps)
+        parameters = {name: dict(router.state_dict()) for name, router in routers.items()}
+        return _Fitted(names, parameters, curves, self.figures, findings)
+
+    def _router(self, name: str, experts: Sequence[Expert]) -> Router:
+        first = models.attention_layers(self.model)[0]
+        settings = RouterSettings(top_k=min(RouterSettings.top_k, len(experts)))
+        return router_class(name)(
+            [expert.prior for expert in experts],
+            head_features.feature_names([expert.name for expert in experts]),
+            first.config.num_hidden_layers,
+            models.num_key_value_heads(first),
+            settings,
+        )
+
+    def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:
+        return error_curves(router, records, router.static.shape[0], self.steps)
+
+    def _fit_router(
+        self,
+        name: str,
+        experts: Sequence[Expert],
+        start: torch.Tensor,
+        records: Sequence[Record],
+        held: Sequence[Record],
+        budgets: Budgets,
+    ) -> Router:
+        """Fit the static part, then let features move away from it; keep what held-out contexts agree with."""
+        router = self._router(name, experts)
+        lost = {"prior": predicted(router, held, budgets)}
+        best, kept = "prior", _copy(router)
+        with torch.no_grad():
+            router.static.copy_(start)
+            router.evidence.zero_()
+        for stage, parameters in (("static", [router.static]), ("features", [router.static, router.evidence])):
+            train(router, parameters, records, budgets, EPOCHS, self.seed, self.steps)
+            lost[stage] = predicted(router, held, budgets)
+            if _relative(lost[stage], lost["prior"]) < _relative(lost[best], lost["prior"]):
+                best, kept = stage, _copy(router)
+        router.load_state_dict(kept)
+        figures = {stage: values.tolist() for stage, values in lost.items()}
+        self.figures[name] = {"predicted_divergence": figures, "kept": best}
+        return router
+
+    def _end_to_end(
+        self,
+        router: Router,
+        records: Sequence[Record],
+        situations: Sequence[Situation],
+        held: Sequence[Situation],
+        experts: Sequence[Expert],
+        curves: torch.Tensor,
+        stage: object,
+    ) -> torch.Tensor:
+        """Fit end to end; go back if predictions behind held-out contexts do not come closer."""
+        wider = self._wider
+        kept = _copy(router)
+        before = real_divergence(self.model, router, held, experts, Budgets(curves), wider)
+        parameters = [router.static]
+        distill(
+            self.model,
+            router,
+            parameters,
+            situations,
+            experts,
+            Budgets(curves),
+            stage,  # type: ignore[arg-type]
+            EPOCHS_END_TO_END,
+            self.seed,
+            wider,
+        )
+        moved = self._curves(router, records)
+        after = real_divergence(self.model, router, held, experts, Budgets(moved), wider)
+        better = _relative(after, before) < 1
+        self.figures["end_to_end"] = {"before": before.tolist(), "after": after.tolist(), "kept": better}
+        if better:
+            return moved
+        router.load_state_dict(kept)
+        return curves
+
+    def _wider(self, what: str) -> None:
+        self.steps(what, 10)
+
+
+def _relative(values: torch.Tensor, base: torch.Tensor) -> float:
+    """Return the mean over budgets and ratios of one divergence relative to another."""
+    return float((values / base.clamp_min(1e-12)).mean())
+
+
+def _copy(router: Router) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in router.state_dict().items()}
+
+
+def _most_used(router: Router, curves: torch.Tensor, count: int) -> list[int]:
+    """Return which experts have most gate weight, heads counting by what is at stake in them; in their order."""
+    stake = curves.nan_to_num(0).mean(dim=(0, 3))
+    weights = router.static.detach().softmax(dim=-1)
+    used = (stake.unsqueeze(-1) * weights).sum(dim=(0, 1))
+    return sorted(used.topk(min(count, len(used))).indices.tolist())
+
+
+def _key(
+    fingerprint: dict[str, str], experts: Sequence[str], fit: Sequence[Situation], held: Sequence[Situation], seed: int
+) -> str:
+    """Return what must be equal for measurements of an interrupted calibration to be used again."""
+    contexts = [[s.context, s.futures] for s in (*fit[:FEWEST], *held[:2])]
+    description = json.dumps([fingerprint, list(experts), contexts, seed, head_features.VERSION, version("pikvpress")])
+    return hashlib.sha256(description.encode()).hexdigest()[:12]
+
+
+def _check(minutes: float, contexts: int | None, max_experts: int, routers: Sequence[str]) -> None:
+    if not minutes > 0:
+        raise ValueError(f"minutes must be more than 0, got {minutes}")
+    if contexts is not None and contexts < 2:
+        raise ValueError(f"at least 2 contexts are needed, not {contexts}")
+    if max_experts < 1:
+        raise ValueError(f"max_experts must be at least 1, got {max_experts}")
+    if not routers:
+        raise ValueError(f"name at least one router: {', '.join(ROUTERS)}")
+    for name in routers:
+        router_class(name)

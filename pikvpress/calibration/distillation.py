@@ -1,0 +1,199 @@
+"""The end-to-end stage: gates fitted to what the whole model predicts, not to each head's own loss."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from kvpress.utils import compute_n_kept
+from transformers import DynamicCache, PreTrainedModel
+
+from pikvpress.calibration.collect import RATIOS, examined
+from pikvpress.calibration.objectives import Objective, corrected, kl
+from pikvpress.calibration.situations import Situation
+from pikvpress.calibration.student import predict
+from pikvpress.calibration.training import Budgets, kept_keys
+from pikvpress.experts import Expert
+from pikvpress.routers import Router
+
+LEARNING_RATE = 0.01  # five times this diverges
+ACCUMULATED = 4  # situations whose gradients make one step
+ACCEPTED = 25  # of the teacher's best tokens a student's proposal may be
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """A prefilled context and what the router sees of it.
+
+    Parameters
+    ----------
+    cache : DynamicCache
+        Full.
+    layers : dict of int to list of (torch.Tensor, torch.Tensor)
+        By layer and ratio: ranks (kv_heads, experts, keys) and features (1, kv_heads, features).
+    num_keys : int
+        Tokens of the context.
+    """
+
+    cache: DynamicCache
+    layers: dict[int, list[tuple[torch.Tensor, torch.Tensor]]]
+    num_keys: int
+
+
+@torch.no_grad()
+def prefilled(model: PreTrainedModel, situation: Situation, experts: Sequence[Expert]) -> Context:
+    """Prefill a situation's context and examine its layers."""
+    cache, found = examined(model, situation.context, experts)
+    layers = {index: [(one.ranked[0], one.features) for one in by_ratio] for index, by_ratio in found.items()}
+    return Context(cache, layers, len(situation.context))
+
+
+def kept_by(router: Router, context: Context, ratio: int, budgets: Budgets | None) -> dict[int, torch.Tensor]:
+    """Return how far the router keeps each key, by layer, straight through: 0 or 1, with gradients.
+
+    Parameters
+    ----------
+    router : Router
+        Gradients flow to its parameters.
+    context : Context
+        As `prefilled` returns it.
+    ratio : int
+        Index into `RATIOS`.
+    budgets : Budgets, optional
+        What heads keep; by default all the same.
+    """
+    num_keys = context.num_keys
+    counts = budgets.counts(ratio, num_keys) if budgets is not None else None
+    kept = {}
+    for index, by_ratio in context.layers.items():
+        ranks, features = by_ratio[ratio]
+        available = torch.ones(ranks.shape[1], dtype=torch.bool, device=ranks.device)
+        weights = router(index, features, available).weights[0]
+        blended = (weights.unsqueeze(1) @ ranks).squeeze(1)
+        equal = torch.full((blended.shape[0],), compute_n_kept(num_keys, RATIOS[ratio]))
+        kept[index] = kept_keys(blended, (equal if counts is None else counts[index]).to(blended.device))
+    return kept
+
+
+def distill(
+    model: PreTrainedModel,
+    router: Router,
+    parameters: Sequence[torch.nn.Parameter],
+    situations: Sequence[Situation],
+    experts: Sequence[Expert],
+    budgets: Budgets,
+    objective: Objective,
+    epochs: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Move a router's parameters so that predictions from the compressed cache come closer to the full one's.
+
+    The model is frozen; the student's selection is straight-through. Equal and fitted budgets take turns.
+
+    Parameters
+    ----------
+    model, router, parameters, situations, experts, budgets
+        As in `training.train`; the router is changed in place.
+    objective : Objective
+        What is minimised, and on which text.
+    epochs, seed : int
+        How long, and in which order.
+    progress : callable
+        Told of every situation.
+    """
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    chance, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        for _ in range(epochs):
+            order = chance.sample(list(situations), len(situations))
+            for number, situation in enumerate(order, 1):
+                context = prefilled(model, situation, experts)
+                used = budgets if chance.random() < 0.5 else None
+                kept = kept_by(router, context, chance.randrange(len(RATIOS)), used)
+                future = chance.choice(situation.futures)
+                _loss(model, context, kept, future, objective, generator).backward()
+                if number % ACCUMULATED == 0 or number == len(order):
+                    optimizer.step()
+                    optimizer.zero_grad()
+                progress("fitting end to end")
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+@torch.no_grad()
+def real_divergence(
+    model: PreTrainedModel,
+    router: Router,
+    situations: Sequence[Situation],
+    experts: Sequence[Expert],
+    budgets: Budgets,
+    progress: Progress,
+) -> torch.Tensor:
+    """Return the mean KL divergence of the model's predictions, nats a token: (2, ratios), equal budgets first."""
+    total = torch.zeros(2, len(RATIOS))
+    for situation in situations:
+        context = prefilled(model, situation, experts)
+        teachers = [predict(model, context.cache, {}, future) for future in situation.futures]
+        for mode, used in enumerate((None, budgets)):
+            for ratio in range(len(RATIOS)):
+                kept = kept_by(router, context, ratio, used)
+                for future, teacher in zip(situation.futures, teachers, strict=True):
+                    student = predict(model, context.cache, kept, future)
+                    total[mode, ratio] += float(kl(teacher, student)) / len(teachers) / len(situations)
+        progress("checking on held-out text")
+    return total
+
+
+def _loss(
+    model: PreTrainedModel,
+    context: Context,
+    kept: dict[int, torch.Tensor],
+    future: Sequence[int],
+    objective: Objective,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    losses = []
+    for source, divergence in objective.terms:
+        text = _text(model, context, kept, future, source, generator)
+        with torch.no_grad():
+            teacher = predict(model, context.cache, {}, text)
+        losses.append(divergence(teacher, predict(model, context.cache, kept, text)))
+    return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def _text(
+    model: PreTrainedModel,
+    context: Context,
+    kept: dict[int, torch.Tensor],
+    future: Sequence[int],
+    source: str,
+    generator: torch.Generator,
+) -> list[int]:
+    """Return a future as it is, or its first half continued by the teacher, the student, or both."""
+    if source == "given":
+        return list(future)
+    text = list(future[: (len(future) + 1) // 2])
+    while len(text) < len(future):
+        if source == "teacher":
+            text.append(_sampled(predict(model, context.cache, {}, text)[-1], generator))
+            continue
+        proposed = _sampled(predict(model, context.cache, kept, text)[-1], generator)
+        if source == "corrected":
+            teacher = predict(model, context.cache, {}, text)[-1]
+            proposed = corrected(proposed, teacher, ACCEPTED, generator)
+        text.append(proposed)
+    return text
+
+
+def _sampled(predicted: torch.Tensor, generator: torch.Generator) -> int:
+    return int(torch.multinomial(predicted.exp().cpu(), 1, generator=generator))

@@ -1,0 +1,164 @@
+"""The calibration report: one HTML page and one picture."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pikvpress.calibration.calibrate import Calibration
+from pikvpress.calibration.collect import RATIOS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8884; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; background: white; border-radius: 6px; }
+"""
+
+
+def write_report(calibration: Calibration, folder: str | Path) -> tuple[Path, Path]:
+    """Write ``calibration.html``, self-contained, and ``calibration.png``.
+
+    Returns
+    -------
+    (Path, Path)
+        The page and the picture.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = io.BytesIO()
+    draw(calibration).savefig(picture, format="png", dpi=150)
+    page, image = folder / "calibration.html", folder / "calibration.png"
+    image.write_bytes(picture.getvalue())
+    page.write_text(_page(calibration, base64.b64encode(picture.getvalue()).decode()), encoding="utf-8")
+    return page, image
+
+
+def draw(calibration: Calibration) -> Figure:
+    """Draw winning experts, expert shares, regret, budgets and what the head features contribute."""
+    from matplotlib.figure import Figure  # drawing is optional work, and importing it takes a second
+
+    findings = calibration.findings
+    figure = Figure(figsize=(13, 8.5), layout="constrained")
+    grid = figure.subplot_mosaic(
+        [["winners", "budgets", "regret_map", "shares"], ["winners", "budgets", "regret_map", "features"]],
+        width_ratios=[1.2, 1, 1, 1.6],
+    )
+    _winners(grid["winners"], calibration)
+    middle = RATIOS.index(0.75)
+    shares = findings.budgets[middle]
+    _heat_map(grid["budgets"], shares.tolist(), "share kept, fitted budgets,\n75 % removed", "viridis")
+    regret = (findings.routed[middle] / findings.oracle[middle].clamp_min(1e-9)).clamp(0, 4)
+    _heat_map(
+        grid["regret_map"], regret.tolist(), "regret against the oracle,\nequal budgets, 75 % (1 = none)", "magma"
+    )
+    names = list(findings.expert_shares())
+    _bars(grid["shares"], names, list(findings.expert_shares().values()), "mean gate weight")
+    _bars(
+        grid["features"],
+        list(findings.without) or ["none used"],
+        [value - 1 for value in findings.without.values()] or [0.0],
+        "predicted divergence without a head feature, change",
+    )
+    figure.suptitle(f"Gates for {calibration.gates.model.get('model_type', 'the model')}: {calibration.path.name}")
+    return figure
+
+
+def _winners(axes: Axes, calibration: Calibration) -> None:
+    from matplotlib.colors import ListedColormap
+
+    findings = calibration.findings
+    count = len(findings.experts)
+    weights = findings.weights[RATIOS.index(0.75)]
+    winners = weights.nan_to_num(-1).argmax(dim=-1).float()
+    winners[weights.isnan().any(dim=-1)] = float("nan")
+    colours = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#332288", "#882255"]
+    palette = ListedColormap([colours[i % len(colours)] for i in range(count)])
+    image = axes.imshow(winners.tolist(), aspect="auto", cmap=palette, vmin=-0.5, vmax=count - 0.5)
+    axes.set_title("expert of the largest weight", fontsize=10)
+    axes.set_xlabel("KV head")
+    axes.set_ylabel("layer")
+    bar = axes.figure.colorbar(image, ax=axes, ticks=range(count), location="left")
+    bar.ax.set_yticklabels(findings.experts, fontsize=8)
+
+
+def _heat_map(axes: Axes, values: Sequence[Sequence[float]], title: str, palette: str) -> None:
+    image = axes.imshow(values, aspect="auto", cmap=palette)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("KV head")
+    axes.figure.colorbar(image, ax=axes)
+
+
+def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str) -> None:
+    axes.barh(range(len(names)), values, color="#4477aa")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_title(title, fontsize=10)
+
+
+def _page(calibration: Calibration, picture: str) -> str:
+    about, findings = calibration.gates.about, calibration.findings
+    rows = [
+        [f"{ratio:.1%} removed", f"{regret:.2f}", name, f"{times:.2f}"]
+        for ratio, regret, (name, times) in zip(RATIOS, findings.regret(), findings.best_alone(), strict=True)
+    ]
+    facts = [[key, str(value)] for key, value in about.items() if key != "figures"]
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Calibration report</title><style>{_STYLE}</style>
+<h1>Calibration report</h1>
+<p>Gates for the model {html.escape(str(calibration.gates.model.get("model_type")))}, in
+<code>{html.escape(calibration.path.name)}</code>. All figures are from contexts that nothing was fitted on.</p>
+<img src="data:image/png;base64,{picture}"
+ alt="Maps of the winning experts, the fitted budgets and the regret by layer and head; expert shares">
+<h2>Equal budgets, as each head's loss predicts</h2>
+<p>Regret is the router's divergence relative to that of an oracle that chooses the best single expert for every head
+and input; it can be below 1, since the router blends.</p>
+{_table(["", "regret", "best expert alone", "its divergence, router = 1"], rows)}
+<h2>What was tried, predicted divergence in nats</h2>
+{_tried(calibration)}
+{_end_to_end(calibration)}
+<h2>How</h2>
+{_table(["", ""], facts)}
+</html>
+"""
+
+
+def _tried(calibration: Calibration) -> str:
+    rows = []
+    for router, found in calibration.gates.about["figures"].items():
+        if router == "end_to_end":
+            continue
+        for stage, (equal, fitted) in found["predicted_divergence"].items():
+            mark = " (kept)" if stage == found["kept"] else ""
+            rows.append([f"{router}: {stage}{mark}", *(f"{value:.3g}" for value in (*equal, *fitted))])
+    heads = [f"{kind}, {ratio:.1%}" for kind in ("equal", "fitted") for ratio in RATIOS]
+    return _table(["router", *heads], rows)
+
+
+def _end_to_end(calibration: Calibration) -> str:
+    found = calibration.gates.about["figures"].get("end_to_end")
+    if found is None:
+        return ""
+    heads = [f"{kind}, {ratio:.1%}" for kind in ("equal", "fitted") for ratio in RATIOS]
+    rows = [[stage, *(f"{value:.3g}" for row in found[stage] for value in row)] for stage in ("before", "after")]
+    kept = "kept" if found["kept"] else "not kept: it did not help"
+    return f"<h2>End to end ({kept}), KL divergence in nats a token</h2>{_table(['', *heads], rows)}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line(heads, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"

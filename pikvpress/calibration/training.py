@@ -1,0 +1,229 @@
+"""Fitting a router: gradients of the predicted divergence, layer by layer, through a selection made soft."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from kvpress.utils import compute_n_kept
+
+from pikvpress.allocators import fitted_counts
+from pikvpress.calibration.collect import RATIOS, LayerRecord, Record
+from pikvpress.calibration.measure import Reading, cost, divergence
+from pikvpress.kernels.compact import highest
+from pikvpress.routers import Router
+
+KEEP_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125)
+SOFTNESS = 0.05  # of the selection, in ranks, where gradients flow through it
+ROWS = 96  # queries of a head that training looks at: those on which predictions hang most
+LEARNING_RATE = 0.05
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What each head keeps at each ratio: equal shares, and shares by error curves.
+
+    Parameters
+    ----------
+    curves : torch.Tensor
+        Predicted divergence by share kept, shape (ratios, layers, kv_heads, len(KEEP_SHARES)); NaN for layers that are
+        not compressed.
+    """
+
+    curves: torch.Tensor
+
+    def counts(self, ratio: int, num_keys: int) -> torch.Tensor:
+        """Return the tokens that heads keep by the curves, shape (layers, kv_heads)."""
+        return fitted_counts(self.curves[ratio], KEEP_SHARES, num_keys, compute_n_kept(num_keys, RATIOS[ratio]))
+
+
+def error_curves(router: Router, records: Sequence[Record], layers: int, progress: Progress) -> torch.Tensor:
+    """Return the mean predicted divergence of a router's blends over records, as in `Budgets`."""
+    heads = router.static.shape[1]
+    curves = torch.full((len(RATIOS), layers, heads, len(KEEP_SHARES)), torch.nan)
+    router.eval()
+    for record in records:
+        for index in record.layers:
+            layer = record.layer(index)
+            num_keys = layer.ranks.shape[-1]
+            counts = [max(1, round(share * num_keys)) for share in reversed(KEEP_SHARES)]
+            for ratio in range(len(RATIOS)):
+                with torch.no_grad():
+                    order = _blended(router, index, layer, ratio)[0].argsort(dim=-1, descending=True)
+                    measured = divergence(layer.reading, order, counts).flip(-1) / len(records)
+                curves[ratio, index] = curves[ratio, index].nan_to_num(0) + measured
+        progress("measuring error curves")
+    return curves
+
+
+def train(
+    router: Router,
+    parameters: Sequence[torch.nn.Parameter],
+    records: Sequence[Record],
+    budgets: Budgets,
+    epochs: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Fit some of a router's parameters to records, in place.
+
+    The loss of a head is the predicted divergence of what it keeps, at equal budgets and at those given, each divided
+    by what all heads together lose there; the router's auxiliary loss is added. The forward pass selects keys as the
+    press does, the backward pass through a sigmoid over the blended ranks. For the first half of the epochs all experts
+    are blended by their probability, so that those which the router leaves out learn too.
+
+    Parameters
+    ----------
+    router : Router
+        Fitted in place; in eval mode afterwards.
+    parameters : sequence of nn.Parameter
+        Of the router.
+    records : sequence of Record
+        Each is visited once an epoch, at a ratio drawn anew.
+    budgets : Budgets
+        Of what heads keep apart from equal shares.
+    epochs, seed : int
+        How long, and in which order.
+    progress : callable
+        Told of every step.
+    """
+    scales = _scales(budgets)
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    steps = epochs * len(records)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.9 * step / max(1, steps))
+    chance = random.Random(seed)
+    torch.manual_seed(seed)  # of dropout; the caller's generator is put back by `calibrate`
+    router.train()
+    for epoch in range(epochs):
+        dense = epoch < epochs // 2
+        for record in chance.sample(list(records), len(records)):
+            ratio = chance.randrange(len(RATIOS))
+            optimizer.zero_grad()
+            for index in record.layers:
+                layer = record.layer(index)
+                layer_loss(router, index, layer, ratio, budgets, scales, dense).backward()
+            optimizer.step()
+            schedule.step()
+            progress("fitting")
+    router.eval()
+
+
+def layer_loss(
+    router: Router,
+    index: int,
+    layer: LayerRecord,
+    ratio: int,
+    budgets: Budgets,
+    scales: torch.Tensor,
+    dense: bool = False,
+) -> torch.Tensor:
+    """Return the loss of one layer of a record, a scalar; see `train`."""
+    blended, auxiliary = _blended(router, index, layer, ratio, dense)
+    reading = strongest(layer.reading, ROWS)
+    num_keys = blended.shape[-1]
+    equal = torch.full((blended.shape[0],), compute_n_kept(num_keys, RATIOS[ratio]))
+    total = auxiliary
+    for mode, counts in enumerate((equal, budgets.counts(ratio, num_keys)[index])):
+        lost = selection_cost(reading, kept_keys(blended, counts))
+        total = total + lost.sum() / scales[mode, ratio]
+    return total
+
+
+def kept_keys(blended: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return 1 for each head's highest blended ranks and 0 for the others, with the gradient of a sigmoid.
+
+    Parameters
+    ----------
+    blended : torch.Tensor
+        Blended ranks, shape (kv_heads, keys); gradients flow to them.
+    counts : torch.Tensor
+        How many each head keeps, shape (kv_heads,).
+    """
+    chosen = highest(blended.detach().unsqueeze(0), counts)[0]
+    ordered = blended.detach().sort(dim=-1, descending=True).values
+    threshold = ordered.gather(-1, (counts - 1).clamp_min(0).unsqueeze(-1))
+    soft = torch.sigmoid((blended - threshold) / SOFTNESS)
+    return chosen.float() + soft - soft.detach()
+
+
+def selection_cost(reading: Reading, kept: torch.Tensor) -> torch.Tensor:
+    """Return what each head loses, shape (kv_heads,), if it keeps keys so far: shape (kv_heads, keys)."""
+    weighed = reading.attention * kept.unsqueeze(1)
+    output = reading.other_output + weighed @ reading.values
+    return cost(reading, output, reading.other_mass + weighed.sum(dim=-1))
+
+
+def strongest(reading: Reading, rows: int) -> Reading:
+    """Return a reading with only those rows of each head that have the largest gradients."""
+    if reading.attention.shape[1] <= rows:
+        return reading
+    chosen = reading.gradients.square().sum(dim=(0, 3)).topk(rows, dim=-1).indices  # (kv_heads, rows)
+
+    def taken(values: torch.Tensor) -> torch.Tensor:
+        shape = (*chosen.shape, *values.shape[2:])
+        return values.gather(1, chosen.reshape(*chosen.shape, *[1] * (values.dim() - 2)).expand(shape))
+
+    return Reading(
+        taken(reading.attention),
+        reading.values,
+        taken(reading.other_mass),
+        taken(reading.other_output),
+        taken(reading.output),
+        torch.stack([taken(sample) for sample in reading.gradients]),
+    )
+
+
+def predicted(router: Router, records: Sequence[Record], budgets: Budgets) -> torch.Tensor:
+    """Return the mean predicted divergence on records, in nats: (2, ratios), equal budgets first."""
+    router.eval()
+    total = torch.zeros(2, len(RATIOS))
+    for record in records:
+        for index in record.layers:
+            layer = record.layer(index)
+            num_keys = layer.ranks.shape[-1]
+            for ratio, share in enumerate(RATIOS):
+                with torch.no_grad():
+                    blended, _ = _blended(router, index, layer, ratio)
+                    equal = torch.full((blended.shape[0],), compute_n_kept(num_keys, share))
+                    for mode, counts in enumerate((equal, budgets.counts(ratio, num_keys)[index])):
+                        lost = selection_cost(layer.reading, kept_keys(blended, counts))
+                        total[mode, ratio] += lost.sum() / len(records)
+    return total
+
+
+def _blended(
+    router: Router, index: int, layer: LayerRecord, ratio: int, dense: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return blended ranks (kv_heads, keys), of all experts if dense, and the router's auxiliary loss."""
+    available = torch.ones(layer.ranks.shape[2], dtype=torch.bool)
+    features = layer.features[ratio].unsqueeze(0)
+    routing = router(index, features, available)
+    weights = router.probabilities(index, features, available) if dense else routing.weights
+    return (weights[0].unsqueeze(1) @ layer.ranks[ratio]).squeeze(1), routing.auxiliary_loss
+
+
+def _scales(budgets: Budgets) -> torch.Tensor:
+    """Return what all heads together lose at each ratio, (2, ratios), equal budgets first."""
+    curves = budgets.curves.nan_to_num(0)
+    num_keys = 1024  # any number: shares decide
+    scales = torch.zeros(2, len(RATIOS))
+    for ratio, share in enumerate(RATIOS):
+        equal = torch.full(curves.shape[1:3], compute_n_kept(num_keys, share))
+        for mode, counts in enumerate((equal, budgets.counts(ratio, num_keys))):
+            scales[mode, ratio] = _interpolated(curves[ratio], counts / num_keys).sum()
+    return scales.clamp_min(1e-12)
+
+
+def _interpolated(curves: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Return curves (layers, heads, points) at shares (layers, heads)."""
+    points = torch.tensor(KEEP_SHARES).flip(0)
+    values = curves.flip(-1)
+    right = torch.searchsorted(points, shares.clamp(float(points[0]), 1.0)).clamp(1, len(points) - 1)
+    left_value = values.gather(-1, (right - 1).unsqueeze(-1)).squeeze(-1)
+    right_value = values.gather(-1, right.unsqueeze(-1)).squeeze(-1)
+    weight = ((shares - points[right - 1]) / (points[right] - points[right - 1])).clamp(0, 1)
+    return left_value + weight * (right_value - left_value)

@@ -1,0 +1,145 @@
+"""Fitting on tiny models: what is fitted must lose less, and the settings must do what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pikvpress import head_features, models
+from pikvpress.calibration.collect import RATIOS, Record, collect, save
+from pikvpress.calibration.distillation import distill, kept_by, prefilled, real_divergence
+from pikvpress.calibration.measure import divergence
+from pikvpress.calibration.objectives import OBJECTIVES
+from pikvpress.calibration.situations import Situation
+from pikvpress.calibration.training import (
+    KEEP_SHARES,
+    Budgets,
+    error_curves,
+    kept_keys,
+    predicted,
+    selection_cost,
+    strongest,
+    train,
+)
+from pikvpress.experts import make_experts
+from pikvpress.routers import ROUTERS, RouterSettings, router_class
+from tests.conftest import make_tiny
+
+NAMES = ["keydiff", "knorm", "streaming_llm", "probe_attention"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_tiny("llama", seed=5)
+
+
+@pytest.fixture(scope="module")
+def experts():
+    return make_experts(NAMES, None)
+
+
+@pytest.fixture(scope="module")
+def situations():
+    generator = torch.Generator().manual_seed(2)
+
+    def made():
+        ids = torch.randint(1, 500, (130,), generator=generator).tolist()
+        return Situation("facts", tuple(ids[:110]), (tuple(ids[110:120]), tuple(ids[120:])))
+
+    return [made() for _ in range(4)]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, model, experts, situations):
+    folder = tmp_path_factory.mktemp("records")
+    scaling = [layer.scaling for layer in models.attention_layers(model)]
+    for number, situation in enumerate(situations):
+        save(folder / str(number), collect(model, situation, experts, number), situation.kind, scaling, 1.0)
+    return [Record(path) for path in sorted(folder.iterdir())]
+
+
+def quiet(message):
+    pass
+
+
+def make_router(name="pikv", **settings):
+    settings = {"top_k": 4} | settings
+    return router_class(name)([1.0] * 4, head_features.feature_names(NAMES), 2, 2, RouterSettings(**settings))
+
+
+@pytest.fixture(scope="module")
+def budgets(records):
+    return Budgets(error_curves(make_router(), records, 2, quiet))
+
+
+def test_error_curves_fall_to_nothing_where_everything_is_kept(budgets):
+    assert budgets.curves.shape == (len(RATIOS), 2, 2, len(KEEP_SHARES))
+    assert budgets.curves[..., 0].abs().max() < 1e-6
+    assert (budgets.curves[..., -1] > budgets.curves[..., 1]).all()
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_every_router_is_fitted(name, records, budgets):
+    router = make_router(name)
+    before = predicted(router, records, budgets)
+    train(router, list(router.parameters()), records, budgets, epochs=15, seed=0, progress=quiet)
+    after = predicted(router, records, budgets)
+    assert after[0].sum() < before[0].sum()
+    assert not router.training
+
+
+def test_the_selection_costs_what_is_measured(records):
+    layer = records[0].layer(1)
+    blended = layer.ranks[0].mean(dim=1)
+    counts = torch.tensor([30, 12])
+    hard = selection_cost(layer.reading, kept_keys(blended, counts))
+    order = blended.argsort(dim=-1, descending=True, stable=True)
+    costs = divergence(layer.reading, order, [12, 30])
+    torch.testing.assert_close(hard, torch.stack([costs[0, 1], costs[1, 0]]))
+
+
+def test_the_strongest_rows_carry_most_of_the_cost(records):
+    reading = records[0].layer(0).reading
+    few = strongest(reading, 20)
+    assert few.attention.shape[1] == 20 < reading.attention.shape[1]
+    kept = kept_keys(torch.rand(2, 110, generator=torch.Generator().manual_seed(0)), torch.tensor([40, 40]))
+    share = selection_cost(few, kept).sum() / selection_cost(reading, kept).sum()
+    assert 0.5 < share <= 1 + 1e-5
+    assert strongest(reading, 1000) is reading
+
+
+def test_selections_pass_gradients_to_keys_near_the_threshold():
+    blended = torch.linspace(0, 1, 101).repeat(2, 1).requires_grad_()
+    kept = kept_keys(blended, torch.tensor([50, 0]))
+    assert kept.detach().sum(dim=-1).tolist() == pytest.approx([50, 0], abs=1e-4)
+    kept.sum().backward()
+    assert blended.grad[0, 51] > 100 * blended.grad[0, 0] > 0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_end_to_end_stage_moves_the_router_and_nothing_else(objective, model, experts, situations, budgets):
+    router = make_router()
+    before = {name: value.clone() for name, value in router.state_dict().items()}
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    distill(model, router, [router.static], situations[:2], experts, budgets, OBJECTIVES[objective], 1, 0, quiet)
+    assert not torch.equal(router.static, before["static"]) and router.static.isfinite().all()
+    assert torch.equal(router.evidence, before["evidence"])
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert not any(layer._forward_hooks for layer in models.attention_layers(model))
+
+
+def test_the_end_to_end_stage_brings_predictions_closer(model, experts, situations, budgets):
+    router = make_router()
+    before = real_divergence(model, router, situations, experts, budgets, quiet)
+    distill(model, router, [router.static], situations, experts, budgets, OBJECTIVES["kl"], 12, 0, quiet)
+    after = real_divergence(model, router, situations, experts, budgets, quiet)
+    assert after.sum() < before.sum()
+
+
+def test_students_keep_what_budgets_say(model, experts, situations, budgets):
+    context = prefilled(model, situations[0], experts)
+    router = make_router()
+    for used, counts in ((None, torch.full((2, 2), 27)), (budgets, budgets.counts(1, 110))):
+        kept = kept_by(router, context, 1, used)
+        assert torch.equal(torch.stack([kept[i].detach().round().sum(dim=-1) for i in range(2)]).long(), counts)
