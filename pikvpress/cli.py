@@ -64,6 +64,9 @@ def calibrate(
         list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
     ] = None,
     minutes: Annotated[float, typer.Option(help="About how long it may take.")] = 15.0,
+    expert: Annotated[
+        list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: all that are registered.")
+    ] = None,
     max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 6,
     router: Annotated[
         list[str] | None, typer.Option(help="Router to fit; repeatable, the first also end to end. Default: all.")
@@ -83,6 +86,7 @@ def calibrate(
             texts,
             report,
             minutes=minutes,
+            experts=expert,
             max_experts=max_experts,
             routers=router,
             objective=None if objective == "none" else objective,

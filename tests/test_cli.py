@@ -76,6 +76,8 @@ def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatc
         (tmp_path / f"texts/{number}.txt").write_text(text)
     arguments = ["calibrate", "--model", tiny_folder, "--texts", tmp_path / "texts", "--length", 256]
     arguments += ["--minutes", 0.01, "--max-experts", 2, "--router", "base", "--report", tmp_path / "report"]
+    for expert in ("keydiff", "knorm", "probe_attention"):
+        arguments += ["--expert", expert]
     result = runner.invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     (gates,) = (tmp_path / "gates").iterdir()
