@@ -12,6 +12,7 @@ import yaml
 from kvpress import BasePress, ScorerPress
 
 from evaluation.names import check_name
+from evaluation.oracle import Oracle
 from pikvpress import MoERouterPress, PerLayerPress
 from pikvpress.experts import ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
@@ -44,6 +45,8 @@ class Entry:
         Whether it needs the question behind the context.
     masks : bool
         Whether removed entries are masked only, their bytes still held.
+    looks_ahead : bool
+        Whether it is told what will be read behind the context: an oracle.
     needs_option : str
         A setting without a default, which must be given as ``name@option=value``.
     """
@@ -57,6 +60,7 @@ class Entry:
     reads_weights: bool = False
     query_aware: bool = False
     masks: bool = False
+    looks_ahead: bool = False
     needs_option: str = ""
 
 
@@ -110,6 +114,10 @@ def _threshold(model_type: str) -> Entry:
     )
 
 
+def _oracle(most: int) -> Entry:
+    return Entry(lambda: Oracle(most), shares=False, looks_ahead=True)
+
+
 def _adakv_expected_attention() -> BasePress:
     return kv.AdaKVPress(_expected_attention(epsilon=1e-2))
 
@@ -160,7 +168,10 @@ PRESSES: dict[str, Entry] = {
         lambda: kv.KVzipPress(kvzip_plus_normalization=True), shares=False, scores_once=True, masks=True
     ),
     "lukv": Entry(lambda: kv.LUKVPress(_expected_attention(epsilon=2e-2), sink=4, window=1), masks=True),
+    "moe_router_fitted_budgets": Entry(lambda: MoERouterPress(budgets="fitted"), masks=True),
     "observed_attention": Entry(kv.ObservedAttentionPress, shares=False, reads_weights=True),
+    "oracle_choice": _oracle(most=1),
+    "oracle_blend": _oracle(most=3),
     "per_layer": Entry(lambda: PerLayerPress({}, default=kv.KnormPress()), needs_option="presses"),
     "pyramidkv": Entry(kv.PyramidKVPress),
     "RestoreKV": Entry(kv.RestoreKVPress, shares=False, masks=True),

@@ -97,22 +97,35 @@ class UnitRun:
         interrupted: sums in another order would differ in the last digits.
         """
         for chunk in chunks:
-            contexts = [self._compressed(press, ratio).sharing(self._full) for press, ratio in chunk]
+            shared = [
+                None if press.entry.looks_ahead else self._compressed(press, ratio).sharing(self._full)
+                for press, ratio in chunk
+            ]
             records = []
             for sample in self._unit.samples:
+                contexts = [
+                    self._compressed(press, ratio, sample) if context is None else context
+                    for (press, ratio), context in zip(chunk, shared, strict=True)
+                ]
                 results = self._results(sample, chunk, contexts)
                 for (press, ratio), context, result in zip(chunk, contexts, results, strict=True):
                     records.append(self._record(sample, press, ratio, context) | result)
             yield records
 
-    def _compressed(self, press: PressSpec, ratio: float | None) -> CompressedContext:
+    def _compressed(self, press: PressSpec, ratio: float | None, told: Sample | None = None) -> CompressedContext:
+        """Return the context as a press leaves it; an oracle is told the sample."""
         if press.name == FULL_CACHE or press.entry.decodes:
             return self._full
-        sample = self._unit.samples[0].name
+        sample = (told or self._unit.samples[0]).name
+        seed = zlib.crc32(f"{self._study.seed}/{sample}/{press.name}/{ratio}".encode())
         try:
             with torch.random.fork_rng(devices=_cuda(self._model)):
-                torch.manual_seed(zlib.crc32(f"{self._study.seed}/{sample}/{press.name}/{ratio}".encode()))
-                return self._compress(press, ratio)
+                torch.manual_seed(seed)
+                if told is None:
+                    return self._compress(press, ratio)
+                oracle: Any = press.make(ratio)
+                future = [*told.question, *told.answer]
+                return oracle.compress_knowing(self._model, self._unit.context, future, seed)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

@@ -137,6 +137,9 @@ class Study:
                     f"{press.name} compresses while answering, but the fidelity benchmark has no answers: leave one out"
                 )
 
+            if press.entry.looks_ahead and not all(BENCHMARKS[part.name].teacher_forced for part in self.parts):
+                raise ValueError(f"{press.name} must be told what will be read, which only fidelity says: leave it out")
+
     @property
     def names(self) -> tuple[str, ...]:
         """The presses' names, settings included."""

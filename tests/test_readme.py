@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 from pikvpress import available_experts
+from pikvpress.calibration.texts import shipped_texts
 from pikvpress.routers import ROUTERS
+from tests.conftest import make_tiny
+from tests.evaluation.tiny_tokenizer import make_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -29,7 +32,7 @@ COMMANDS = [
 def test_all_snippets_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    assert len(SNIPPETS) == 9
+    assert len(SNIPPETS) == 10
     for number, snippet in enumerate(SNIPPETS, start=1):
         exec(compile(snippet, f"README snippet {number}", "exec"), namespace)
     assert (tmp_path / "plan.png").exists() and (tmp_path / "plan.json").exists()
@@ -68,8 +71,24 @@ def run_as_written(command: str, folder: Path) -> str:
 
 def test_a_note_is_asked_about(tmp_path):
     (tmp_path / "notes.txt").write_text("The report was written by Ada Quill. " + "It rained on the harbour. " * 60)
-    (command,) = (command for command in COMMANDS if command.startswith(".venv/bin/pikvpress "))
+    (command,) = (command for command in COMMANDS if command.startswith(".venv/bin/pikvpress demo"))
     assert "Who wrote the report?" in run_as_written(command, tmp_path)
+
+
+def test_a_model_is_calibrated(tmp_path, monkeypatch):
+    """As the README says it, on a tiny model and with shorter contexts, so that it takes seconds."""
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
+    make_tiny("llama", seed=31).save_pretrained(tmp_path)
+    words = sorted({word for text in shipped_texts() for word in re.findall(r"\w+|[^\w\s]", text)})[:480]
+    make_tokenizer(vocabulary=words).save_pretrained(tmp_path)
+    (tmp_path / "texts").mkdir()
+    for number, text in enumerate(shipped_texts()[:4]):
+        (tmp_path / f"texts/{number}.txt").write_text(text)
+    (command,) = (command for command in COMMANDS if command.startswith(".venv/bin/pikvpress calibrate"))
+    shorter = " --length 256 --minutes 0.01 --router base --expert keydiff --expert knorm"
+    printed = run_as_written(command + shorter, tmp_path)
+    assert "gates: " in printed and (tmp_path / "calibration/calibration.html").exists()
+    assert len(list((tmp_path / "gates").iterdir())) == 1
 
 
 def test_the_harness_runs_and_reports(tmp_path):

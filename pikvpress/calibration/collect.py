@@ -77,9 +77,9 @@ def collect(model: PreTrainedModel, situation: Situation, experts: Sequence[Expe
 
 @torch.no_grad()
 def examined(
-    model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert]
+    model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert], ratios: Sequence[float] = RATIOS
 ) -> tuple[DynamicCache, dict[int, list[Examination]]]:
-    """Prefill a context and examine its layers at each of `RATIOS`; sliding ones are left out.
+    """Prefill a context and examine its layers at each of some ratios; sliding ones are left out.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def examined(
         keys, values = extract_keys_and_values(cache, index)
         hidden_states = kwargs["hidden_states"]
         view = LayerView(module, hidden_states)
-        found[index] = [examine(experts, view, hidden_states, keys, values, None, kwargs, ratio) for ratio in RATIOS]
+        found[index] = [examine(experts, view, hidden_states, keys, values, None, kwargs, ratio) for ratio in ratios]
         short = [expert.name for i, expert in enumerate(experts) if i not in found[index][0].available]
         if short:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from kvpress.utils import compute_n_kept
@@ -35,10 +35,14 @@ class Budgets:
     """
 
     curves: torch.Tensor
+    _counts: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def counts(self, ratio: int, num_keys: int) -> torch.Tensor:
         """Return the tokens that heads keep by the curves, shape (layers, kv_heads)."""
-        return fitted_counts(self.curves[ratio], KEEP_SHARES, num_keys, compute_n_kept(num_keys, RATIOS[ratio]))
+        if (ratio, num_keys) not in self._counts:
+            kept = compute_n_kept(num_keys, RATIOS[ratio])
+            self._counts[ratio, num_keys] = fitted_counts(self.curves[ratio], KEEP_SHARES, num_keys, kept)
+        return self._counts[ratio, num_keys]
 
 
 def error_curves(router: Router, records: Sequence[Record], layers: int, progress: Progress) -> torch.Tensor:
@@ -74,7 +78,8 @@ def train(
     The loss of a head is the predicted divergence of what it keeps, at equal budgets and at those given, each divided
     by what all heads together lose there; the router's auxiliary loss is added. The forward pass selects keys as the
     press does, the backward pass through a sigmoid over the blended ranks. For the first half of the epochs all experts
-    are blended by their probability, so that those which the router leaves out learn too.
+    are blended by their probability, so that those which the router leaves out learn too. The result is the mean over
+    the last third of the steps, which single contexts move about.
 
     Parameters
     ----------
@@ -94,9 +99,11 @@ def train(
     scales = _scales(budgets)
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     steps = epochs * len(records)
+    tail = max(1, steps // 3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.9 * step / max(1, steps))
     chance = random.Random(seed)
     torch.manual_seed(seed)  # of dropout; the caller's generator is put back by `calibrate`
+    averaged = [torch.zeros_like(parameter) for parameter in parameters]
     router.train()
     for epoch in range(epochs):
         dense = epoch < epochs // 2
@@ -108,7 +115,13 @@ def train(
                 layer_loss(router, index, layer, ratio, budgets, scales, dense).backward()
             optimizer.step()
             schedule.step()
+            if schedule.last_epoch > steps - tail:
+                for total, parameter in zip(averaged, parameters, strict=True):
+                    total += parameter.detach() / tail
             progress("fitting")
+    with torch.no_grad():
+        for parameter, total in zip(parameters, averaged, strict=True):
+            parameter.copy_(total)
     router.eval()
 
 

@@ -184,12 +184,12 @@ def test_presses_and_ratios_can_be_added(through, tiny_folder, tmp_path):
 
 def test_fidelity_and_presses_with_prefills_of_their_own(tiny_folder, tmp_path):
     arguments = ["--benchmark", "fidelity", "--length", "400", "--samples", "1", "--ratio", "0.5", "--ratio", "0.75"]
-    for press in ("knorm", "kvzip", "observed_attention", "pyramidkv", "kvcompose"):
+    for press in ("knorm", "kvzip", "observed_attention", "pyramidkv", "kvcompose", "oracle_choice"):
         arguments += ["--press", press]
     result = run(*arguments, "--model", tiny_folder, "--output", tmp_path / "results")
     assert result.exit_code == 0, result.output
     records = records_of(tmp_path / "results")
-    assert len(records) == 6 * (1 + 5 * 2)
+    assert len(records) == 6 * (1 + 6 * 2)
     for (_, _, _, press, _), record in records.items():
         kl = record["measures"]["kl"]
         assert kl == pytest.approx(0, abs=1e-6) if press == "no_press" else kl > 1e-6

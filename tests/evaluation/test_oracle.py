@@ -1,0 +1,44 @@
+"""Oracles bound what routers can win: they must beat every expert on the text that they are told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from evaluation.answering import log_probabilities
+from evaluation.compressed import SharedPrefill
+from evaluation.oracle import Oracle
+from evaluation.presses import PRESSES, parse_press
+from evaluation.study import make_study
+
+EXPERTS = ("keydiff", "knorm", "probe_attention", "lagkv")
+
+
+@pytest.fixture(scope="module")
+def case(tiny):
+    ids = torch.randint(100, 40000, (330,), generator=torch.Generator().manual_seed(4)).tolist()
+    return ids[:300], ids[300:]
+
+
+def divergence(model, contexts, future):
+    full, *others = log_probabilities(model, contexts, future)
+    return [(full.exp() * (full - other)).sum(dim=-1).mean().item() for other in others]
+
+
+def test_oracles_come_closer_than_any_expert(tiny, case):
+    context, future = case
+    shared = SharedPrefill(tiny, context)
+    alone = [shared.compress(parse_press(name).make(0.75)) for name in EXPERTS]
+    oracles = [Oracle(most, EXPERTS, 0.75).compress_knowing(tiny, context, future, 0) for most in (1, 3)]
+    *singles, choice, blend = divergence(tiny, [shared.compress(None), *alone, *oracles], future)
+    assert choice < min(singles) and blend < min(singles)
+    assert [context.lengths for context in oracles] == [(75, 75)] * 2
+    assert not any(layer.self_attn._forward_hooks for layer in tiny.model.layers)
+
+
+def test_oracles_run_where_the_future_is_known():
+    assert [PRESSES[name].make().most for name in ("oracle_choice", "oracle_blend")] == [1, 3]
+    settings = {"presses": ["oracle_blend"], "ratios": [0.5], "lengths": [300], "output": "unused"}
+    assert make_study(settings | {"benchmarks": ["fidelity"]}).names == ("oracle_blend",)
+    with pytest.raises(ValueError, match="oracle_blend must be told what will be read"):
+        make_study(settings | {"benchmarks": ["ruler"]})
