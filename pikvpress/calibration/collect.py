@@ -46,26 +46,26 @@ def collect(model: PreTrainedModel, situation: Situation, experts: Sequence[Expe
     Returns
     -------
     dict of torch.Tensor
-        By layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); "i/ranks"
-        (ratios, kv_heads, experts, keys), int32, the ranks times 2 (keys - 1); "i/features" (ratios, kv_heads,
-        features); and of each future j "i/j/queries", "i/j/keys", "i/j/values", "i/j/gradients". Layers that attend
-        a sliding window are left out.
+        By layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); and, unless
+        the layer attends a sliding window, "i/ranks" (ratios, kv_heads, experts, keys), int32, the ranks times
+        2 (keys - 1), "i/features" (ratios, kv_heads, features), and of each future j "i/j/queries", "i/j/keys",
+        "i/j/values", "i/j/gradients".
     """
     generator = torch.Generator().manual_seed(seed)
     cache, found = examined(model, situation.context, experts)
     tensors: dict[str, torch.Tensor] = {}
-    for index, by_ratio in found.items():
+    for index in range(len(cache)):
         keys, values = extract_keys_and_values(cache, index)
-        scale = 2 * (keys.shape[2] - 1)
+        tensors |= {f"{index}/keys": _stored(keys[0]), f"{index}/values": _stored(values[0])}
+    for index, by_ratio in found.items():
+        scale = 2 * (len(situation.context) - 1)
         tensors |= {
-            f"{index}/keys": _stored(keys[0]),
-            f"{index}/values": _stored(values[0]),
             f"{index}/ranks": torch.stack([one.ranked[0].mul(scale).round().int() for one in by_ratio]).cpu(),
             f"{index}/features": torch.stack([one.features[0] for one in by_ratio]).cpu(),
         }
     for number, future in enumerate(situation.futures):
         for index, layer in enumerate(read_future(model, cache, future, GRADIENT_SAMPLES, generator)):
-            if f"{index}/keys" in tensors:
+            if index in found:
                 tensors |= {
                     f"{index}/{number}/queries": _stored(layer.queries),
                     f"{index}/{number}/keys": _stored(layer.keys),
@@ -149,6 +149,25 @@ class LayerRecord:
     features: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Context:
+    """A prefilled context and what the router sees of it.
+
+    Parameters
+    ----------
+    cache : DynamicCache
+        Full.
+    layers : dict of int to (torch.Tensor, torch.Tensor)
+        By layer: ranks (ratios, kv_heads, experts, keys) and features (ratios, kv_heads, features).
+    num_keys : int
+        Tokens of the context.
+    """
+
+    cache: DynamicCache
+    layers: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    num_keys: int
+
+
 def of_experts(features: torch.Tensor, experts: Sequence[int], num_experts: int) -> torch.Tensor:
     """Return head features as they would be with some of the experts only: an expert's are relative to the mean."""
     columns = torch.tensor(list(experts))
@@ -184,7 +203,7 @@ class Record:
             raise ValueError(f"{path} is not a whole measurement ({error}): delete it to have it made anew") from error
         self._path, self.kind, self.seconds = path, metadata["kind"], float(metadata["seconds"])
         self._scaling = [float(factor) for factor in metadata["scaling"].split(",")]
-        self.layers = sorted({int(name.split("/")[0]) for name in self._names})
+        self.layers = sorted(int(name.split("/")[0]) for name in self._names if name.endswith("/ranks"))
 
     def layer(self, index: int) -> LayerRecord:
         """Read one layer."""
@@ -197,9 +216,26 @@ class Record:
             keys, values = tensor("keys").float(), tensor("values").float()
             parts = ("queries", "keys", "values", "gradients")
             read_by = [tuple(tensor(f"{number}/{part}").float() for part in parts) for number in range(futures)]
-            ranks = tensor("ranks").float() / (2 * (keys.shape[1] - 1))
-            features = tensor("features")
+            ranks, features = self._seen(file, index, keys.shape[1])
+        return LayerRecord(read(keys, values, read_by, self._scaling[index]), ranks, features)  # type: ignore[arg-type]
+
+    def context(self, device: torch.device, dtype: torch.dtype) -> Context:
+        """Read the full cache, and what the router sees of all layers."""
+        cache, layers, num_keys = DynamicCache(), {}, 0
+        with safe_open(self._path, framework="pt", device=str(device)) as file:
+            for index in range(len(self._scaling)):
+                states = [file.get_tensor(f"{index}/{name}").to(dtype).unsqueeze(0) for name in ("keys", "values")]
+                cache.update(states[0], states[1], index)
+                num_keys = states[0].shape[2]
+                if index in self.layers:
+                    ranks, features = self._seen(file, index, num_keys)
+                    layers[index] = (ranks.to(device), features.to(device))
+        return Context(cache, layers, num_keys)
+
+    def _seen(self, file: Any, index: int, num_keys: int) -> tuple[torch.Tensor, torch.Tensor]:
+        ranks = file.get_tensor(f"{index}/ranks").float() / (2 * (num_keys - 1))
+        features = file.get_tensor(f"{index}/features")
         if self._experts is not None:
             features = of_experts(features, self._experts, ranks.shape[2])
             ranks = ranks[:, :, self._experts]
-        return LayerRecord(read(keys, values, read_by, self._scaling[index]), ranks, features)  # type: ignore[arg-type]
+        return ranks, features

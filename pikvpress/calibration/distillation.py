@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from kvpress.utils import compute_n_kept
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from pikvpress.calibration.collect import RATIOS, examined
+from pikvpress.calibration.collect import RATIOS, Context, Record
 from pikvpress.calibration.objectives import Objective, corrected, kl
-from pikvpress.calibration.situations import Situation
 from pikvpress.calibration.student import predict
-from pikvpress.calibration.training import Budgets, kept_keys
-from pikvpress.experts import Expert
+from pikvpress.calibration.training import Budgets, TailMean, kept_keys
 from pikvpress.routers import Router
 
 LEARNING_RATE = 0.01  # five times this diverges
@@ -23,33 +21,7 @@ ACCUMULATED = 4  # situations whose gradients make one step
 ACCEPTED = 25  # of the teacher's best tokens a student's proposal may be
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Context:
-    """A prefilled context and what the router sees of it.
-
-    Parameters
-    ----------
-    cache : DynamicCache
-        Full.
-    layers : dict of int to list of (torch.Tensor, torch.Tensor)
-        By layer and ratio: ranks (kv_heads, experts, keys) and features (1, kv_heads, features).
-    num_keys : int
-        Tokens of the context.
-    """
-
-    cache: DynamicCache
-    layers: dict[int, list[tuple[torch.Tensor, torch.Tensor]]]
-    num_keys: int
-
-
-@torch.no_grad()
-def prefilled(model: PreTrainedModel, situation: Situation, experts: Sequence[Expert]) -> Context:
-    """Prefill a situation's context and examine its layers."""
-    cache, found = examined(model, situation.context, experts)
-    layers = {index: [(one.ranked[0], one.features) for one in by_ratio] for index, by_ratio in found.items()}
-    return Context(cache, layers, len(situation.context))
+Example = tuple[Record, Sequence[Sequence[int]]]
 
 
 def kept_by(router: Router, context: Context, ratio: int, budgets: Budgets | None) -> dict[int, torch.Tensor]:
@@ -60,7 +32,7 @@ def kept_by(router: Router, context: Context, ratio: int, budgets: Budgets | Non
     router : Router
         Gradients flow to its parameters.
     context : Context
-        As `prefilled` returns it.
+        Of a record.
     ratio : int
         Index into `RATIOS`.
     budgets : Budgets, optional
@@ -69,11 +41,10 @@ def kept_by(router: Router, context: Context, ratio: int, budgets: Budgets | Non
     num_keys = context.num_keys
     counts = budgets.counts(ratio, num_keys) if budgets is not None else None
     kept = {}
-    for index, by_ratio in context.layers.items():
-        ranks, features = by_ratio[ratio]
-        available = torch.ones(ranks.shape[1], dtype=torch.bool, device=ranks.device)
-        weights = router(index, features, available).weights[0]
-        blended = (weights.unsqueeze(1) @ ranks).squeeze(1)
+    for index, (ranks, features) in context.layers.items():
+        available = torch.ones(ranks.shape[2], dtype=torch.bool, device=ranks.device)
+        weights = router(index, features[ratio].unsqueeze(0), available).weights[0]
+        blended = (weights.unsqueeze(1) @ ranks[ratio]).squeeze(1)
         equal = torch.full((blended.shape[0],), compute_n_kept(num_keys, RATIOS[ratio]))
         kept[index] = kept_keys(blended, (equal if counts is None else counts[index]).to(blended.device))
     return kept
@@ -83,24 +54,29 @@ def distill(
     model: PreTrainedModel,
     router: Router,
     parameters: Sequence[torch.nn.Parameter],
-    situations: Sequence[Situation],
-    experts: Sequence[Expert],
+    examples: Sequence[Example],
     budgets: Budgets,
     objective: Objective,
+    scales: torch.Tensor,
     epochs: int,
     seed: int,
     progress: Progress,
 ) -> None:
     """Move a router's parameters so that predictions from the compressed cache come closer to the full one's.
 
-    The model is frozen; the student's selection is straight-through. Equal and fitted budgets take turns.
+    The model is frozen; the student's selection is straight-through. Equal and fitted budgets and the ratios take
+    turns at random; the result is the mean over the last third of the steps.
 
     Parameters
     ----------
-    model, router, parameters, situations, experts, budgets
+    model, router, parameters, budgets
         As in `training.train`; the router is changed in place.
+    examples : sequence of (Record, futures)
+        Measured situations and the token ids of their futures.
     objective : Objective
         What is minimised, and on which text.
+    scales : torch.Tensor
+        What each loss is divided by, so that budgets and ratios count alike: (2, ratios), equal budgets first.
     epochs, seed : int
         How long, and in which order.
     progress : callable
@@ -108,47 +84,46 @@ def distill(
     """
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     chance, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    steps = epochs * math.ceil(len(examples) / ACCUMULATED)
+    mean = TailMean(parameters, steps)
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
         for _ in range(epochs):
-            order = chance.sample(list(situations), len(situations))
-            for number, situation in enumerate(order, 1):
-                context = prefilled(model, situation, experts)
-                used = budgets if chance.random() < 0.5 else None
-                kept = kept_by(router, context, chance.randrange(len(RATIOS)), used)
-                future = chance.choice(situation.futures)
-                _loss(model, context, kept, future, objective, generator).backward()
+            order = chance.sample(list(examples), len(examples))
+            for number, (record, futures) in enumerate(order, 1):
+                context = record.context(model.device, model.dtype)
+                mode, ratio = chance.randrange(2), chance.randrange(len(RATIOS))
+                kept = kept_by(router, context, ratio, budgets if mode else None)
+                loss = _loss(model, context, kept, chance.choice(futures), objective, generator)
+                (loss / float(scales[mode, ratio]) / ACCUMULATED).backward()
                 if number % ACCUMULATED == 0 or number == len(order):
                     optimizer.step()
                     optimizer.zero_grad()
+                    mean.add()
                 progress("fitting end to end")
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
+    mean.take()
 
 
 @torch.no_grad()
 def real_divergence(
-    model: PreTrainedModel,
-    router: Router,
-    situations: Sequence[Situation],
-    experts: Sequence[Expert],
-    budgets: Budgets,
-    progress: Progress,
+    model: PreTrainedModel, router: Router, examples: Sequence[Example], budgets: Budgets, progress: Progress
 ) -> torch.Tensor:
     """Return the mean KL divergence of the model's predictions, nats a token: (2, ratios), equal budgets first."""
     total = torch.zeros(2, len(RATIOS))
-    for situation in situations:
-        context = prefilled(model, situation, experts)
-        teachers = [predict(model, context.cache, {}, future) for future in situation.futures]
+    for record, futures in examples:
+        context = record.context(model.device, model.dtype)
+        teachers = [predict(model, context.cache, {}, future) for future in futures]
         for mode, used in enumerate((None, budgets)):
             for ratio in range(len(RATIOS)):
                 kept = kept_by(router, context, ratio, used)
-                for future, teacher in zip(situation.futures, teachers, strict=True):
+                for future, teacher in zip(futures, teachers, strict=True):
                     student = predict(model, context.cache, kept, future)
-                    total[mode, ratio] += float(kl(teacher, student)) / len(teachers) / len(situations)
+                    total[mode, ratio] += float(kl(teacher, student)) / len(futures) / len(examples)
         progress("checking on held-out text")
     return total
 

@@ -99,11 +99,10 @@ def train(
     scales = _scales(budgets)
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     steps = epochs * len(records)
-    tail = max(1, steps // 3)
+    mean = TailMean(parameters, steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - 0.9 * step / max(1, steps))
     chance = random.Random(seed)
     torch.manual_seed(seed)  # of dropout; the caller's generator is put back by `calibrate`
-    averaged = [torch.zeros_like(parameter) for parameter in parameters]
     router.train()
     for epoch in range(epochs):
         dense = epoch < epochs // 2
@@ -115,14 +114,40 @@ def train(
                 layer_loss(router, index, layer, ratio, budgets, scales, dense).backward()
             optimizer.step()
             schedule.step()
-            if schedule.last_epoch > steps - tail:
-                for total, parameter in zip(averaged, parameters, strict=True):
-                    total += parameter.detach() / tail
+            mean.add()
             progress("fitting")
-    with torch.no_grad():
-        for parameter, total in zip(parameters, averaged, strict=True):
-            parameter.copy_(total)
+    mean.take()
     router.eval()
+
+
+class TailMean:
+    """The mean of parameters over the last third of their steps.
+
+    Parameters
+    ----------
+    parameters : sequence of nn.Parameter
+        Changed by an optimizer meanwhile.
+    steps : int
+        How many steps there will be.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], steps: int):
+        self._parameters, self._skipped = list(parameters), steps - max(1, steps // 3)
+        self._steps = 0
+        self._totals = [torch.zeros_like(parameter) for parameter in self._parameters]
+
+    def add(self) -> None:
+        """Count one step."""
+        self._steps += 1
+        if self._steps > self._skipped:
+            for total, parameter in zip(self._totals, self._parameters, strict=True):
+                total += parameter.detach()
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Give the parameters their mean."""
+        for total, parameter in zip(self._totals, self._parameters, strict=True):
+            parameter.copy_(total / (self._steps - self._skipped))
 
 
 def layer_loss(

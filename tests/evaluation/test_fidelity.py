@@ -13,7 +13,7 @@ from evaluation.benchmarks.fidelity import Fidelity
 from evaluation.benchmarks.fidelity.comparison import compare
 from evaluation.benchmarks.fidelity.samples import CONTINUED, TASKS, total
 from evaluation.benchmarks.fidelity.summary import summarise
-from evaluation.texts import library, manual
+from evaluation.texts import essays, library, manual, scripture
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,16 @@ def test_texts_are_continued_as_they_are(rows, task, text, tokenizer):
     for row in (row for row in rows if row.task == task):
         assert row.context[20:] + row.answer[:-5] in text
         assert len(tokenizer(row.answer, add_special_tokens=False).input_ids) == CONTINUED
+
+
+@pytest.mark.parametrize(("domain", "text"), [("essays", essays()), ("scripture", scripture())])
+def test_other_domains_are_there_by_name(domain, text, request_, tokenizer):
+    tasks = tuple(f"{domain}_{name}" for name in ("needle", "multi_value", "prose"))
+    made = Fidelity().rows(replace(request_, tasks=tasks, samples=1))
+    assert [row.task for row in made] == list(tasks)
+    for row in made:
+        assert row.context[-60:] in text and 480 <= total(request_, row) <= 512
+    assert made[2].context[-60:] + made[2].answer in text
 
 
 def test_samples_repeat_by_seed_whatever_their_number(rows, request_):

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from evaluation.benchmarks.benchmark import Benchmark, Measure, Request, chosen_tasks
-from evaluation.benchmarks.fidelity.samples import TASKS, make_row
+from evaluation.benchmarks.fidelity.samples import TASKS, TASKS_BY_NAME, make_row
 from evaluation.benchmarks.fidelity.summary import summarise
 from evaluation.rows import Row
 
@@ -19,6 +19,9 @@ class Fidelity(Benchmark):
     of keys and values, and continuations of prose and of code. A question comes after the text, so a press can
     only guess what will be needed. The Kullback-Leibler divergence is taken after every token of question, answer or
     continuation; it is the sensitive measure where a small model's answers are mostly wrong with any cache.
+
+    Two further kinds of text are there by name, for studies that ask for them: Paul Graham's essays ("essays_needle",
+    "essays_multi_key", "essays_multi_value", "essays_prose") and the King James Bible ("scripture_needle", ...).
     """
 
     name = "fidelity"
@@ -34,7 +37,7 @@ class Fidelity(Benchmark):
 
     def rows(self, request: Request) -> list[Row]:
         """Return `Request.samples` rows a task, each as long as `Request.length` allows."""
-        tasks = chosen_tasks(self.name, request.tasks, TASKS)
+        tasks = chosen_tasks(self.name, request.tasks or TASKS, tuple(TASKS_BY_NAME))
         return [
             make_row(task, request, random.Random(f"{request.seed}/{request.length}/{task}/{index}"))
             for task in tasks

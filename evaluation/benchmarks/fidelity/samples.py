@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 from evaluation.benchmarks.benchmark import Request
 from evaluation.prompts import encode
 from evaluation.rows import Row
-from evaluation.texts import library, manual
+from evaluation.texts import essays, library, manual, scripture
 from pikvpress.prompts import token_ids
 
 CONTINUED = 64  # tokens of a continuation
@@ -35,19 +35,7 @@ def total(request: Request, row: Row) -> int:
     return sum(map(len, encode(request.tokenizer, row))) + len(token_ids(request.tokenizer, row.answer))
 
 
-def _needle(request: Request, rng: random.Random) -> Row:
-    return _planted("needle", request, rng, keys=1, values=1)
-
-
-def _multi_key(request: Request, rng: random.Random) -> Row:
-    return _planted("multi_key", request, rng, keys=4, values=1)
-
-
-def _multi_value(request: Request, rng: random.Random) -> Row:
-    return _planted("multi_value", request, rng, keys=1, values=3)
-
-
-def _planted(task: str, request: Request, rng: random.Random, keys: int, values: int) -> Row:
+def _planted(task: str, source: Callable[[], str], keys: int, values: int, request: Request, rng: random.Random) -> Row:
     facts = {name: [rng.randrange(10**6, 10**7) for _ in range(values)] for name in rng.sample(NAMES, keys)}
     needles = [f"\nThe special number of the {name} is {n}.\n" for name, numbers in facts.items() for n in numbers]
     rng.shuffle(needles)
@@ -57,7 +45,7 @@ def _planted(task: str, request: Request, rng: random.Random, keys: int, values:
     told = ", ".join(map(str, numbers))
     answer = f"The special number{'s' if several else ''} of the {name} {'are' if several else 'is'} {told}."
     places = [rng.random() for _ in needles]
-    text = _ids(request, manual())
+    text = _ids(request, source())
     start = rng.random()
 
     def row(room: int) -> Row:
@@ -91,16 +79,8 @@ def _key_value(request: Request, rng: random.Random) -> Row:
     return _longest(row, request, "key_value")
 
 
-def _prose(request: Request, rng: random.Random) -> Row:
-    return _continued("prose", manual(), request, rng)
-
-
-def _code(request: Request, rng: random.Random) -> Row:
-    return _continued("code", library(), request, rng)
-
-
-def _continued(task: str, source: str, request: Request, rng: random.Random) -> Row:
-    text = _ids(request, source)
+def _continued(task: str, source: Callable[[], str], request: Request, rng: random.Random) -> Row:
+    text = _ids(request, source())
     end = rng.randrange((request.length or 0) + CONTINUED, len(text) - CONTINUED)
     answer = _text(request, text[end : end + CONTINUED])
 
@@ -139,12 +119,23 @@ def _text(request: Request, ids: tuple[int, ...]) -> str:
     return str(request.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
 
+def _of_domain(prefix: str, source: Callable[[], str]) -> dict[str, Callable[[Request, random.Random], Row]]:
+    """Return the tasks on one kind of text."""
+    planted = {"needle": (1, 1), "multi_key": (4, 1), "multi_value": (1, 3)}
+    tasks: dict[str, Callable[[Request, random.Random], Row]] = {
+        prefix + name: partial(_planted, prefix + name, source, *counts) for name, counts in planted.items()
+    }
+    return tasks | {f"{prefix}prose": partial(_continued, f"{prefix}prose", source)}
+
+
+_MANUAL = _of_domain("", manual)
+_PROSE = _MANUAL.pop("prose")
 TASKS_BY_NAME: dict[str, Callable[[Request, random.Random], Row]] = {
-    "needle": _needle,
-    "multi_key": _multi_key,
-    "multi_value": _multi_value,
+    **_MANUAL,
     "key_value": _key_value,
-    "prose": _prose,
-    "code": _code,
+    "prose": _PROSE,
+    "code": partial(_continued, "code", library),
+    **_of_domain("essays_", essays),
+    **_of_domain("scripture_", scripture),
 }
-TASKS = tuple(TASKS_BY_NAME)
+TASKS = tuple(name for name in TASKS_BY_NAME if not name.startswith(("essays_", "scripture_")))
