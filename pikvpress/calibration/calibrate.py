@@ -179,9 +179,9 @@ class _Steps:
 
     def plan(self, fit: int, held: int, routers: int, end_to_end: bool) -> None:
         self._done = 10 * (fit + held)  # collecting visits a context for longer
-        self._total = self._done + fit * (2 + EPOCHS_OF_CANDIDATES + routers * 2 * EPOCHS) + held
-        if end_to_end:
-            self._total += fit * (1 + 2 * EPOCHS_END_TO_END) + 2 * 2 * held
+        stages = 3 + end_to_end  # the prior is looked at too
+        self._total = self._done + fit * (2 + EPOCHS_OF_CANDIDATES + (1 + routers) * EPOCHS + stages) + held
+        self._total += 2 * held * stages + end_to_end * 2 * fit * EPOCHS_END_TO_END
 
     def collected(self, done: int, total: int) -> None:
         if self._report is not None:
@@ -249,8 +249,6 @@ class _Fit:
     ) -> _Fitted:
         records = [Record(path) for path in fit_paths]
         router = self._router("base", self.candidates)
-        with torch.no_grad():
-            router.evidence.zero_()
         curves = self._curves(router, records)
         train(router, [router.static], records, Budgets(curves), EPOCHS_OF_CANDIDATES, self.seed, self.steps)
         curves = self._curves(router, records)
@@ -259,16 +257,14 @@ class _Fit:
         names = [expert.name for expert in experts]
         records = [Record(path, chosen) for path in fit_paths]
         held_records = [Record(path, chosen) for path in held_paths]
+        examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
+        checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
         start = router.static.detach()[..., chosen]
-        routers: dict[str, Router] = {}
-        for name in types:
-            routers[name] = self._fit_router(name, experts, start, records, held_records, Budgets(curves))
-        first = routers[types[0]]
-        curves = self._curves(first, records)
-        if stage is not None:
-            examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
-            checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
-            curves = self._end_to_end(first, examples, checked, curves, stage)
+        first = self._router(types[0], experts)
+        curves = self._fit_first(first, types[0], start, examples, checked, curves, stage)
+        routers = {types[0]: first}
+        for name in types[1:]:
+            routers[name] = self._fit_other(name, experts, first, records, held_records, Budgets(curves))
         findings = find(first, names, held_records, Budgets(curves), self.steps)
         parameters = {name: dict(router.state_dict()) for name, router in routers.items()}
         return _Fitted(names, parameters, curves, self.figures, findings)
@@ -287,66 +283,80 @@ class _Fit:
     def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:
         return error_curves(router, records, router.static.shape[0], self.steps)
 
-    def _fit_router(
+    def _fit_first(
+        self,
+        router: Router,
+        name: str,
+        start: torch.Tensor,
+        examples: Sequence[Example],
+        held: Sequence[Example],
+        curves: torch.Tensor,
+        objective: Objective | None,
+    ) -> torch.Tensor:
+        """Fit the static part, let features move away from it, then fit end to end; return the error curves.
+
+        After each stage the model's predictions behind held-out contexts decide whether it is kept.
+        """
+        records = [record for record, _ in examples]
+        found: dict[str, torch.Tensor] = {}
+        best = "prior"
+        kept, kept_curves = _copy(router), curves
+
+        def look(stage: str) -> None:
+            nonlocal best, kept, kept_curves
+            now = self._curves(router, records)
+            found[stage] = real_divergence(self.model, router, held, Budgets(now), self._wider)
+            if stage == "prior" or _relative(found[stage], found["prior"]) < _relative(found[best], found["prior"]):
+                best, kept, kept_curves = stage, _copy(router), now
+            router.load_state_dict(kept)
+
+        look("prior")
+        with torch.no_grad():
+            router.static.copy_(start)
+        for stage, parameters in (("static", [router.static]), ("features", [router.static, router.evidence])):
+            train(router, parameters, records, Budgets(kept_curves), EPOCHS, self.seed, self.steps)
+            look(stage)
+        if objective is not None:
+            scales = found[best].clamp_min(1e-6)
+            distill(
+                self.model,
+                router,
+                list(router.parameters()),
+                examples,
+                Budgets(kept_curves),
+                objective,
+                scales,
+                EPOCHS_END_TO_END,
+                self.seed,
+                self._wider,
+            )
+            look("end to end")
+        self.figures[name] = {"divergence": {stage: values.tolist() for stage, values in found.items()}, "kept": best}
+        return kept_curves
+
+    def _fit_other(
         self,
         name: str,
         experts: Sequence[Expert],
-        start: torch.Tensor,
+        first: Router,
         records: Sequence[Record],
         held: Sequence[Record],
         budgets: Budgets,
     ) -> Router:
-        """Fit the static part, then let features move away from it; keep what held-out contexts agree with."""
+        """Start from what the first router has learnt, and go on with this one's own choices and losses."""
         router = self._router(name, experts)
-        lost = {"prior": predicted(router, held, budgets)}
-        best, kept = "prior", _copy(router)
-        with torch.no_grad():
-            router.static.copy_(start)
-            router.evidence.zero_()
-        for stage, parameters in (("static", [router.static]), ("features", [router.static, router.evidence])):
-            train(router, parameters, records, budgets, EPOCHS, self.seed, self.steps)
-            lost[stage] = predicted(router, held, budgets)
-            if _relative(lost[stage], lost["prior"]) < _relative(lost[best], lost["prior"]):
-                best, kept = stage, _copy(router)
-        router.load_state_dict(kept)
-        figures = {stage: values.tolist() for stage, values in lost.items()}
-        self.figures[name] = {"predicted_divergence": figures, "kept": best}
-        return router
-
-    def _end_to_end(
-        self,
-        router: Router,
-        examples: Sequence[Example],
-        held: Sequence[Example],
-        curves: torch.Tensor,
-        objective: Objective,
-    ) -> torch.Tensor:
-        """Fit end to end; go back if predictions behind held-out contexts do not come closer."""
-        records = [record for record, _ in examples]
-        kept, budgets = _copy(router), Budgets(curves)
-        before = real_divergence(self.model, router, held, budgets, self._wider)
-        parameters = list(router.parameters())
-        scales = before.clamp_min(1e-6)
-        distill(
-            self.model,
-            router,
-            parameters,
-            examples,
-            budgets,
-            objective,
-            scales,
-            EPOCHS_END_TO_END,
-            self.seed,
-            self._wider,
-        )
-        moved = self._curves(router, records)
-        after = real_divergence(self.model, router, held, Budgets(moved), self._wider)
+        router.load_state_dict(first.state_dict())
+        kept, before = _copy(router), predicted(router, held, budgets)
+        train(router, list(router.parameters()), records, budgets, EPOCHS, self.seed, self.steps)
+        after = predicted(router, held, budgets)
         better = _relative(after, before) < 1
-        self.figures["end_to_end"] = {"before": before.tolist(), "after": after.tolist(), "kept": better}
-        if better:
-            return moved
-        router.load_state_dict(kept)
-        return curves
+        if not better:
+            router.load_state_dict(kept)
+        self.figures[name] = {
+            "predicted_divergence": {"as the first": before.tolist(), "its own": after.tolist()},
+            "kept": "its own" if better else "as the first",
+        }
+        return router
 
     def _wider(self, what: str) -> None:
         self.steps(what, 2)

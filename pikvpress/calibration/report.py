@@ -126,9 +126,9 @@ def _page(calibration: Calibration, picture: str) -> str:
 <p>Regret is the router's divergence relative to that of an oracle that chooses the best single expert for every head
 and input; it can be below 1, since the router blends.</p>
 {_table(["", "regret", "best expert alone", "its divergence, router = 1"], rows)}
-<h2>What was tried, predicted divergence in nats</h2>
+<h2>What was tried</h2>
+<p>By budgets and share removed.</p>
 {_tried(calibration)}
-{_end_to_end(calibration)}
 <h2>How</h2>
 {_table(["", ""], facts)}
 </html>
@@ -136,25 +136,18 @@ and input; it can be below 1, since the router blends.</p>
 
 
 def _tried(calibration: Calibration) -> str:
-    rows = []
+    heads = [f"{kind}, {ratio:.1%}" for kind in ("equal", "fitted") for ratio in RATIOS]
+    tables: dict[str, list[list[str]]] = {"divergence": [], "predicted_divergence": []}
     for router, found in calibration.gates.about["figures"].items():
-        if router == "end_to_end":
-            continue
-        for stage, (equal, fitted) in found["predicted_divergence"].items():
-            mark = " (kept)" if stage == found["kept"] else ""
-            rows.append([f"{router}: {stage}{mark}", *(f"{value:.3g}" for value in (*equal, *fitted))])
-    heads = [f"{kind}, {ratio:.1%}" for kind in ("equal", "fitted") for ratio in RATIOS]
-    return _table(["router", *heads], rows)
-
-
-def _end_to_end(calibration: Calibration) -> str:
-    found = calibration.gates.about["figures"].get("end_to_end")
-    if found is None:
-        return ""
-    heads = [f"{kind}, {ratio:.1%}" for kind in ("equal", "fitted") for ratio in RATIOS]
-    rows = [[stage, *(f"{value:.3g}" for row in found[stage] for value in row)] for stage in ("before", "after")]
-    kept = "kept" if found["kept"] else "not kept: it did not help"
-    return f"<h2>End to end ({kept}), KL divergence in nats a token</h2>{_table(['', *heads], rows)}"
+        for measure, rows in tables.items():
+            for stage, (equal, fitted) in found.get(measure, {}).items():
+                mark = " (kept)" if stage == found["kept"] else ""
+                rows.append([f"{router}: {stage}{mark}", *(f"{value:.3g}" for value in (*equal, *fitted))])
+    text = f"<p>KL divergence of the model's predictions, nats a token:</p>{_table(['', *heads], tables['divergence'])}"
+    if tables["predicted_divergence"]:
+        others = _table(["", *heads], tables["predicted_divergence"])
+        text += f"<p>Other routers, as each head's loss predicts it, nats summed over a future's tokens:</p>{others}"
+    return text
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -109,7 +109,7 @@ def test_the_report_shows_what_was_found(home, texts, tmp_path):
     page, picture = write_report(found, tmp_path / "report")
     text = page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG") and "data:image/png;base64," in text
-    for expected in ("pikv: prior", "eplb: static", "regret", "End to end", *found.path.name.split()):
+    for expected in ("pikv: prior", "pikv: end to end", "eplb: as the first", "regret", *found.path.name.split()):
         assert expected in text
     shares = found.findings.expert_shares()
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
