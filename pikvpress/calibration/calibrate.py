@@ -25,14 +25,15 @@ from pikvpress.calibration.objectives import Objective
 from pikvpress.calibration.objectives import objective as objective_named
 from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.texts import shipped_texts, split
-from pikvpress.calibration.training import KEEP_SHARES, Budgets, error_curves, predicted, train
+from pikvpress.calibration.training import EQUAL, KEEP_SHARES, Budgets, error_curves, predicted, train
 from pikvpress.experts import Expert, available_experts, make_experts
-from pikvpress.gates import Gates, file_name, save_gates, user_folder
+from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
 from pikvpress.routers import ROUTERS, Router, RouterSettings, router_class
 
 FEWEST, MOST = 8, 64  # contexts to fit on
-COLLECTING = 0.4  # share of the time
-EPOCHS_OF_CANDIDATES, EPOCHS, EPOCHS_END_TO_END = 8, 6, 20
+COLLECTING = 0.25  # share of the time
+EPOCHS_OF_CANDIDATES, EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 8, 6, 3, 8
+BUDGETS = ("equal", "fitted")
 
 Report = Callable[[str, int, int], None]
 
@@ -131,7 +132,7 @@ def calibrate(
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = Path(output) if output is not None else user_folder() / file_name(fingerprint)
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.parent / f".{path.stem}-{_key(fingerprint, names, situations, held, seed)}"
+    work = path.parent / f".{path.stem}-{_digest(fingerprint, names, situations, held, seed)}"
     work.mkdir(exist_ok=True)
     for expert in candidates:
         expert.press.post_init_from_model(model)
@@ -179,9 +180,9 @@ class _Steps:
 
     def plan(self, fit: int, held: int, routers: int, end_to_end: bool) -> None:
         self._done = 10 * (fit + held)  # collecting visits a context for longer
-        stages = 3 + end_to_end  # the prior is looked at too
-        self._total = self._done + fit * (2 + EPOCHS_OF_CANDIDATES + (1 + routers) * EPOCHS + stages) + held
-        self._total += 2 * held * stages + end_to_end * 2 * fit * EPOCHS_END_TO_END
+        looks = 3 + end_to_end  # the prior is looked at too
+        each = fit * (2 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS + end_to_end * 2 * EPOCHS_END_TO_END)
+        self._total = self._done + fit * (EPOCHS_OF_CANDIDATES + 2) + held + 2 * (each + 2 * held * looks)
 
     def collected(self, done: int, total: int) -> None:
         if self._report is not None:
@@ -249,8 +250,7 @@ class _Fit:
     ) -> _Fitted:
         records = [Record(path) for path in fit_paths]
         router = self._router("base", self.candidates)
-        curves = self._curves(router, records)
-        train(router, [router.static], records, Budgets(curves), EPOCHS_OF_CANDIDATES, self.seed, self.steps)
+        train(router, [router.static], records, EQUAL, EPOCHS_OF_CANDIDATES, self.seed, self.steps)
         curves = self._curves(router, records)
         chosen = _most_used(router, curves, max_experts)
         experts = [self.candidates[i] for i in chosen]
@@ -260,12 +260,18 @@ class _Fit:
         examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
         checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
         start = router.static.detach()[..., chosen]
-        first = self._router(types[0], experts)
-        curves = self._fit_first(first, types[0], start, examples, checked, curves, stage)
-        routers = {types[0]: first}
-        for name in types[1:]:
-            routers[name] = self._fit_other(name, experts, first, records, held_records, Budgets(curves))
-        findings = find(first, names, held_records, Budgets(curves), self.steps)
+        routers: dict[str, Router] = {}
+        for kind in BUDGETS:
+            budgets = EQUAL if kind == "equal" else Budgets(curves)
+            first = self._router(types[0], experts)
+            self._fit_first(first, key(types[0], kind), start, examples, checked, budgets, stage)
+            routers[key(types[0], kind)] = first
+            if kind == "fitted":
+                curves = self._curves(first, records)
+            for name in types[1:]:
+                other = self._fit_other(key(name, kind), name, experts, first, records, held_records, budgets)
+                routers[key(name, kind)] = other
+        findings = find(routers[key(types[0], "equal")], names, held_records, Budgets(curves), self.steps)
         parameters = {name: dict(router.state_dict()) for name, router in routers.items()}
         return _Fitted(names, parameters, curves, self.figures, findings)
 
@@ -290,53 +296,43 @@ class _Fit:
         start: torch.Tensor,
         examples: Sequence[Example],
         held: Sequence[Example],
-        curves: torch.Tensor,
+        budgets: Budgets,
         objective: Objective | None,
-    ) -> torch.Tensor:
-        """Fit the static part, let features move away from it, then fit end to end; return the error curves.
+    ) -> None:
+        """Fit the static part, let features move away from it, then fit end to end.
 
         After each stage the model's predictions behind held-out contexts decide whether it is kept.
         """
         records = [record for record, _ in examples]
         found: dict[str, torch.Tensor] = {}
-        best = "prior"
-        kept, kept_curves = _copy(router), curves
+        best, kept = "prior", _copy(router)
 
         def look(stage: str) -> None:
-            nonlocal best, kept, kept_curves
-            now = self._curves(router, records)
-            found[stage] = real_divergence(self.model, router, held, Budgets(now), self._wider)
-            if stage == "prior" or _relative(found[stage], found["prior"]) < _relative(found[best], found["prior"]):
-                best, kept, kept_curves = stage, _copy(router), now
+            nonlocal best, kept
+            found[stage] = real_divergence(self.model, router, held, budgets, self._wider)
+            if _relative(found[stage], found["prior"]) < _relative(found[best], found["prior"]):
+                best, kept = stage, _copy(router)
             router.load_state_dict(kept)
 
         look("prior")
         with torch.no_grad():
             router.static.copy_(start)
         for stage, parameters in (("static", [router.static]), ("features", [router.static, router.evidence])):
-            train(router, parameters, records, Budgets(kept_curves), EPOCHS, self.seed, self.steps)
+            train(router, parameters, records, budgets, EPOCHS, self.seed, self.steps)
             look(stage)
         if objective is not None:
-            scales = found[best].clamp_min(1e-6)
+            parameters = list(router.parameters())
+            scales, epochs = found[best].clamp_min(1e-6), EPOCHS_END_TO_END
             distill(
-                self.model,
-                router,
-                list(router.parameters()),
-                examples,
-                Budgets(kept_curves),
-                objective,
-                scales,
-                EPOCHS_END_TO_END,
-                self.seed,
-                self._wider,
+                self.model, router, parameters, examples, budgets, objective, scales, epochs, self.seed, self._wider
             )
             look("end to end")
         self.figures[name] = {"divergence": {stage: values.tolist() for stage, values in found.items()}, "kept": best}
-        return kept_curves
 
     def _fit_other(
         self,
         name: str,
+        router_type: str,
         experts: Sequence[Expert],
         first: Router,
         records: Sequence[Record],
@@ -344,10 +340,10 @@ class _Fit:
         budgets: Budgets,
     ) -> Router:
         """Start from what the first router has learnt, and go on with this one's own choices and losses."""
-        router = self._router(name, experts)
+        router = self._router(router_type, experts)
         router.load_state_dict(first.state_dict())
         kept, before = _copy(router), predicted(router, held, budgets)
-        train(router, list(router.parameters()), records, budgets, EPOCHS, self.seed, self.steps)
+        train(router, list(router.parameters()), records, budgets, EPOCHS_OF_OTHERS, self.seed, self.steps)
         after = predicted(router, held, budgets)
         better = _relative(after, before) < 1
         if not better:
@@ -379,7 +375,7 @@ def _most_used(router: Router, curves: torch.Tensor, count: int) -> list[int]:
     return sorted(used.topk(min(count, len(used))).indices.tolist())
 
 
-def _key(
+def _digest(
     fingerprint: dict[str, str], experts: Sequence[str], fit: Sequence[Situation], held: Sequence[Situation], seed: int
 ) -> str:
     """Return what must be equal for measurements of an interrupted calibration to be used again."""

@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Sequence
 
 import torch
-from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
 
 from pikvpress.calibration.collect import RATIOS, Context, Record
@@ -24,7 +23,7 @@ Progress = Callable[[str], None]
 Example = tuple[Record, Sequence[Sequence[int]]]
 
 
-def kept_by(router: Router, context: Context, ratio: int, budgets: Budgets | None) -> dict[int, torch.Tensor]:
+def kept_by(router: Router, context: Context, ratio: int, budgets: Budgets) -> dict[int, torch.Tensor]:
     """Return how far the router keeps each key, by layer, straight through: 0 or 1, with gradients.
 
     Parameters
@@ -35,18 +34,16 @@ def kept_by(router: Router, context: Context, ratio: int, budgets: Budgets | Non
         Of a record.
     ratio : int
         Index into `RATIOS`.
-    budgets : Budgets, optional
-        What heads keep; by default all the same.
+    budgets : Budgets
+        What heads keep.
     """
-    num_keys = context.num_keys
-    counts = budgets.counts(ratio, num_keys) if budgets is not None else None
     kept = {}
     for index, (ranks, features) in context.layers.items():
         available = torch.ones(ranks.shape[2], dtype=torch.bool, device=ranks.device)
         weights = router(index, features[ratio].unsqueeze(0), available).weights[0]
         blended = (weights.unsqueeze(1) @ ranks[ratio]).squeeze(1)
-        equal = torch.full((blended.shape[0],), compute_n_kept(num_keys, RATIOS[ratio]))
-        kept[index] = kept_keys(blended, (equal if counts is None else counts[index]).to(blended.device))
+        counts = budgets.counts(ratio, context.num_keys, index, blended.shape[0])
+        kept[index] = kept_keys(blended, counts.to(blended.device))
     return kept
 
 
@@ -64,8 +61,8 @@ def distill(
 ) -> None:
     """Move a router's parameters so that predictions from the compressed cache come closer to the full one's.
 
-    The model is frozen; the student's selection is straight-through. Equal and fitted budgets and the ratios take
-    turns at random; the result is the mean over the last third of the steps.
+    The model is frozen; the student's selection is straight-through. Ratios take turns at random; the result is the
+    mean over the last third of the steps.
 
     Parameters
     ----------
@@ -76,7 +73,7 @@ def distill(
     objective : Objective
         What is minimised, and on which text.
     scales : torch.Tensor
-        What each loss is divided by, so that budgets and ratios count alike: (2, ratios), equal budgets first.
+        What a loss is divided by, so that ratios count alike, shape (ratios,).
     epochs, seed : int
         How long, and in which order.
     progress : callable
@@ -94,10 +91,10 @@ def distill(
             order = chance.sample(list(examples), len(examples))
             for number, (record, futures) in enumerate(order, 1):
                 context = record.context(model.device, model.dtype)
-                mode, ratio = chance.randrange(2), chance.randrange(len(RATIOS))
-                kept = kept_by(router, context, ratio, budgets if mode else None)
+                ratio = chance.randrange(len(RATIOS))
+                kept = kept_by(router, context, ratio, budgets)
                 loss = _loss(model, context, kept, chance.choice(futures), objective, generator)
-                (loss / float(scales[mode, ratio]) / ACCUMULATED).backward()
+                (loss / float(scales[ratio]) / ACCUMULATED).backward()
                 if number % ACCUMULATED == 0 or number == len(order):
                     optimizer.step()
                     optimizer.zero_grad()
@@ -113,17 +110,16 @@ def distill(
 def real_divergence(
     model: PreTrainedModel, router: Router, examples: Sequence[Example], budgets: Budgets, progress: Progress
 ) -> torch.Tensor:
-    """Return the mean KL divergence of the model's predictions, nats a token: (2, ratios), equal budgets first."""
-    total = torch.zeros(2, len(RATIOS))
+    """Return the mean KL divergence of the model's predictions, in nats a token, shape (ratios,)."""
+    total = torch.zeros(len(RATIOS))
     for record, futures in examples:
         context = record.context(model.device, model.dtype)
         teachers = [predict(model, context.cache, {}, future) for future in futures]
-        for mode, used in enumerate((None, budgets)):
-            for ratio in range(len(RATIOS)):
-                kept = kept_by(router, context, ratio, used)
-                for future, teacher in zip(futures, teachers, strict=True):
-                    student = predict(model, context.cache, kept, future)
-                    total[mode, ratio] += float(kl(teacher, student)) / len(futures) / len(examples)
+        for ratio in range(len(RATIOS)):
+            kept = kept_by(router, context, ratio, budgets)
+            for future, teacher in zip(futures, teachers, strict=True):
+                student = predict(model, context.cache, kept, future)
+                total[ratio] += float(kl(teacher, student)) / len(futures) / len(examples)
         progress("checking on held-out text")
     return total
 

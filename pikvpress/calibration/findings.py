@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from kvpress.utils import compute_n_kept
 
 from pikvpress import head_features
 from pikvpress.calibration.collect import RATIOS, Record
-from pikvpress.calibration.training import Budgets, kept_keys, predicted, selection_cost
+from pikvpress.calibration.training import EQUAL, Budgets, kept_keys, predicted, selection_cost
 from pikvpress.routers import Router
 
 
@@ -77,8 +76,8 @@ def find(
         for index in record.layers:
             layer = record.layer(index)
             num_keys = layer.ranks.shape[-1]
-            for ratio, share in enumerate(RATIOS):
-                counts = torch.full((heads,), compute_n_kept(num_keys, share))
+            for ratio in range(len(RATIOS)):
+                counts = EQUAL.counts(ratio, num_keys, index, heads)
                 gate = router(index, layer.features[ratio].unsqueeze(0), available).weights[0]
                 ranks = layer.ranks[ratio]
                 blended = (gate.unsqueeze(1) @ ranks).squeeze(1)
@@ -92,17 +91,22 @@ def find(
                 ):
                     target[ratio, index] = target[ratio, index].nan_to_num(0) + value / len(records)
         progress("checking on held-out text")
-    num_keys = 1024
-    shares = torch.stack([budgets.counts(ratio, num_keys) / num_keys for ratio in range(len(RATIOS))])
-    without = _without(router, experts, records, budgets)
+    num_keys = 1024  # shares hardly depend on it
+    shares = torch.stack(
+        [
+            torch.stack([budgets.counts(ratio, num_keys, index, heads) for index in range(layers)]) / num_keys
+            for ratio in range(len(RATIOS))
+        ]
+    )
+    without = _without(router, experts, records)
     return Findings(list(experts), weights, alone, routed, oracle, shares, without)
 
 
-def _without(router: Router, experts: Sequence[str], records: Sequence[Record], budgets: Budgets) -> dict[str, float]:
-    """Return what leaving each group of head features out does."""
+def _without(router: Router, experts: Sequence[str], records: Sequence[Record]) -> dict[str, float]:
+    """Return what leaving each group of head features out does at equal budgets."""
     names = head_features.feature_names(experts)
     groups = [*dict.fromkeys(name.split("/")[0] for name in names)]
-    whole = predicted(router, records, budgets).clamp_min(1e-12)
+    whole = predicted(router, records, EQUAL).clamp_min(1e-12)
     evidence = router.evidence.detach().clone()
     result = {}
     for group in groups:
@@ -110,6 +114,6 @@ def _without(router: Router, experts: Sequence[str], records: Sequence[Record], 
         if not (evidence[rows].any() and router.seen[rows].any()):
             continue
         router.evidence[rows] = 0
-        result[group] = float((predicted(router, records, budgets) / whole).mean())
+        result[group] = float((predicted(router, records, EQUAL) / whole).mean())
         router.evidence.copy_(evidence)
     return result

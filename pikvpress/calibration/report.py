@@ -127,7 +127,7 @@ def _page(calibration: Calibration, picture: str) -> str:
 and input; it can be below 1, since the router blends.</p>
 {_table(["", "regret", "best expert alone", "its divergence, router = 1"], rows)}
 <h2>What was tried</h2>
-<p>By budgets and share removed.</p>
+<p>By share removed.</p>
 {_tried(calibration)}
 <h2>How</h2>
 {_table(["", ""], facts)}
@@ -136,13 +136,15 @@ and input; it can be below 1, since the router blends.</p>
 
 
 def _tried(calibration: Calibration) -> str:
-    heads = [f"{kind}, {ratio:.1%}" for kind in ("equal", "fitted") for ratio in RATIOS]
+    heads = [f"{ratio:.1%}" for ratio in RATIOS]
     tables: dict[str, list[list[str]]] = {"divergence": [], "predicted_divergence": []}
-    for router, found in calibration.gates.about["figures"].items():
+    for name, found in calibration.gates.about["figures"].items():
+        router, _, budgets = name.partition("+")
         for measure, rows in tables.items():
-            for stage, (equal, fitted) in found.get(measure, {}).items():
+            for stage, values in found.get(measure, {}).items():
                 mark = " (kept)" if stage == found["kept"] else ""
-                rows.append([f"{router}: {stage}{mark}", *(f"{value:.3g}" for value in (*equal, *fitted))])
+                label = f"{router}, {budgets or 'equal'} budgets: {stage}{mark}"
+                rows.append([label, *(f"{value:.3g}" for value in values)])
     text = f"<p>KL divergence of the model's predictions, nats a token:</p>{_table(['', *heads], tables['divergence'])}"
     if tables["predicted_divergence"]:
         others = _table(["", *heads], tables["predicted_divergence"])

@@ -25,24 +25,29 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Budgets:
-    """What each head keeps at each ratio: equal shares, and shares by error curves.
+    """What each head keeps at each ratio: all the same, or shares by error curves.
 
     Parameters
     ----------
-    curves : torch.Tensor
+    curves : torch.Tensor, optional
         Predicted divergence by share kept, shape (ratios, layers, kv_heads, len(KEEP_SHARES)); NaN for layers that are
-        not compressed.
+        not compressed. Without it budgets are equal.
     """
 
-    curves: torch.Tensor
+    curves: torch.Tensor | None = None
     _counts: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def counts(self, ratio: int, num_keys: int) -> torch.Tensor:
-        """Return the tokens that heads keep by the curves, shape (layers, kv_heads)."""
+    def counts(self, ratio: int, num_keys: int, layer: int, heads: int) -> torch.Tensor:
+        """Return the tokens that the heads of a layer keep, shape (kv_heads,)."""
+        kept = compute_n_kept(num_keys, RATIOS[ratio])
+        if self.curves is None:
+            return torch.full((heads,), kept)
         if (ratio, num_keys) not in self._counts:
-            kept = compute_n_kept(num_keys, RATIOS[ratio])
             self._counts[ratio, num_keys] = fitted_counts(self.curves[ratio], KEEP_SHARES, num_keys, kept)
-        return self._counts[ratio, num_keys]
+        return self._counts[ratio, num_keys][layer]
+
+
+EQUAL = Budgets()
 
 
 def error_curves(router: Router, records: Sequence[Record], layers: int, progress: Progress) -> torch.Tensor:
@@ -75,8 +80,8 @@ def train(
 ) -> None:
     """Fit some of a router's parameters to records, in place.
 
-    The loss of a head is the predicted divergence of what it keeps, at equal budgets and at those given, each divided
-    by what all heads together lose there; the router's auxiliary loss is added. The forward pass selects keys as the
+    The loss of a head is the predicted divergence of what it keeps, divided by what all heads together lose at that
+    ratio before fitting; the router's auxiliary loss is added. The forward pass selects keys as the
     press does, the backward pass through a sigmoid over the blended ranks. For the first half of the epochs all experts
     are blended by their probability, so that those which the router leaves out learn too. The result is the mean over
     the last third of the steps, which single contexts move about.
@@ -90,13 +95,13 @@ def train(
     records : sequence of Record
         Each is visited once an epoch, at a ratio drawn anew.
     budgets : Budgets
-        Of what heads keep apart from equal shares.
+        Of what heads keep.
     epochs, seed : int
         How long, and in which order.
     progress : callable
         Told of every step.
     """
-    scales = _scales(budgets)
+    scales = predicted(router, records, budgets).clamp_min(1e-12)
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     steps = epochs * len(records)
     mean = TailMean(parameters, steps)
@@ -162,13 +167,8 @@ def layer_loss(
     """Return the loss of one layer of a record, a scalar; see `train`."""
     blended, auxiliary = _blended(router, index, layer, ratio, dense)
     reading = strongest(layer.reading, ROWS)
-    num_keys = blended.shape[-1]
-    equal = torch.full((blended.shape[0],), compute_n_kept(num_keys, RATIOS[ratio]))
-    total = auxiliary
-    for mode, counts in enumerate((equal, budgets.counts(ratio, num_keys)[index])):
-        lost = selection_cost(reading, kept_keys(blended, counts))
-        total = total + lost.sum() / scales[mode, ratio]
-    return total
+    counts = budgets.counts(ratio, blended.shape[1], index, blended.shape[0])
+    return auxiliary + selection_cost(reading, kept_keys(blended, counts)).sum() / scales[ratio]
 
 
 def kept_keys(blended: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -215,21 +215,18 @@ def strongest(reading: Reading, rows: int) -> Reading:
     )
 
 
+@torch.no_grad()
 def predicted(router: Router, records: Sequence[Record], budgets: Budgets) -> torch.Tensor:
-    """Return the mean predicted divergence on records, in nats: (2, ratios), equal budgets first."""
+    """Return the mean predicted divergence on records, in nats, shape (ratios,)."""
     router.eval()
-    total = torch.zeros(2, len(RATIOS))
+    total = torch.zeros(len(RATIOS))
     for record in records:
         for index in record.layers:
             layer = record.layer(index)
-            num_keys = layer.ranks.shape[-1]
-            for ratio, share in enumerate(RATIOS):
-                with torch.no_grad():
-                    blended, _ = _blended(router, index, layer, ratio)
-                    equal = torch.full((blended.shape[0],), compute_n_kept(num_keys, share))
-                    for mode, counts in enumerate((equal, budgets.counts(ratio, num_keys)[index])):
-                        lost = selection_cost(layer.reading, kept_keys(blended, counts))
-                        total[mode, ratio] += lost.sum() / len(records)
+            for ratio in range(len(RATIOS)):
+                blended, _ = _blended(router, index, layer, ratio)
+                counts = budgets.counts(ratio, blended.shape[1], index, blended.shape[0])
+                total[ratio] += selection_cost(layer.reading, kept_keys(blended, counts)).sum() / len(records)
     return total
 
 
@@ -242,26 +239,3 @@ def _blended(
     routing = router(index, features, available)
     weights = router.probabilities(index, features, available) if dense else routing.weights
     return (weights[0].unsqueeze(1) @ layer.ranks[ratio]).squeeze(1), routing.auxiliary_loss
-
-
-def _scales(budgets: Budgets) -> torch.Tensor:
-    """Return what all heads together lose at each ratio, (2, ratios), equal budgets first."""
-    curves = budgets.curves.nan_to_num(0)
-    num_keys = 1024  # any number: shares decide
-    scales = torch.zeros(2, len(RATIOS))
-    for ratio, share in enumerate(RATIOS):
-        equal = torch.full(curves.shape[1:3], compute_n_kept(num_keys, share))
-        for mode, counts in enumerate((equal, budgets.counts(ratio, num_keys))):
-            scales[mode, ratio] = _interpolated(curves[ratio], counts / num_keys).sum()
-    return scales.clamp_min(1e-12)
-
-
-def _interpolated(curves: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Return curves (layers, heads, points) at shares (layers, heads)."""
-    points = torch.tensor(KEEP_SHARES).flip(0)
-    values = curves.flip(-1)
-    right = torch.searchsorted(points, shares.clamp(float(points[0]), 1.0)).clamp(1, len(points) - 1)
-    left_value = values.gather(-1, (right - 1).unsqueeze(-1)).squeeze(-1)
-    right_value = values.gather(-1, right.unsqueeze(-1)).squeeze(-1)
-    weight = ((shares - points[right - 1]) / (points[right] - points[right - 1])).clamp(0, 1)
-    return left_value + weight * (right_value - left_value)

@@ -1,6 +1,6 @@
 """Fitted gates: the files that hold them, how they are found, and those that ship."""
 
-from pikvpress.gates.file import Gates, file_name, load_gates, save_gates
+from pikvpress.gates.file import Gates, file_name, key, load_gates, save_gates
 from pikvpress.gates.find import find_gates, user_folder
 
-__all__ = ["Gates", "file_name", "find_gates", "load_gates", "save_gates", "user_folder"]
+__all__ = ["Gates", "file_name", "find_gates", "key", "load_gates", "save_gates", "user_folder"]

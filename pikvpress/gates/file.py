@@ -32,7 +32,7 @@ class Gates:
     experts : sequence of str
         The experts, in the order of the routers' weights.
     routers : mapping of str to mapping of str to torch.Tensor
-        Parameters of each fitted router, by `router_type`.
+        Parameters of each fitted router, by `key`: what is best differs with the budgets.
     curves : torch.Tensor, optional
         Error curves for head budgets, shape (len(`ratios`), layers, kv_heads, len(`keep_shares`)), float32; NaN for
         layers that are not compressed.
@@ -52,25 +52,33 @@ class Gates:
     ratios: tuple[float, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def parameters(self, router_type: str, experts: Sequence[str]) -> Mapping[str, torch.Tensor]:
+    @property
+    def router_types(self) -> list[str]:
+        """The routers that were fitted."""
+        return list(dict.fromkeys(name.partition("+")[0] for name in self.routers))
+
+    def parameters(
+        self, router_type: str, experts: Sequence[str], budgets: str = "equal"
+    ) -> Mapping[str, torch.Tensor]:
         """Return a router's parameters.
 
         Raises
         ------
         ValueError
-            If the gates were fitted for other routers or experts: names both.
+            If the gates were fitted for other routers, experts or budgets: names both.
         """
-        if router_type not in self.routers:
+        if key(router_type, budgets) not in self.routers:
             raise ValueError(
-                f"the gates were fitted for router_type {', '.join(map(repr, self.routers))}, but the press has "
-                f"{router_type!r}: make the press with one of the former, or fit gates for the latter"
+                f"the gates were fitted for router_type {', '.join(map(repr, self.router_types))}, but the press has "
+                f"{router_type!r} with {budgets} budgets: make the press with one of the former, or fit gates for the "
+                "latter"
             )
         if list(experts) != list(self.experts):
             raise ValueError(
                 f"the gates were fitted for experts {', '.join(self.experts)}, in this order, but the press has "
                 f"{', '.join(experts)}: leave experts out to use the former, or fit gates for the latter"
             )
-        return self.routers[router_type]
+        return self.routers[key(router_type, budgets)]
 
     def counts(self, ratio: float, num_keys: int, num_kept: int) -> torch.Tensor:
         """Return the tokens that heads keep by the curves measured nearest to a ratio, shape (layers, kv_heads).
@@ -101,6 +109,11 @@ class Gates:
                 f"these gates were fitted for another model ({listed}): leave gates out to have them found by the "
                 "model, or fit gates for this model"
             )
+
+
+def key(router_type: str, budgets: str) -> str:
+    """Return under which name the parameters of a router for equal or fitted budgets are kept."""
+    return router_type if budgets == "equal" else f"{router_type}+{budgets}"
 
 
 def file_name(model: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from pikvpress import head_features, models
 from pikvpress.examination import examine
 from pikvpress.experts import Expert, LayerView, make_experts
-from pikvpress.gates import Gates, find_gates, load_gates
+from pikvpress.gates import Gates, find_gates, key, load_gates
 from pikvpress.kernels.blend import blend, transport
 from pikvpress.kernels.compact import gather_rows, highest, select
 from pikvpress.plan import Plan, describe_heads
@@ -146,7 +146,7 @@ class MoERouterPress(ScorerPress):
         if self._given is not None:
             if self._experts_are_open():
                 experts = make_experts(self._given.experts, None)
-            self._given.parameters(self.router_type, [expert.name for expert in experts])
+            self._given.parameters(self.router_type, [expert.name for expert in experts], self.budgets)
         self._use(experts)
 
     def _use(self, experts: tuple[Expert, ...]) -> None:
@@ -369,10 +369,10 @@ class MoERouterPress(ScorerPress):
             return None
         asked = [expert.name for expert in make_experts(self.experts, self.num_experts)]
         experts = found.experts if self._experts_are_open() else asked
-        if self.router_type not in found.routers or list(experts) != list(found.experts):
+        if key(self.router_type, self.budgets) not in found.routers or list(experts) != list(found.experts):
             logger.warning_once(  # type: ignore[attr-defined]
                 f"MoERouterPress routes by its prior: the gates found for this model know the experts "
-                f"{', '.join(found.experts)} and the routers {', '.join(found.routers)}, and others were asked for"
+                f"{', '.join(found.experts)} and the routers {', '.join(found.router_types)}, and others were asked for"
             )
             return None
         return found
@@ -404,7 +404,7 @@ class MoERouterPress(ScorerPress):
             self._settings,
         )
         if self._gates is not None:
-            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names)))
+            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names, self.budgets)))
         self._model_config = module.config
         self._counts.clear()
 

@@ -53,7 +53,7 @@ def test_fitted_gates_are_found_and_used(architecture, home, texts, ids):
     found = calibrate(model, Tokenizer(), texts, **SETTINGS, progress=lambda *step: told.append(step))
     assert found.path.parent == home and [path.name for path in home.iterdir()] == [found.path.name]
     assert len(found.gates.experts) == 3 and set(found.gates.experts) <= set(EXPERTS)
-    assert set(found.gates.routers) == {"pikv", "eplb"}
+    assert set(found.gates.routers) == {"pikv", "pikv+fitted", "eplb", "eplb+fitted"}
     assert told[-1][1] == told[-1][2] and all(done <= total for _, done, total in told)
     assert all(torch.equal(value, before[name]) for name, value in weights_of(model).items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -109,7 +109,13 @@ def test_the_report_shows_what_was_found(home, texts, tmp_path):
     page, picture = write_report(found, tmp_path / "report")
     text = page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG") and "data:image/png;base64," in text
-    for expected in ("pikv: prior", "pikv: end to end", "eplb: as the first", "regret", *found.path.name.split()):
+    for expected in (
+        "pikv, equal budgets: prior",
+        "pikv, fitted budgets: end to end",
+        "eplb, equal budgets: its own",
+        "regret",
+        *found.path.name.split(),
+    ):
         assert expected in text
     shares = found.findings.expert_shares()
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)

@@ -13,6 +13,7 @@ from pikvpress.calibration.measure import divergence
 from pikvpress.calibration.objectives import OBJECTIVES
 from pikvpress.calibration.situations import Situation
 from pikvpress.calibration.training import (
+    EQUAL,
     KEEP_SHARES,
     Budgets,
     TailMean,
@@ -83,11 +84,17 @@ def test_error_curves_fall_to_nothing_where_everything_is_kept(budgets):
 @pytest.mark.parametrize("name", ROUTERS)
 def test_every_router_is_fitted(name, records, budgets):
     router = make_router(name)
-    before = predicted(router, records, budgets)
-    train(router, list(router.parameters()), records, budgets, epochs=15, seed=0, progress=quiet)
-    after = predicted(router, records, budgets)
-    assert after[0].sum() < before[0].sum()
+    before = predicted(router, records, EQUAL)
+    train(router, list(router.parameters()), records, EQUAL, epochs=15, seed=0, progress=quiet)
+    assert predicted(router, records, EQUAL).sum() < before.sum()
     assert not router.training
+
+
+def test_fitting_serves_the_budgets_that_it_is_told(records, budgets):
+    router = make_router()
+    before = predicted(router, records, budgets)
+    train(router, [router.static], records, budgets, epochs=15, seed=0, progress=quiet)
+    assert predicted(router, records, budgets).sum() < before.sum()
 
 
 def test_the_selection_costs_what_is_measured(records):
@@ -128,7 +135,7 @@ def test_the_end_to_end_stage_moves_the_router_and_nothing_else(objective, model
     router = make_router()
     before = {name: value.clone() for name, value in router.state_dict().items()}
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    scales = torch.ones(2, len(RATIOS))
+    scales = torch.ones(len(RATIOS))
     distill(model, router, [router.static], examples[:2], budgets, OBJECTIVES[objective], scales, 1, 0, quiet)
     assert not torch.equal(router.static, before["static"]) and router.static.isfinite().all()
     assert torch.equal(router.evidence, before["evidence"])
@@ -153,9 +160,12 @@ def test_students_keep_what_budgets_say(model, records, situations, budgets):
     for layer, theirs in zip(context.cache.layers, full.layers, strict=True):
         torch.testing.assert_close(layer.keys, theirs.keys, atol=1e-2, rtol=1e-2)
     router = make_router()
-    for used, counts in ((None, torch.full((2, 2), 27)), (budgets, budgets.counts(1, 110))):
+    for used in (EQUAL, budgets):
         kept = kept_by(router, context, 1, used)
-        assert torch.equal(torch.stack([kept[i].detach().round().sum(dim=-1) for i in range(2)]).long(), counts)
+        for layer in range(2):
+            counts = used.counts(1, 110, layer, 2)
+            assert torch.equal(kept[layer].detach().round().sum(dim=-1).long(), counts)
+            assert used is not EQUAL or counts.tolist() == [27, 27]
 
 
 def test_the_mean_is_over_the_last_third_of_the_steps():

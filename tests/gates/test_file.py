@@ -67,7 +67,7 @@ def test_gates_of_another_model_are_refused_before_the_model_is_touched(gates, i
     [
         ({"experts": ["knorm", "keydiff"]}, "fitted for experts keydiff, knorm, in this order"),
         ({"experts": ["knorm"]}, "fitted for experts"),
-        ({"router_type": "pikv"}, "fitted for router_type 'base'"),
+        ({"router_type": "pikv"}, "fitted for router_type 'base', but the press has 'pikv' with equal budgets"),
     ],
 )
 def test_gates_of_another_router_or_other_experts_are_refused(gates, changes, message):

@@ -20,9 +20,16 @@ CURVES = torch.tensor([[[0.0, 0.0, 0.1], [0.0, 5.0, 9.0]], [[0.0, 0.0, 0.2], [0.
 @pytest.fixture
 def gates(tmp_path, llama):
     router = router_class("pikv")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
+    fitted = {name: value.clone() for name, value in router.state_dict().items()}
+    fitted["static"][..., 1] = 50.0  # with fitted budgets, knorm alone
     path = tmp_path / "gates.safetensors"
     model = models.fingerprint(llama.model.layers[0].self_attn)
-    save_gates(path, Gates(model, EXPERTS, {"pikv": router.state_dict()}, CURVES[None], (1.0, 0.5, 0.1), (0.5,)))
+    save_gates(
+        path,
+        Gates(
+            model, EXPERTS, {"pikv": router.state_dict(), "pikv+fitted": fitted}, CURVES[None], (1.0, 0.5, 0.1), (0.5,)
+        ),
+    )
     return path
 
 
@@ -60,6 +67,15 @@ def test_the_best_scores_of_each_head_are_kept(gates, llama, ids, monkeypatch):
             removed = set(positions[heads == head].tolist())
             best = set(seen[layer.layer][0, head].topk(count).indices.tolist())
             assert not removed & best and len(removed) + count == ids.shape[1]
+
+
+def test_the_gates_are_those_fitted_for_the_budgets(gates, llama, ids):
+    shares = {}
+    for budgets in ("equal", "fitted"):
+        press = MoERouterPress(0.5, gates=gates, budgets=budgets)
+        prefill(llama, ids, press)
+        shares[budgets] = press.get_stats()["expert_shares"]["knorm"]
+    assert shares["fitted"] == pytest.approx(1) and shares["equal"] < 0.9
 
 
 def test_equal_budgets_mask_nothing(gates, llama, ids):
