@@ -18,6 +18,9 @@ from evaluation.compressed import (
 )
 from evaluation.presses import FULL_CACHE, PRESSES, parse_press
 from pikvpress import models
+from pikvpress.gates import Gates, file_name, key, save_gates
+from pikvpress.head_features import feature_names
+from pikvpress.routers import RouterSettings, router_class
 
 # These fetch something trained, or texts, from a hub.
 FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
@@ -38,7 +41,16 @@ def shared(tiny, context):
 
 
 @pytest.fixture
-def named(tiny, tokenizer):
+def named(tiny, tokenizer, tmp_path, monkeypatch):
+    """Let presses find the tokenizer, and gates for fitted budgets."""
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
+    experts, layers = ["keydiff", "knorm"], models.attention_layers(tiny)
+    heads = models.num_key_value_heads(layers[0])
+    router = router_class("pikv")([1.0, 1.0], feature_names(experts), len(layers), heads, RouterSettings(top_k=2))
+    curves = torch.rand(1, len(layers), heads, 3, generator=torch.Generator().manual_seed(0)).sort(dim=-1).values
+    model = models.fingerprint(layers[0])
+    gates = Gates(model, experts, {key("pikv", "fitted"): router.state_dict()}, curves, (1.0, 0.5, 0.1), (0.5,))
+    save_gates(tmp_path / file_name(model), gates)
     with tokenizer_by_name(tiny, tokenizer):
         yield
 
