@@ -99,7 +99,7 @@ def test_the_harness_runs_and_reports(tmp_path):
     assert (tmp_path / "results/first/ruler-11__1024__SmolLM2-135M-Instruct__moe_router__0.50__fraction0.040").is_dir()
     assert "report.html" in run_as_written(report, tmp_path)
     assert "moe_router" in run_as_written(presses, tmp_path)
-    assert len(COMMANDS) == 4 + len([command for command in COMMANDS if command.startswith("make ")])
+    assert len(COMMANDS) == 5 + len([command for command in COMMANDS if command.startswith("make ")])
 
 
 def test_lists_are_complete():
