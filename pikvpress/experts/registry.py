@@ -66,7 +66,8 @@ def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -
 
 # In the order in which `num_experts` takes them: the defaults first. Prior weights come from 25 contexts of 900 tokens
 # (needles, key-value retrieval, prose, code) on SmolLM2-135M-Instruct: the two experts that keep rare tokens count
-# double beside the two that follow attention and locality.
+# double beside the two that follow attention and locality. Probe attention's comes from 7 contexts of the calibration
+# texts.
 register_expert(
     "compactor",
     CompactorPress,
@@ -80,7 +81,7 @@ register_expert(
 register_expert("keydiff", KeyDiffPress, prior=2.0)
 register_expert("expected_attention", ExpectedAttentionPress, min_tokens=6, reads_hidden_states=True)
 register_expert("lagkv", LagKVPress, min_tokens=5, positional=True)
-register_expert("probe_attention", ProbeAttentionPress, reads_hidden_states=True)
+register_expert("probe_attention", ProbeAttentionPress, reads_hidden_states=True, prior=2.0)
 register_expert("snapkv", SnapKVPress, min_tokens=65, reads_hidden_states=True, positional=True)
 register_expert("observed_attention", WindowedObservedAttentionPress, reads_hidden_states=True, positional=True)
 register_expert("non_causal", NonCausalAttnPress, min_tokens=2, reads_hidden_states=True, aligned=True, positional=True)

@@ -87,8 +87,8 @@ class MoERouterPress(ScorerPress):
         Fitted gates. "auto": those found by what the model is, in `pikvpress.gates.user_folder()` or shipped with the
         package, if they know the router and the experts. A path: that file, refused for any other model, router or
         experts. Without gates the router uses a deterministic prior, and None asks for it: prior weight of the expert
-        (Compactor 2, KeyDiff 2, others 1) / sqrt(measured retained error). Gates bring their experts along unless
-        `experts` or `num_experts` is given.
+        (Compactor, KeyDiff, ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
+        along unless `experts` or `num_experts` is given.
     budgets : {"equal", "fitted"}, default="equal"
         How many tokens each head keeps: all the same number, or shares of the same total by the error curves that the
         gates carry. The latter leaves heads of different lengths, which a transformers cache cannot hold: removed
