@@ -68,7 +68,7 @@ def draw(calibration: Calibration) -> Figure:
         grid["features"],
         list(findings.without) or ["none used"],
         [value - 1 for value in findings.without.values()] or [0.0],
-        "predicted divergence without a head feature, change",
+        "change of the predicted divergence\nwithout a head feature",
     )
     figure.suptitle(f"Gates for {calibration.gates.model.get('model_type', 'the model')}: {calibration.path.name}")
     return figure

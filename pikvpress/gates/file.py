@@ -146,6 +146,7 @@ def save_gates(path: str | Path, gates: Gates) -> None:
     os.close(handle)
     try:
         save_file(tensors, partial, metadata=metadata)
+        Path(partial).chmod(0o644)  # mkstemp's files are for their owner alone
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)

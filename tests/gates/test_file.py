@@ -127,6 +127,7 @@ def test_what_is_saved_is_loaded(tmp_path, llama):
     curves[0] = float("nan")
     written = fitted(llama, curves=curves, keep_shares=(1.0, 0.5, 0.25), ratios=(0.5, 0.75))
     save_gates(tmp_path / "gates", written)
+    assert (tmp_path / "gates").stat().st_mode & 0o777 == 0o644
     read = load_gates(tmp_path / "gates")
     assert (read.model, read.experts, read.about) == (written.model, EXPERTS, {"seed": 7})
     assert (read.keep_shares, read.ratios) == ((1.0, 0.5, 0.25), (0.5, 0.75))
