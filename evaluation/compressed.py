@@ -246,7 +246,7 @@ def compress_alone(
         for ratio in ratios:
             press.compression_ratio = ratio  # type: ignore[attr-defined]
             if isinstance(press, KVComposePress):  # it writes into its cache, and chooses before it removes
-                press.cache = _copied(cache)
+                press.cache = models.copied(cache)
                 press.prepare_important_masks()
                 KVComposePress.compress_cache(press, model)
                 take(press.cache)
@@ -317,15 +317,6 @@ def _taken(
     masked = [getattr(layer, "masked_key_indices", None) for layer in models.attention_layers(model)]
     position = cache.get_seq_length() if _moves_positions(press) else length
     return CompressedContext(layers, [m and tuple(m) for m in masked], position, seconds)  # type: ignore[misc]
-
-
-def _copied(cache: DynamicCache) -> DynamicCache:
-    """Return a cache with the same keys and values, whose layers can be given others."""
-    copy = DynamicCache()
-    for index in range(len(cache)):
-        keys, values = extract_keys_and_values(cache, index)
-        copy.update(keys, values, index)
-    return copy
 
 
 def _moves_positions(press: BasePress | None) -> bool:

@@ -6,12 +6,13 @@ kvpress finds q/k norms by class and so skips those of Qwen3-MoE; everything her
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
-from transformers import PreTrainedModel
+from torch.utils.hooks import RemovableHandle
+from transformers import DynamicCache, PreTrainedModel
 
 PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
 SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3"
@@ -122,6 +123,24 @@ def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
         flat = norm(flat)
     heads = flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
     return norm(heads) if norm is not None and per_head else heads
+
+
+@contextmanager
+def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks at the end, whatever happens."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def copied(cache: DynamicCache) -> DynamicCache:
+    """Return a cache with the same keys and values, which can grow and be given others by itself."""
+    copy = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        copy.update(layer.keys, layer.values, index)  # type: ignore[arg-type]
+    return copy
 
 
 @contextmanager

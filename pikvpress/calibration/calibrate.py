@@ -359,7 +359,7 @@ class _Fit:
 
 
 def _relative(values: torch.Tensor, base: torch.Tensor) -> float:
-    """Return the mean over budgets and ratios of one divergence relative to another."""
+    """Return the mean over ratios of one divergence relative to another."""
     return float((values / base.clamp_min(1e-12)).mean())
 
 

@@ -104,12 +104,8 @@ def examined(
             )
 
     handles = [layer.register_forward_hook(look, with_kwargs=True) for layer in models.attention_layers(model)]
-    try:
-        with models.rotary_at_hand(model):
-            model.model(input_ids=torch.tensor([list(context)], device=model.device), past_key_values=cache)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with models.hooked(handles), models.rotary_at_hand(model):
+        model.model(input_ids=torch.tensor([list(context)], device=model.device), past_key_values=cache)
     return cache, found
 
 

@@ -31,12 +31,9 @@ def predict(
     future : sequence of int
         Token ids behind the context.
     """
-    longer = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        longer.update(layer.keys, layer.values, index)  # type: ignore[arg-type]
     ids = torch.tensor([list(future)], device=model.device)
     with _weighing(model, kept):
-        logits = model(input_ids=ids, past_key_values=longer).logits[0]
+        logits = model(input_ids=ids, past_key_values=models.copied(cache)).logits[0]
     return logits.float().log_softmax(dim=-1)
 
 

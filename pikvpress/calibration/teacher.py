@@ -67,7 +67,7 @@ def read_future(
     """
     held = cache.get_seq_length()
     ids = torch.tensor([list(future)], device=model.device)
-    longer = _copied(cache)
+    longer = models.copied(cache)
     outputs: list[torch.Tensor] = []
     with torch.enable_grad(), _states(model) as states, _projection_inputs(model, outputs):
         embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
@@ -97,7 +97,9 @@ def _states(model: PreTrainedModel) -> Iterator[list[tuple[torch.Tensor, tuple[t
     def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         seen.append((kwargs["hidden_states"].detach(), kwargs["position_embeddings"]))
 
-    with _hooked([layer.register_forward_hook(keep, with_kwargs=True) for layer in models.attention_layers(model)]):
+    with models.hooked(
+        [layer.register_forward_hook(keep, with_kwargs=True) for layer in models.attention_layers(model)]
+    ):
         yield seen
 
 
@@ -108,22 +110,5 @@ def _projection_inputs(model: PreTrainedModel, seen: list[torch.Tensor]) -> Iter
     def keep(module: nn.Module, args: tuple) -> None:
         seen.append(args[0])
 
-    with _hooked([layer.o_proj.register_forward_pre_hook(keep) for layer in models.attention_layers(model)]):
+    with models.hooked([layer.o_proj.register_forward_pre_hook(keep) for layer in models.attention_layers(model)]):
         yield
-
-
-@contextmanager
-def _hooked(handles: list[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _copied(cache: DynamicCache) -> DynamicCache:
-    """Return a cache with the same keys and values that can grow by itself."""
-    copy = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        copy.update(layer.keys, layer.values, index)  # type: ignore[arg-type]
-    return copy

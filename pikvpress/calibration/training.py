@@ -81,10 +81,10 @@ def train(
     """Fit some of a router's parameters to records, in place.
 
     The loss of a head is the predicted divergence of what it keeps, divided by what all heads together lose at that
-    ratio before fitting; the router's auxiliary loss is added. The forward pass selects keys as the
-    press does, the backward pass through a sigmoid over the blended ranks. For the first half of the epochs all experts
-    are blended by their probability, so that those which the router leaves out learn too. The result is the mean over
-    the last third of the steps, which single contexts move about.
+    ratio before fitting; the router's auxiliary loss is added. The forward pass selects keys as the press does, the
+    backward pass through a sigmoid over the blended ranks. For the first half of the epochs all experts are blended by
+    their probability, so that those which the router leaves out learn too. The result is the mean over the last third
+    of the steps, which single contexts move about.
 
     Parameters
     ----------
