@@ -1,10 +1,12 @@
 """pikvpress: a gated router that picks KV-cache compression strategies per layer and head, for kvpress.
 
-Importing it registers kvpress's pipeline and patches attention as kvpress does.
+Importing it registers kvpress's pipeline, and puts attention that reads a `PiKVCache` in front of transformers' own.
 """
 
 from importlib.metadata import version
 
+from pikvpress.attention import install
+from pikvpress.cache import PiKVCache
 from pikvpress.experts import (
     DEFAULT_EXPERTS,
     ProbeAttentionPress,
@@ -16,6 +18,7 @@ from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
 from pikvpress.presses import MoERouterPress, PerLayerPress
 
+install()
 __version__ = version("pikvpress")
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "MemoryUsage",
     "MoERouterPress",
     "PerLayerPress",
+    "PiKVCache",
     "Plan",
     "ProbeAttentionPress",
     "WindowedObservedAttentionPress",

@@ -1,0 +1,58 @@
+"""What stands for keys and values that are held in a form which only our own attention reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from pikvpress.cache.layer import PiKVLayer
+
+
+class Held(torch.Tensor):
+    """A tensor's shape without its numbers: (batch, kv_heads, length, head_dim).
+
+    A `PiKVLayer` that holds entries of different number a head, or packed ones, gives it out in place of keys and
+    values. Attention functions registered with transformers know what to do with it; its only other use is to be cut,
+    ``held[:, :, :n]``, and given back to the layer, which is then cropped: so kvpress's pipeline forgets an answer.
+
+    Raises
+    ------
+    ValueError
+        From any other operation: whoever computes with it would compute nonsense.
+    """
+
+    layer: PiKVLayer
+
+    @staticmethod
+    def of(layer: PiKVLayer, length: int) -> Held:
+        """Return what stands for the first ``length`` entries of a layer."""
+        like = layer.recent_keys
+        shape = (*like.shape[:2], length, like.shape[3])
+        held = torch.Tensor._make_wrapper_subclass(Held, shape, dtype=like.dtype, device=like.device)
+        held.layer = layer
+        return held
+
+    def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]
+        return f"Held(shape={tuple(self.shape)}, dtype={self.dtype})"
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        """Cut along the entries; refuse everything else."""
+        if function is torch.ops.aten.slice.Tensor and not kwargs:
+            held, dim, first, last, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+            if not first and step == 1:
+                whole: int = held.shape[dim]
+                end = whole if last is None else min(whole, last if last >= 0 else whole + last)
+                if dim == 2:
+                    return Held.of(held.layer, end)
+                if end == whole:
+                    return held
+        if function is torch.ops.aten.detach.default:
+            return args[0]
+        raise ValueError(
+            "this layer of a PiKVCache holds entries of different number a head, or packed ones, and cannot be read as "
+            f"one tensor ({function}): use attention through transformers' interface (model.set_attn_implementation("
+            "'sdpa')), and presses that read the cache again before it is compressed, or another cache"
+        )

@@ -1,0 +1,409 @@
+"""One layer of a PiKVCache."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import CacheLayerMixin
+
+from pikvpress import models
+from pikvpress.cache.codecs import EXACT, GROUP, Codec
+from pikvpress.cache.held import Held
+from pikvpress.cache.ragged import Ragged
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of the sequence, compressed.
+
+    Parameters
+    ----------
+    keys, values : Ragged
+        What is left of it.
+    length : int
+        Entries that it had, by which positions and masks go on.
+    """
+
+    keys: Ragged
+    values: Ragged
+    length: int
+
+
+class PiKVLayer(CacheLayerMixin):
+    """Keys and values of one layer: first as they come, then compressed, with those that follow beside them.
+
+    Until something is removed or packed it is a `DynamicLayer`: tensors of shape (batch, kv_heads, entries, head_dim)
+    that anybody may read and presses may replace. From `pack` on, `keys` and `values` are `Held`.
+
+    Parameters
+    ----------
+    key_codec, value_codec : Codec
+        For what comes after the context, and for the context unless a press says otherwise.
+    window : int
+        Most recent entries, which stay exact.
+    """
+
+    is_sliding = False
+
+    def __init__(self, key_codec: Codec = EXACT, value_codec: Codec = EXACT, window: int = 0):
+        self._key_codec, self._value_codec, self.window = key_codec, value_codec, window
+        self._clear()
+        self.is_initialized = False
+
+    def _clear(self) -> None:
+        self.recent_keys: Any = None
+        self.recent_values: Any = None
+        self.context: tuple[Part, ...] = ()
+        self.decoded: Part | None = None
+        self._hidden: torch.Tensor | None = None
+        self._module: Any = None
+        self._codecs: tuple[list[Codec], list[Codec]] | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Take over type and device."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.recent_keys, self.recent_values = key_states[:, :, :0], value_states[:, :, :0]
+        self.is_initialized = True
+
+    @property
+    def keys(self) -> Any:
+        """Keys, shape (batch, kv_heads, entries, head_dim), or what stands for them."""
+        return Held.of(self, self.get_seq_length()) if self.context else self.recent_keys
+
+    @keys.setter
+    def keys(self, states: Any) -> None:
+        if not self._is_cut(states):
+            self.recent_keys = states
+
+    @property
+    def values(self) -> Any:
+        """Values, likewise."""
+        return Held.of(self, self.get_seq_length()) if self.context else self.recent_values
+
+    @values.setter
+    def values(self, states: Any) -> None:
+        if not self._is_cut(states):
+            self.recent_values = states
+
+    def _is_cut(self, states: Any) -> bool:
+        """Crop to what stands for fewer entries; return False for plain tensors, if they can be taken."""
+        if isinstance(states, Held):
+            if states.layer is not self:
+                raise ValueError("these keys or values stand for those of another layer: copy the cache instead")
+            self.crop(states.shape[2])
+            return True
+        if self.context:
+            raise ValueError(
+                "a press writes keys or values of one length for all heads into a layer that holds compressed ones: "
+                "let one press choose, or use a DynamicCache"
+            )
+        return False
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, cache_kwargs: dict[str, Any] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append entries of all heads; return all there are, as `keys` and `values`."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.settle()
+        self.recent_keys = torch.cat([self.recent_keys, key_states], dim=2)
+        self.recent_values = torch.cat([self.recent_values, value_states], dim=2)
+        if not self.context:
+            self.recent_keys.pikv_layer = weakref.ref(self)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Return how many entries there have been, removed ones included: masks and positions go by it."""
+        if self.recent_keys is None:
+            return 0
+        return self.context_length + self.new_length
+
+    @property
+    def context_length(self) -> int:
+        """Entries of the compressed context, removed ones included."""
+        return sum(part.length for part in self.context)
+
+    @property
+    def new_length(self) -> int:
+        """Entries behind the compressed context."""
+        return (0 if self.decoded is None else self.decoded.length) + self.recent_keys.shape[2]
+
+    def get_mask_sizes(self, cache_position: torch.Tensor) -> tuple[int, int]:
+        """Return how many entries a mask must cover, and where it begins."""
+        return self.get_seq_length() + cache_position.shape[0], 0
+
+    def get_max_cache_shape(self) -> int:
+        """Return that there is no largest size."""
+        return -1
+
+    def read_by(self, module: models.Attention, hidden: torch.Tensor | None) -> None:
+        """Remember whose layer this is, and which entries are padding: told by the attention function.
+
+        Parameters
+        ----------
+        module : Attention
+            Presses leave the positions of masked entries on it.
+        hidden : torch.Tensor, optional
+            Padding among the entries, bool, shape (batch, entries).
+        """
+        self._module, self._hidden = weakref.ref(module), hidden
+
+    def left_by(self, module: models.Attention) -> None:
+        """Forget a module that reads another cache now."""
+        if self._reader() is module:
+            self._module = None
+
+    @property
+    def depth(self) -> int | None:
+        """Layers of the model, once it is known."""
+        module = self._reader()
+        return None if module is None else int(module.config.num_hidden_layers)
+
+    def _reader(self) -> models.Attention | None:
+        return self._module and self._module()
+
+    def use(self, key_codec: Codec, value_codec: Codec, window: int | None) -> None:
+        """Take other codecs, for what is held too."""
+        self._key_codec, self._value_codec = key_codec, value_codec
+        self.window = self.window if window is None else window
+        self.settle()
+
+    def check(self, key_codec: Codec, value_codec: Codec) -> None:
+        """Raise a ``ValueError`` if the layer cannot take codecs."""
+        if self.context:
+            raise ValueError("the cache holds compressed entries already: reset it, or choose the codecs beforehand")
+        if self.is_initialized:
+            key_codec.check(self.recent_keys.shape[3])
+            value_codec.check(self.recent_values.shape[3])
+
+    def settle(self) -> None:
+        """Take out what a press has masked, and pack what is to be packed.
+
+        Presses act after attention, so this runs as soon as anybody looks at a later layer, or at this one.
+        """
+        if self.context or self.get_seq_length() == 0:
+            return
+        module = self._reader()
+        exact = self._key_codec is EXACT and self._value_codec is EXACT
+        if module is None:
+            if exact:
+                return
+            raise ValueError(
+                "a PiKVCache with codecs must be read through transformers' attention interface, in front of which "
+                "pikvpress stands: model.set_attn_implementation('sdpa')"
+            )
+        if models.is_sliding(module):
+            return
+        masked = getattr(module, "masked_key_indices", None)
+        if (masked is None or len(masked[0]) == 0) and exact:
+            return
+        kept = torch.ones(self.recent_keys.shape[:3], dtype=torch.bool, device=self.device)
+        if masked is not None:
+            kept[tuple(masked)] = False
+        heads = kept.shape[1]
+        self.pack(kept, [self._key_codec] * heads, [self._value_codec] * heads)
+
+    def pack(self, kept: torch.Tensor, key_codecs: Sequence[Codec], value_codecs: Sequence[Codec]) -> None:
+        """Keep some of the entries, in the codec of their head; the most recent `window` of them stay exact.
+
+        Parameters
+        ----------
+        kept : torch.Tensor
+            bool, shape (batch, kv_heads, entries).
+        key_codecs, value_codecs : sequence of Codec
+            By KV head.
+
+        Raises
+        ------
+        ValueError
+            If entries are compressed already, or a codec cannot take them. The layer is then as it was.
+        """
+        if self.context:
+            raise ValueError("this layer holds compressed entries already: reset the cache, or crop it")
+        _, heads, length, _ = self.recent_keys.shape
+        if self._hidden is not None:
+            if self._hidden.shape[1] != length:
+                raise ValueError(
+                    "a press has shortened a padded batch, and padding cannot be told any more: do not pad"
+                )
+            kept = kept & ~self._hidden.unsqueeze(1)
+        packs = any(codec is not EXACT for codec in (*key_codecs, *value_codecs))
+        split = max(0, length - self.window) if packs else length
+        context = [self._stored(kept, 0, split, key_codecs, value_codecs)]
+        if split < length:
+            context.append(self._stored(kept, split, length, [EXACT] * heads, [EXACT] * heads))
+        self.context, self._codecs = tuple(context), (list(key_codecs), list(value_codecs)) if packs else None
+        self.recent_keys, self.recent_values = (
+            states[:, :, :0].clone() for states in (self.recent_keys, self.recent_values)
+        )
+        self._hidden = None
+        module = self._reader()
+        if module is not None:
+            module.masked_key_indices = None
+
+    def _stored(
+        self,
+        kept: torch.Tensor | None,
+        first: int,
+        last: int,
+        key_codecs: Sequence[Codec],
+        value_codecs: Sequence[Codec],
+    ) -> Part:
+        """Return recent entries first..last as a part."""
+        batch, heads = self.recent_keys.shape[:2]
+        places = [(row, head) for row in range(batch) for head in range(heads)]
+
+        def rows(states: torch.Tensor, place: tuple[int, int]) -> torch.Tensor:
+            stretch = states[place][first:last]
+            return stretch if kept is None else stretch[kept[place][first:last]]
+
+        keys = Ragged.store(
+            [rows(self.recent_keys, place) for place in places], [key_codecs[head] for _, head in places], True
+        )
+        values = Ragged.store(
+            [rows(self.recent_values, place) for place in places], [value_codecs[head] for _, head in places], False
+        )
+        return Part(keys, values, last - first)
+
+    def pack_recent(self, padded: bool) -> None:
+        """Pack entries behind the context whose groups are full, but for the window; none of a padded batch."""
+        whole = (self.recent_keys.shape[2] - self.window) // GROUP * GROUP
+        if self._codecs is None or whole <= 0 or padded:
+            return
+        part = self._stored(None, 0, whole, *self._codecs)
+        if self.decoded is not None:
+            keys, values = self.decoded.keys.joined(part.keys), self.decoded.values.joined(part.values)
+            part = Part(keys, values, self.decoded.length + whole)
+        self.decoded = part
+        self.recent_keys, self.recent_values = (
+            states[:, :, whole:].clone() for states in (self.recent_keys, self.recent_values)
+        )
+
+    @property
+    def parts(self) -> list[Part]:
+        """What is compressed, the oldest first."""
+        return [*self.context, *([self.decoded] if self.decoded is not None else [])]
+
+    def crop(self, max_length: int) -> None:
+        """Forget the latest entries, so that ``max_length`` are left, or so many fewer if it is negative.
+
+        Entries behind the context that are packed already and do not fill their group any more are unpacked.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many, or the end would lie inside the compressed context.
+        """
+        wanted = self.check_crop(max_length)
+        if wanted == self.get_seq_length():
+            return
+        new = wanted - self.context_length
+        if self.decoded is not None and new < self.decoded.length:
+            whole = new // GROUP * GROUP
+            shape = (*self.recent_keys.shape[:2], -1, self.recent_keys.shape[3])
+            self.recent_keys, self.recent_values = (
+                torch.stack([part.part(i)[whole:new] for i in range(len(part.counts))]).view(shape)
+                for part in (self.decoded.keys, self.decoded.values)
+            )
+            self.decoded = Part(self.decoded.keys.cut(whole), self.decoded.values.cut(whole), whole) if whole else None
+        else:
+            left = new - (0 if self.decoded is None else self.decoded.length)
+            recent = [states[:, :, :left] for states in (self.recent_keys, self.recent_values)]
+            if self.context:  # little is left then, and a view would hold what was cut off
+                recent = [states.clone() for states in recent]
+            self.recent_keys, self.recent_values = recent
+
+    def check_crop(self, max_length: int) -> int:
+        """Return how many entries `crop` leaves, or raise its ``ValueError``."""
+        length = self.get_seq_length()
+        wanted = length + max_length if max_length < 0 else max_length
+        if not 0 <= wanted <= length:
+            raise ValueError(f"the cache has {length} entries and cannot be cropped to {wanted}: choose 0 to {length}")
+        if wanted < self.context_length:
+            raise ValueError(
+                f"the cache holds a compressed context of {self.context_length} entries and cannot be cropped to "
+                f"{wanted}: crop to {self.context_length} or more, or reset it"
+            )
+        return wanted
+
+    def codec_names(self) -> tuple[str, str]:
+        """Return the codecs of the context's keys and values, several joined."""
+        parts = self.context[:1]
+        if not parts:
+            return EXACT.name, EXACT.name
+        keys, values = (
+            "/".join(dict.fromkeys(codec.name for codec in ragged.codecs))
+            for ragged in (parts[0].keys, parts[0].values)
+        )
+        return keys, values
+
+    def reset(self) -> None:
+        """Forget everything, settings excepted."""
+        self._clear()
+        self.is_initialized = False
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Take the rows of the batch that beams go on from."""
+        self._take(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row of the batch."""
+        if self.is_initialized:
+            self._take(torch.arange(self.recent_keys.shape[0]).repeat_interleave(repeats))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep some rows of the batch."""
+        self._take(indices)
+
+    def _take(self, rows: torch.Tensor) -> None:
+        if not self.is_initialized:
+            return
+        self.settle()
+        rows = rows.to(self.device)
+        self.recent_keys, self.recent_values = self.recent_keys[rows], self.recent_values[rows]
+        if self._hidden is not None:
+            self._hidden = self._hidden[rows]
+        heads = self.recent_keys.shape[1]
+        places = [row * heads + head for row in rows.tolist() for head in range(heads)]
+        self._change(lambda ragged: ragged.select(places))
+
+    def to(self, device: torch.device | str) -> None:
+        """Move everything to a device."""
+        if self.is_initialized:
+            self.device = torch.device(device)
+            self.recent_keys, self.recent_values = self.recent_keys.to(device), self.recent_values.to(device)
+            self._hidden = None if self._hidden is None else self._hidden.to(device)
+            self._change(lambda ragged: ragged.to(device))
+
+    def _change(self, change: Callable[[Ragged], Ragged]) -> None:
+        """Change what is compressed, all or nothing."""
+        context = tuple(Part(change(part.keys), change(part.values), part.length) for part in self.context)
+        if self.decoded is not None:
+            self.decoded = Part(change(self.decoded.keys), change(self.decoded.values), self.decoded.length)
+        self.context = context
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, whatever for."""
+        if not self.is_initialized:
+            return 0
+        self.settle()
+        storages = {
+            storage.data_ptr(): storage.nbytes()
+            for storage in (states.untyped_storage() for states in (self.recent_keys, self.recent_values))
+        }
+        packed = sum(part.keys.nbytes + part.values.nbytes for part in self.parts)
+        return sum(storages.values()) + packed + (0 if self._hidden is None else self._hidden.nbytes)
+
+    def counts(self) -> list[list[int]]:
+        """Return how many entries each head of each row of the batch can be read from."""
+        self.settle()
+        batch, heads, recent, _ = self.recent_keys.shape
+        totals = [recent] * (batch * heads)
+        for part in self.parts:
+            totals = [total + count for total, count in zip(totals, part.keys.counts, strict=True)]
+        return [totals[row * heads : (row + 1) * heads] for row in range(batch)]

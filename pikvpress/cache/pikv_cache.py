@@ -1,0 +1,161 @@
+"""PiKVCache: a transformers cache in which what a press removes is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import Cache
+
+from pikvpress.cache.codecs import Codec, codec
+from pikvpress.cache.layer import PiKVLayer
+
+
+class PiKVCache(Cache):
+    """Keys and values of every layer, of any number a head, each head in a codec of its own.
+
+    It goes wherever a transformers cache goes: `past_key_values=` of a model or `generate`, `cache=` of kvpress's
+    pipeline. Without a press and with exact codecs it is a `DynamicCache`, to the last bit. Entries that a press masks
+    (AdaKVPress and the other head-wise ones do) are taken out of it, and the mask off the model: what stays is read by
+    pikvpress's own attention. Layers that attend a sliding window are left alone.
+
+    Parameters
+    ----------
+    key_codec, value_codec : str, default="exact"
+        How the context is stored once it has been read, and what follows once `window` more tokens have: "exact", or
+        "int8", "int4", "int3", "int2": numbers of so many bits, scales for groups of 64, of keys along tokens, of
+        values along channels (KIVI, https://arxiv.org/abs/2402.02750). A `PiKVPress` decides by itself.
+    window : int, default=128
+        Where a codec is not exact: most recent entries of the context, and of what follows, that stay exact.
+
+    Raises
+    ------
+    ValueError
+        For an unknown codec, or a window below 0; from a forward, if an earlier one ended in an error.
+
+    Examples
+    --------
+    >>> cache = PiKVCache()
+    >>> pipe(context, questions=questions, press=AdaKVPress(MoERouterPress(0.75)), cache=cache)
+    >>> cache.nbytes
+    """
+
+    layers: list[PiKVLayer]  # type: ignore[assignment]
+
+    def __init__(self, key_codec: str | Codec = "exact", value_codec: str | Codec = "exact", window: int = 128):
+        if window < 0:
+            raise ValueError(f"window must be at least 0 entries, got {window}")
+        keys, values = codec(key_codec), codec(value_codec)
+        super().__init__(layers=[])
+        self._make = lambda: PiKVLayer(keys, values, window)
+        self._before: list[int] = []  # lengths of the layers before the latest forward
+        self._reached = -1  # the last layer that it came to
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        cache_kwargs: dict[str, Any] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append entries to a layer; earlier layers are settled meanwhile.
+
+        Raises
+        ------
+        ValueError
+            If an earlier forward ended before its last layer. The cache is then where it was before that forward.
+        """
+        if layer_idx == 0:
+            self._begin()
+        while len(self.layers) <= layer_idx:
+            self.layers.append(self._make())
+        if layer_idx > 0:
+            self.layers[layer_idx - 1].settle()
+        self._reached = layer_idx
+        return self.layers[layer_idx].update(key_states, value_states, cache_kwargs)
+
+    def _begin(self) -> None:
+        """Remember where a forward begins; undo the one before if it did not come to the end."""
+        expected = self.layers[0].depth if self.layers else None
+        if expected is not None and self._reached < expected - 1:
+            reached, self._reached = self._reached, expected - 1
+            for layer, length in zip(self.layers, [*self._before, *[0] * len(self.layers)], strict=False):
+                if length == 0:
+                    layer.reset()
+                else:
+                    layer.crop(length)
+            raise ValueError(
+                f"an earlier forward ended in layer {reached} of {expected}; the cache has been taken back to the "
+                f"{self.get_seq_length()} entries of before: run the model on it again"
+            )
+        self._before = [layer.get_seq_length() for layer in self.layers]
+
+    def pack(self, key_codec: str | Codec, value_codec: str | Codec, window: int | None = None) -> None:
+        """Store what is held, and what follows, in other codecs.
+
+        Parameters
+        ----------
+        key_codec, value_codec : str
+            As for the cache.
+        window : int, optional
+            Most recent entries that stay exact. By default as before.
+
+        Raises
+        ------
+        ValueError
+            For an unknown codec, or one that cannot take the heads; if the cache is compressed already.
+        """
+        keys, values = codec(key_codec), codec(value_codec)
+        for layer in self.layers:
+            layer.check(keys, values)
+        for layer in self.layers:
+            layer.use(keys, values, window)
+
+    def crop(self, max_length: int) -> None:
+        """Forget the latest entries, so that ``max_length`` are left, or so many fewer if it is negative.
+
+        Raises
+        ------
+        ValueError
+            If there are not so many, or the end would lie inside a compressed context. Nothing is then cropped.
+        """
+        for layer in self.layers:
+            layer.check_crop(max_length)
+        super().crop(max_length)
+
+    def reset(self) -> None:
+        """Forget everything, settings excepted."""
+        super().reset()
+        self._before, self._reached = [], len(self.layers) - 1
+
+    def to(self, device: torch.device | str) -> PiKVCache:
+        """Move everything to a device, and return the cache."""
+        for layer in self.layers:
+            layer.to(device)
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: keys, values, scales, filling, padding that is known of."""
+        return sum(layer.nbytes for layer in self.layers)
+
+    def table(self) -> Table:
+        """Return what each layer holds, for `rich` to print."""
+        table = Table("layer", "entries a head", "of", "keys", "values", "KiB", title="PiKVCache")
+        for index, layer in enumerate(self.layers):
+            if not layer.is_initialized:
+                continue
+            counts = [count for row in layer.counts() for count in row]
+            entries = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+            keys, values = layer.codec_names()
+            table.add_row(str(index), entries, str(layer.get_seq_length()), keys, values, f"{layer.nbytes / 1024:,.1f}")
+        return table
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        console = Console(width=100)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()

@@ -1,0 +1,160 @@
+"""Rows of different number in one buffer of bytes: nothing is padded but the start of each head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+
+from pikvpress.cache.codecs import EXACT, Codec
+
+ALIGNED = 16  # bytes to whose multiple each head's part is filled up, so that it can be read as any type
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Keys, or values, of every KV head of every row of a batch.
+
+    Parameters
+    ----------
+    buffer : torch.Tensor
+        uint8, all parts one after the other.
+    counts : tuple of int
+        Entries of each part; parts are ordered by row of the batch, then head.
+    codecs : tuple of Codec
+        Of each part.
+    channels : tuple of torch.Tensor or None
+        Of each part, which channels are stored, int16; None for all. The others are 0.
+    head_dim : int
+        Channels of an entry.
+    dtype : torch.dtype
+        Of the model.
+    is_keys : bool
+        Whether these are keys: they are grouped along tokens.
+    """
+
+    buffer: torch.Tensor
+    counts: tuple[int, ...]
+    codecs: tuple[Codec, ...]
+    channels: tuple[torch.Tensor | None, ...]
+    head_dim: int
+    dtype: torch.dtype
+    is_keys: bool
+
+    @staticmethod
+    def store(parts: Sequence[torch.Tensor], codecs: Sequence[Codec], is_keys: bool) -> Ragged:
+        """Store parts, each of shape (entries, head_dim). Channels of keys that are 0 throughout are left out.
+
+        Raises
+        ------
+        ValueError
+            If a codec cannot take the head size, or a number is too large for it.
+        """
+        head_dim, dtype = parts[0].shape[1], parts[0].dtype
+        encoded, channels = [], []
+        for part, codec in zip(parts, codecs, strict=True):
+            codec.check(head_dim)
+            live = _live_channels(part, codec) if is_keys else None
+            channels.append(live)
+            encoded.append(codec.encode(part if live is None else part[:, live.long()], is_keys))
+        buffer = torch.cat([_filled_up(part) for part in encoded])
+        counts = tuple(len(part) for part in parts)
+        return Ragged(buffer, counts, tuple(codecs), tuple(channels), head_dim, dtype, is_keys)
+
+    def part(self, index: int) -> torch.Tensor:
+        """Return a part as numbers, shape (entries, head_dim); of an exact one with all channels a view."""
+        live = self.channels[index]
+        width = self.head_dim if live is None else len(live)
+        states = self.codecs[index].decode(self._stored(index), self.counts[index], width, self.dtype, self.is_keys)
+        if live is None:
+            return states
+        whole = states.new_zeros(len(states), self.head_dim)
+        whole[:, live.long()] = states
+        return whole
+
+    def select(self, parts: Sequence[int]) -> Ragged:
+        """Return some parts, in this order, copied."""
+        pieces = [self.buffer[self._starts[i] : self._starts[i] + _multiple(self._sizes[i])] for i in parts]
+        return replace(
+            self,
+            buffer=torch.cat(pieces),
+            counts=tuple(self.counts[i] for i in parts),
+            codecs=tuple(self.codecs[i] for i in parts),
+            channels=tuple(self.channels[i] for i in parts),
+        )
+
+    def joined(self, other: Ragged) -> Ragged:
+        """Return each part with the other's entries behind its own, which fill its groups."""
+        parts = [
+            codec.joined(self._stored(i), other._stored(i), (self.counts[i], other.counts[i]), self.head_dim)
+            for i, codec in enumerate(self.codecs)
+        ]
+        return self._of(parts, [a + b for a, b in zip(self.counts, other.counts, strict=True)])
+
+    def cut(self, count: int) -> Ragged:
+        """Return the first entries of each part, so many that they fill their groups."""
+        parts = [
+            codec.cut(self._stored(i), (self.counts[i], count), self.head_dim, self.is_keys)
+            for i, codec in enumerate(self.codecs)
+        ]
+        return self._of(parts, [count] * len(parts))
+
+    def _stored(self, index: int) -> torch.Tensor:
+        return self.buffer[self._starts[index] : self._starts[index] + self._sizes[index]]
+
+    def _of(self, parts: Sequence[torch.Tensor], counts: Sequence[int]) -> Ragged:
+        buffer = torch.cat([_filled_up(part) for part in parts])
+        return replace(self, buffer=buffer, counts=tuple(counts))
+
+    def to(self, device: torch.device | str) -> Ragged:
+        """Return it on another device."""
+        channels = tuple(None if live is None else live.to(device) for live in self.channels)
+        return replace(self, buffer=self.buffer.to(device), channels=channels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, filling included."""
+        return self.buffer.untyped_storage().nbytes() + sum(live.nbytes for live in self.channels if live is not None)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every number is as it was."""
+        return all(codec is EXACT for codec in self.codecs)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        widths = [self.head_dim if live is None else len(live) for live in self.channels]
+        return [
+            codec.nbytes(count, width, self.dtype, self.is_keys)
+            for codec, count, width in zip(self.codecs, self.counts, widths, strict=True)
+        ]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(_multiple(size) for size in self._sizes)]
+
+
+def _live_channels(part: torch.Tensor, codec: Codec) -> torch.Tensor | None:
+    """Return the channels to store where some are 0 in every entry, as ThinK leaves them; None if that saves nothing.
+
+    As many are stored as the codec can lay into whole bytes.
+    """
+    if len(part) == 0:
+        return None
+    live = (part != 0).any(dim=0)
+    unit = codec.unit
+    width = -(-int(live.sum()) // unit) * unit
+    if width >= part.shape[1]:
+        return None
+    return live.to(torch.int8).argsort(descending=True, stable=True)[:width].sort().values.to(torch.int16)
+
+
+def _multiple(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
+
+
+def _filled_up(stored: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.pad(stored, (0, _multiple(len(stored)) - len(stored)))
