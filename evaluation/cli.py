@@ -99,6 +99,29 @@ def presses() -> None:
         typer.echo(f"{name:40} {', '.join(filter(None, facts))}")
 
 
+@app.command()
+def ablate(
+    model: Annotated[
+        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+    ] = None,
+) -> None:
+    """Make gates that know less than those found for the model, for the presses named ablation_*."""
+    try:
+        from evaluation.ablations import write_ablations
+        from pikvpress import models
+        from pikvpress.default_model import load_model
+        from pikvpress.gates import find_gates
+
+        loaded, tokenizer = load_model(model)
+        gates = find_gates(models.fingerprint(models.attention_layers(loaded)[0]))
+        if gates is None:
+            raise ValueError("no gates were fitted for this model: `pikvpress calibrate` does it")
+        for path in write_ablations(loaded, tokenizer, gates):
+            typer.echo(path)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
 def _fail(error: Exception) -> None:
     typer.echo(f"error: {error}", err=True)
     raise typer.Exit(2) from error

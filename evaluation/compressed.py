@@ -15,6 +15,9 @@ from kvpress.utils import extract_keys_and_values
 from transformers import AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress import models
+from pikvpress.examination import Examination, examine
+from pikvpress.experts import Expert, LayerView
+from pikvpress.presses import moe_router_press
 from pikvpress.stopwatch import Stopwatch
 
 Masked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -111,6 +114,50 @@ class Scores:
             yield
 
 
+class Examinations:
+    """What routers with the same experts see of a context: looked at once for all of them.
+
+    Attributes
+    ----------
+    seconds_saved : float
+        What looking would have taken in the latest use, had it not been done before.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, float, str], tuple[torch.Tensor, torch.Tensor, Examination, Stopwatch]] = {}
+        self.seconds_saved = 0.0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Let a `MoERouterPress` examine only what was not examined before."""
+        self.seconds_saved = 0.0
+
+        def look(
+            experts: Sequence[Expert],
+            view: LayerView,
+            hidden_states: torch.Tensor,
+            keys: torch.Tensor,
+            values: torch.Tensor,
+            attentions: torch.Tensor | None,
+            kwargs: dict[str, Any],
+            ratio: float,
+        ) -> Examination:
+            key = (view.layer_idx, ratio, repr([(expert.name, expert.press) for expert in experts]))
+            if key in self._found:
+                known_keys, known_values, found, watch = self._found[key]
+                if torch.equal(keys, known_keys) and torch.equal(values, known_values):
+                    self.seconds_saved += watch.seconds
+                    return found
+            watch = Stopwatch()
+            with watch.span(keys.device):
+                found = examine(experts, view, hidden_states, keys, values, attentions, kwargs, ratio)
+            self._found[key] = keys.clone(), values.clone(), found, watch
+            return found
+
+        with patch.object(moe_router_press, "examine", look):
+            yield
+
+
 class SharedPrefill:
     """One prefill that serves every press whose work is done in hooks after attention.
 
@@ -129,6 +176,7 @@ class SharedPrefill:
         self._model, self.length = model, len(context)
         self._calls: list[tuple[models.Attention, dict[str, Any]]] = []
         self._full = DynamicCache()
+        self._examinations = Examinations()
         handles = [
             layer.register_forward_hook(self._remember, with_kwargs=True) for layer in models.attention_layers(model)
         ]
@@ -152,7 +200,8 @@ class SharedPrefill:
             Of the same press at other ratios, for one whose scores do not depend on the ratio: filled or used.
         """
         cache, watch = DynamicCache(), Stopwatch()
-        with torch.no_grad(), at_hand(self._model), scores.of(press) if scores else nullcontext():
+        once = scores.of(press) if scores else nullcontext()
+        with torch.no_grad(), at_hand(self._model), once, self._examinations.shared():
             if press is not None:
                 with watch.span(self._model.device):
                     press.post_init_from_model(self._model)
@@ -163,7 +212,7 @@ class SharedPrefill:
                     continue
                 with watch.span(keys.device):
                     press.forward_hook(module, [], kwargs | {"past_key_values": cache}, [None, None])
-            seconds = watch.seconds + (scores.seconds_saved if scores else 0.0)
+            seconds = watch.seconds + (scores.seconds_saved if scores else 0.0) + self._examinations.seconds_saved
             return _taken(self._model, press, cache, self.length, seconds)
 
     def _remember(self, module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
@@ -200,7 +249,7 @@ def compress_with_weights(
 
     with ExitStack() as stack:
         stack.enter_context(at_hand(model))
-        stack.enter_context(attention_mode(model, "eager"))
+        stack.enter_context(models.attention_mode(model, "eager"))
         for press in presses:
             press.post_init_from_model(model)
         for layer in models.attention_layers(model):
@@ -285,17 +334,6 @@ def at_hand(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.masked_key_indices = None
-
-
-@contextmanager
-def attention_mode(model: PreTrainedModel, mode: str) -> Iterator[None]:
-    """Run the model with another attention implementation."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(mode)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 @contextmanager

@@ -9,17 +9,74 @@ from dataclasses import dataclass
 import torch
 from kvpress import BasePress
 from kvpress.utils import compute_n_kept, extract_keys_and_values
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from evaluation.compressed import CompressedContext
 from pikvpress import models
 from pikvpress.calibration.collect import examined
 from pikvpress.calibration.measure import Reading, divergence, read
 from pikvpress.calibration.teacher import read_future
+from pikvpress.examination import Examination
 from pikvpress.experts import available_experts, make_experts
 from pikvpress.kernels.compact import gather_rows, select
 
 LABELS = 2  # samples of labels that gradients are taken for, as in calibration
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What oracles know of a context.
+
+    Parameters
+    ----------
+    cache : DynamicCache
+        Full.
+    ratios : list of float
+        At which experts were examined.
+    found : dict of int to list of Examination
+        By layer that can be compressed, in the order of `ratios`.
+    readings : dict of int to Reading
+        How the future reads those layers.
+    num_keys : int
+        Tokens of the context.
+    seconds : float
+        What it took for one ratio.
+    """
+
+    cache: DynamicCache
+    ratios: list[float]
+    found: dict[int, list[Examination]]
+    readings: dict[int, Reading]
+    num_keys: int
+    seconds: float
+
+
+def foresee(
+    model: PreTrainedModel,
+    context: Sequence[int],
+    future: Sequence[int],
+    experts: Sequence[str],
+    ratios: Sequence[float],
+    seed: int,
+) -> Foreseen:
+    """Examine a context and read its future, once for all oracles of the same experts."""
+    began = time.perf_counter()
+    made = make_experts(experts, None)
+    for expert in made:
+        expert.press.post_init_from_model(model)
+    cache, found = examined(model, context, made, ratios)
+    examining = (time.perf_counter() - began) / len(ratios)
+    began = time.perf_counter()
+    futures = read_future(model, cache, future, LABELS, torch.Generator().manual_seed(seed))
+    readings = {}
+    for index in found:
+        keys, values = extract_keys_and_values(cache, index)
+        ahead = futures[index]
+        parts = tuple(part.float() for part in (ahead.queries, ahead.keys, ahead.values, ahead.gradients))
+        scaling = models.attention_layers(model)[index].scaling
+        readings[index] = read(keys[0].float(), values[0].float(), [parts], scaling)  # type: ignore[list-item]
+    seconds = examining + time.perf_counter() - began
+    return Foreseen(cache, list(ratios), found, readings, len(context), seconds)
 
 
 @dataclass
@@ -42,28 +99,20 @@ class Oracle(BasePress):
     experts: tuple[str, ...] = available_experts()
     compression_ratio: float = 0.0
 
-    def compress_knowing(
-        self, model: PreTrainedModel, context: Sequence[int], future: Sequence[int], seed: int
-    ) -> CompressedContext:
+    def compress_knowing(self, seen: Foreseen) -> CompressedContext:
         """Return the context as the oracle leaves it, for this future and no other."""
         began = time.perf_counter()
-        experts = make_experts(self.experts, None)
-        for expert in experts:
-            expert.press.post_init_from_model(model)
-        cache, found = examined(model, context, experts, [self.compression_ratio])
-        futures = read_future(model, cache, future, LABELS, torch.Generator().manual_seed(seed))
-        num_kept = compute_n_kept(len(context), self.compression_ratio)
+        num_kept = compute_n_kept(seen.num_keys, self.compression_ratio)
         layers = []
-        for index, attention in enumerate(models.attention_layers(model)):
-            keys, values = extract_keys_and_values(cache, index)
-            if index in found and num_kept < keys.shape[2]:
-                ahead = futures[index]
-                parts = (ahead.queries, ahead.keys, ahead.values, ahead.gradients)
-                reading = read(keys[0].float(), values[0].float(), [tuple(p.float() for p in parts)], attention.scaling)  # type: ignore[list-item]
-                positions = select(self._blend(reading, found[index][0].ranked[0], num_kept).unsqueeze(0), num_kept)
+        for index in range(len(seen.cache)):
+            keys, values = extract_keys_and_values(seen.cache, index)
+            if index in seen.readings and num_kept < keys.shape[2]:
+                ranked = seen.found[index][seen.ratios.index(self.compression_ratio)].ranked[0]
+                positions = select(self._blend(seen.readings[index], ranked, num_kept).unsqueeze(0), num_kept)
                 keys, values = gather_rows(keys, positions), gather_rows(values, positions)
             layers.append((keys, values))
-        return CompressedContext(layers, [None] * len(layers), len(context), time.perf_counter() - began)
+        seconds = time.perf_counter() - began + seen.seconds
+        return CompressedContext(layers, [None] * len(layers), seen.num_keys, seconds)
 
     def _blend(self, reading: Reading, ranks: torch.Tensor, num_kept: int) -> torch.Tensor:
         """Return the best blend of ranks (kv_heads, experts, keys) by head, shape (kv_heads, keys)."""

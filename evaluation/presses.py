@@ -11,6 +11,7 @@ import kvpress as kv
 import yaml
 from kvpress import BasePress, ScorerPress
 
+from evaluation import ablations
 from evaluation.names import check_name
 from evaluation.oracle import Oracle
 from pikvpress import MoERouterPress, PerLayerPress
@@ -118,6 +119,13 @@ def _oracle(most: int) -> Entry:
     return Entry(lambda: Oracle(most), shares=False, looks_ahead=True)
 
 
+def _ablation(name: str, router_type: str, budgets: str = "equal") -> Entry:
+    def make() -> MoERouterPress:
+        return MoERouterPress(router_type=router_type, gates=ablations.path(name), budgets=budgets)
+
+    return Entry(make, masks=budgets == "fitted")
+
+
 def _adakv_expected_attention() -> BasePress:
     return kv.AdaKVPress(_expected_attention(epsilon=1e-2))
 
@@ -135,6 +143,12 @@ PRESSES: dict[str, Entry] = {
     **_wrapped("merging", kv.MergingPress, "knorm", "snapkv"),
     "merging_kvzap_mlp": Entry(lambda: kv.MergingPress(kv.KVzapPress(model_type="mlp"))),
     "merging_expected_attention": Entry(lambda: kv.MergingPress(_expected_attention(epsilon=1e-2)), scores_once=True),
+    "ablation_static": _ablation("static", "static"),
+    "ablation_static_fitted_budgets": _ablation("static", "static", "fitted"),
+    "ablation_static_per_layer": _ablation("static_per_layer", "static"),
+    "ablation_static_per_layer_fitted_budgets": _ablation("static_per_layer", "static", "fitted"),
+    "ablation_uniform": _ablation("uniform", "static"),
+    **{f"ablation_random_{i}": _ablation(f"random_{i}", "base") for i in range(ablations.RANDOM)},
     "block_keydiff": Entry(lambda: kv.BlockPress(press=kv.KeyDiffPress(), block_size=128)),
     "chunkkv": Entry(lambda: kv.ChunkKVPress(press=kv.SnapKVPress(), chunk_length=20)),
     "critical_expected_attention": Entry(

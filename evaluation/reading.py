@@ -17,7 +17,7 @@ import torch
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from evaluation.compressed import CompressedContext, attention_mode
+from evaluation.compressed import CompressedContext
 from pikvpress import models
 
 MODE = "compressed_contexts"
@@ -157,7 +157,7 @@ class Reading:
 @contextmanager
 def reading_mode(model: PreTrainedModel) -> Iterator[None]:
     """Let the model attend to the contexts of a `Reading`."""
-    with attention_mode(model, MODE):
+    with models.attention_mode(model, MODE):
         yield
 
 

@@ -23,6 +23,7 @@ from evaluation.compressed import (
     tokenizer_by_name,
 )
 from evaluation.journal import Journal
+from evaluation.oracle import Foreseen, foresee
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from evaluation.processes import Place
 from evaluation.study import Study
@@ -89,6 +90,7 @@ class UnitRun:
         self._scores: dict[str, Scores] = {}
         self._at_every_ratio: dict[str, dict[float, CompressedContext]] = {}
         self._teacher: dict[str, torch.Tensor] = {}
+        self._foreseen: dict[tuple[str, tuple[str, ...]], Foreseen] = {}
 
     def records(self, chunks: list[list[Job]]) -> Iterator[list[dict[str, Any]]]:
         """Yield the records of each chunk of jobs.
@@ -123,9 +125,7 @@ class UnitRun:
                 torch.manual_seed(seed)
                 if told is None:
                     return self._compress(press, ratio)
-                oracle: Any = press.make(ratio)
-                future = [*told.question, *told.answer]
-                return oracle.compress_knowing(self._model, self._unit.context, future, seed)
+                return self._foretold(press, ratio, told)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -134,6 +134,16 @@ class UnitRun:
                 f"({len(self._unit.context)} tokens): {type(error).__name__}: {error}. Leave it out, or give it "
                 "settings that fit; finished samples are kept"
             ) from error
+
+    def _foretold(self, press: PressSpec, ratio: float | None, told: Sample) -> CompressedContext:
+        oracle: Any = press.make(ratio)
+        key = (told.name, oracle.experts)
+        if key not in self._foreseen:
+            future, seed = [*told.question, *told.answer], zlib.crc32(f"{self._study.seed}/{told.name}".encode())
+            self._foreseen = {
+                key: foresee(self._model, self._unit.context, future, oracle.experts, self._study.ratios, seed)
+            }
+        return oracle.compress_knowing(self._foreseen[key])
 
     def _compress(self, press: PressSpec, ratio: float | None) -> CompressedContext:
         entry, study = press.entry, self._study

@@ -16,7 +16,7 @@ from pikvpress.experts import (
 )
 from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
-from pikvpress.presses import MoERouterPress, PerLayerPress
+from pikvpress.presses import MoERouterPress, PerLayerPress, PiKVPress
 
 install()
 __version__ = version("pikvpress")
@@ -28,6 +28,7 @@ __all__ = [
     "MoERouterPress",
     "PerLayerPress",
     "PiKVCache",
+    "PiKVPress",
     "Plan",
     "ProbeAttentionPress",
     "WindowedObservedAttentionPress",

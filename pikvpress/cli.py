@@ -67,7 +67,7 @@ def calibrate(
     expert: Annotated[
         list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: all that are registered.")
     ] = None,
-    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 6,
+    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 4,
     router: Annotated[
         list[str] | None, typer.Option(help="Router to fit; repeatable, the first also end to end. Default: all.")
     ] = None,
@@ -103,9 +103,11 @@ def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, *
     # Imported here: loading torch and transformers takes seconds, and `--help` should not.
     from pikvpress.calibration import calibrate as fit
     from pikvpress.calibration import write_report
+    from pikvpress.calibration.report import check_folder
     from pikvpress.calibration.texts import read_texts
     from pikvpress.default_model import load_model
 
+    check_folder(report)
     texts = read_texts(paths) if paths else None
     console = Console()
     model, tokenizer = load_model(model_name)

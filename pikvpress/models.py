@@ -135,6 +135,17 @@ def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
             handle.remove()
 
 
+@contextmanager
+def attention_mode(model: PreTrainedModel, mode: str) -> Iterator[None]:
+    """Run the model with another attention implementation."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(mode)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
 def copied(cache: DynamicCache) -> DynamicCache:
     """Return a cache with the same keys and values, which can grow and be given others by itself."""
     copy = DynamicCache()

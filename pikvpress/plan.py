@@ -43,6 +43,8 @@ class LayerPlan:
     bytes_before, bytes_after : int
         Bytes of the layer's keys and values; `bytes_after` counts as `bytes_before` where the wrapper decides, or
         where removed entries are masked.
+    codecs : list of (str, str), or None
+        Codecs of each KV head's keys and values, where they are not kept as they are.
     """
 
     layer: int
@@ -52,6 +54,7 @@ class LayerPlan:
     head_tokens: list[int] | None
     bytes_before: int
     bytes_after: int
+    codecs: list[tuple[str, str]] | None = None
 
     @property
     def tokens_kept(self) -> float | None:
@@ -129,6 +132,8 @@ class Plan:
         for layer in self.layers:
             kept = "the wrapper selects" if layer.head_tokens is None else f"kept {_span(layer.head_tokens)}"
             heads = describe_heads(self.experts, layer.head_weights())
+            if layer.codecs is not None:
+                kept += " in " + ", ".join(dict.fromkeys(f"{keys}/{values}" for keys, values in layer.codecs))
             lines.append(f"  layer {layer.layer:>2}: {kept} of {layer.num_keys} (asked {layer.tokens_asked}) | {heads}")
         return "\n".join(lines)
 

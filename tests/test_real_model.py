@@ -34,7 +34,8 @@ def test_every_router_reaches_its_ratio_in_every_layer(smollm, ids, router):
     assert [layer.keys.shape[2] for layer in cache.layers] == [compute_n_kept(ids.shape[1], 0.75)] * 30
     heads = [weights for stats in press.get_stats()["layer_stats"].values() for weights in stats["expert_weights"]]
     assert len(heads) == 90
-    assert len({tuple(round(weight, 3) for weight in weights) for weights in heads}) > 45, "heads are routed alike"
+    if router != "static" or press.plan.fitted:
+        assert len({tuple(round(weight, 3) for weight in weights) for weights in heads}) > 45, "heads are routed alike"
 
 
 def test_half_precision_keeps_nearly_the_same_tokens(ids):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
+
+from pikvpress.allocators.hull import pieces_of_hull
 
 
 def fitted_counts(curves: torch.Tensor, keep_shares: Sequence[float], num_keys: int, num_kept: int) -> torch.Tensor:
@@ -37,29 +38,16 @@ def fitted_counts(curves: torch.Tensor, keep_shares: Sequence[float], num_keys: 
     fewest = max(1, min(ascending[0], num_kept))
     points = [fewest, *(point for point in ascending[1:] if point > fewest)]
     errors = curves[part].double().flip(-1)[:, -len(points) :].cpu()
-    pieces = [piece for head, row in enumerate(errors.tolist()) for piece in _pieces(head, points, row)]
-    pieces.sort(key=lambda piece: -piece[0])
+    pieces = [
+        (slope, head, points[last] - points[first])
+        for head, row in enumerate(errors.tolist())
+        for slope, first, last in pieces_of_hull(points, row)
+    ]
     counts, left = [fewest] * heads, heads * (num_kept - fewest)
-    for _, head, tokens in pieces:
+    for _, head, tokens in sorted(pieces, key=lambda piece: -piece[0]):
         given = min(tokens, left)
         counts[head] += given
         left -= given
     result = torch.zeros(curves.shape[:2], dtype=torch.int64)
     result[part.cpu()] = torch.tensor(counts, dtype=torch.int64)
     return result
-
-
-def _pieces(head: int, points: Sequence[int], errors: Sequence[float]) -> list[tuple[float, int, int]]:
-    """Return the pieces of a curve's lower convex hull: error removed per token, head, tokens."""
-    hull: list[tuple[int, float]] = []
-    least = float("inf")
-    for point, error in zip(points, errors, strict=True):
-        least = min(least, error)  # more tokens do not have to be worse: they need not be used
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-2], (point, least)):
-            hull.pop()
-        hull.append((point, least))
-    return [(_slope(first, last), head, last[0] - first[0]) for first, last in itertools.pairwise(hull)]
-
-
-def _slope(first: tuple[int, float], last: tuple[int, float]) -> float:
-    return (first[1] - last[1]) / (last[0] - first[0])

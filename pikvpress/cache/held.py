@@ -41,7 +41,8 @@ class Held(torch.Tensor):
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Cut along the entries; refuse everything else."""
         if function is torch.ops.aten.slice.Tensor and not kwargs:
-            held, dim, first, last, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+            given: list[Any] = [*args, *(0, None, None, 1)[len(args) - 1 :]]
+            held, dim, first, last, step = given
             if not first and step == 1:
                 whole: int = held.shape[dim]
                 end = whole if last is None else min(whole, last if last >= 0 else whole + last)

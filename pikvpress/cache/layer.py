@@ -205,10 +205,10 @@ class PiKVLayer(CacheLayerMixin):
         if masked is not None:
             kept[tuple(masked)] = False
         heads = kept.shape[1]
-        self.pack(kept, [self._key_codec] * heads, [self._value_codec] * heads)
+        self.pack(kept, [self._key_codec] * heads, [self._value_codec] * heads, self.window)
 
-    def pack(self, kept: torch.Tensor, key_codecs: Sequence[Codec], value_codecs: Sequence[Codec]) -> None:
-        """Keep some of the entries, in the codec of their head; the most recent `window` of them stay exact.
+    def pack(self, kept: torch.Tensor, key_codecs: Sequence[Codec], value_codecs: Sequence[Codec], window: int) -> None:
+        """Keep some of the entries, in the codec of their head; of what follows, `window` entries stay exact.
 
         Parameters
         ----------
@@ -216,6 +216,8 @@ class PiKVLayer(CacheLayerMixin):
             bool, shape (batch, kv_heads, entries).
         key_codecs, value_codecs : sequence of Codec
             By KV head.
+        window : int
+            Most recent of these entries that stay exact.
 
         Raises
         ------
@@ -232,7 +234,7 @@ class PiKVLayer(CacheLayerMixin):
                 )
             kept = kept & ~self._hidden.unsqueeze(1)
         packs = any(codec is not EXACT for codec in (*key_codecs, *value_codecs))
-        split = max(0, length - self.window) if packs else length
+        split = max(0, length - window) if packs else length
         context = [self._stored(kept, 0, split, key_codecs, value_codecs)]
         if split < length:
             context.append(self._stored(kept, split, length, [EXACT] * heads, [EXACT] * heads))

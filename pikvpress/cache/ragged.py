@@ -137,6 +137,11 @@ class Ragged:
         return [0, *accumulate(_multiple(size) for size in self._sizes)]
 
 
+def stored_bytes(codec: Codec, count: int, head_dim: int, dtype: torch.dtype, is_keys: bool) -> int:
+    """Return what a part takes, filling included."""
+    return _multiple(codec.nbytes(count, head_dim, dtype, is_keys))
+
+
 def _live_channels(part: torch.Tensor, codec: Codec) -> torch.Tensor | None:
     """Return the channels to store where some are 0 in every entry, as ThinK leaves them; None if that saves nothing.
 

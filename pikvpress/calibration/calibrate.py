@@ -6,11 +6,13 @@ import hashlib
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import transformers
@@ -18,21 +20,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress import head_features, models
 from pikvpress.calibration import collect as collecting
+from pikvpress.calibration.codec_curves import PAIRS, codec_curves
 from pikvpress.calibration.collect import RATIOS, Record
 from pikvpress.calibration.distillation import Example, distill, real_divergence
 from pikvpress.calibration.findings import Findings, find
 from pikvpress.calibration.objectives import Objective
 from pikvpress.calibration.objectives import objective as objective_named
+from pikvpress.calibration.selection import choose_experts
 from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.texts import shipped_texts, split
 from pikvpress.calibration.training import EQUAL, KEEP_SHARES, Budgets, error_curves, predicted, train
 from pikvpress.experts import Expert, available_experts, make_experts
 from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
+from pikvpress.gating import make_router
 from pikvpress.routers import ROUTERS, Router, RouterSettings, router_class
 
-FEWEST, MOST = 8, 64  # contexts to fit on
-COLLECTING = 0.25  # share of the time
-EPOCHS_OF_CANDIDATES, EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 8, 6, 3, 8
+FEWEST, MOST = 4, 64  # contexts to fit on
+CHOOSING = 10  # contexts that experts are chosen on: two of each kind
+COLLECTING = 0.125  # share of the time in which the contexts to fit on are measured
+EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 6, 3, 8
 BUDGETS = ("equal", "fitted")
 
 Report = Callable[[str, int, int], None]
@@ -66,7 +72,7 @@ def calibrate(
     contexts: int | None = None,
     length: int = 1024,
     experts: Sequence[str] | None = None,
-    max_experts: int = 6,
+    max_experts: int = 4,
     routers: Sequence[str] | None = None,
     objective: str | None = "kl",
     seed: int = 0,
@@ -88,15 +94,16 @@ def calibrate(
     texts : sequence of str, optional
         Documents like those that the model will read. By default the ones that ship.
     minutes : float, default=15.0
-        About how long it may take: decides how many contexts are collected, from 8 to 64.
+        About how long it may take: decides how many contexts are fitted on, from 4 to 64.
     contexts : int, optional
         How many contexts to fit on instead.
     length : int, default=1024
         Tokens of a context.
     experts : sequence of str, optional
         Candidates, by name. By default all registered ones.
-    max_experts : int, default=6
-        How many of them the gates may use: each costs time in every prefill.
+    max_experts : int, default=4
+        How many of them the gates may use: each costs time in every prefill. If there are more, those are chosen with
+        which the model's predictions change least.
     routers : sequence of str, optional
         Router types to fit, the first of them end to end. By default all, "pikv" first.
     objective : str, optional, default="kl"
@@ -131,6 +138,8 @@ def calibrate(
     held = make_situations(tokenizer, held_texts, max(5, most // 4), length, seed + 1)
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = Path(output) if output is not None else user_folder() / file_name(fingerprint)
+    if path.is_dir():
+        raise ValueError(f"output={str(path)!r} is a folder: name a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.parent / f".{path.stem}-{_digest(fingerprint, names, situations, held, seed)}"
     work.mkdir(exist_ok=True)
@@ -140,7 +149,8 @@ def calibrate(
     with torch.random.fork_rng(devices=[]):
         fit_records, held_records = _collect(model, candidates, situations, held, work, minutes, contexts, steps)
         situations, held = situations[: len(fit_records)], held[: len(held_records)]
-        steps.plan(len(fit_records), len(held_records), len(types), stage is not None)
+        rounds = max_experts if len(candidates) > max_experts else 0
+        steps.plan(len(fit_records), len(held_records), rounds, len(types), stage is not None)
         calibration = _Fit(model, candidates, seed, steps).run(
             fit_records, held_records, situations, held, types, max_experts, stage
         )
@@ -157,7 +167,17 @@ def calibrate(
         "objective": objective,
         "figures": calibration.figures,
     }
-    gates = Gates(fingerprint, calibration.experts, calibration.routers, calibration.curves, KEEP_SHARES, RATIOS, about)
+    gates = Gates(
+        model=fingerprint,
+        experts=calibration.experts,
+        routers=calibration.routers,
+        curves=calibration.curves,
+        keep_shares=KEEP_SHARES,
+        ratios=RATIOS,
+        codec_curves=calibration.codec_curves,
+        codecs=PAIRS,
+        about=about,
+    )
     save_gates(path, gates)
     shutil.rmtree(work)
     return Calibration(gates, path, calibration.findings)
@@ -168,6 +188,7 @@ class _Fitted:
     experts: list[str]
     routers: dict[str, dict[str, torch.Tensor]]
     curves: torch.Tensor
+    codec_curves: torch.Tensor
     figures: dict[str, object]
     findings: Findings
 
@@ -175,23 +196,46 @@ class _Fitted:
 class _Steps:
     """Counts the work, so that a bar can show how much is left. A step is one visit of one context."""
 
-    def __init__(self, report: Report | None):
-        self._report, self._done, self._total = report, 0, 0
+    # How long they take, relative to each other.
+    SIZES: ClassVar = {
+        "collecting": 30,
+        "choosing experts": 30,
+        "fitting": 1,
+        "measuring error curves": 4,
+        "measuring codecs": 12,
+        "fitting end to end": 4,
+        "checking on held-out text": 9,
+    }
 
-    def plan(self, fit: int, held: int, routers: int, end_to_end: bool) -> None:
-        self._done = 10 * (fit + held)  # collecting visits a context for longer
+    def __init__(self, report: Report | None):
+        self._report = report
+        self._planned: dict[str, int] = {}
+        self._done: Counter[str] = Counter()
+
+    def plan(self, fit: int, held: int, rounds: int, routers: int, end_to_end: bool) -> None:
+        """Foresee everything behind collecting, which has been done."""
         looks = 3 + end_to_end  # the prior is looked at too
-        each = fit * (2 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS + end_to_end * 2 * EPOCHS_END_TO_END)
-        self._total = self._done + fit * (EPOCHS_OF_CANDIDATES + 2) + held + 2 * (each + 2 * held * looks)
+        self._planned = {
+            "collecting": fit + held,
+            "choosing experts": rounds * min(CHOOSING, fit),
+            "fitting": fit * (EPOCHS + len(BUDGETS) * (2 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
+            "measuring error curves": (3 if rounds else 2) * fit,
+            "measuring codecs": fit,
+            "fitting end to end": len(BUDGETS) * fit * EPOCHS_END_TO_END * end_to_end,
+            "checking on held-out text": held * (len(BUDGETS) * looks + 1),
+        }
+        self._done["collecting"] = fit + held
 
     def collected(self, done: int, total: int) -> None:
         if self._report is not None:
             self._report("collecting", done, total)
 
-    def __call__(self, what: str, size: int = 1) -> None:
-        self._done = min(self._total, self._done + size)
+    def __call__(self, what: str) -> None:
+        self._done[what] += 1
         if self._report is not None:
-            self._report(what, self._done, self._total)
+            done = sum(min(count, self._planned[name]) * self.SIZES[name] for name, count in self._done.items())
+            total = sum(count * self.SIZES[name] for name, count in self._planned.items())
+            self._report(what, done, total)
 
 
 def _collect(
@@ -217,7 +261,7 @@ def _collect(
 
     first = [measured("fit", number, situations[number]) for number in range(2)]
     seconds = min(Record(path).seconds for path in first)  # the first one also warms up
-    count = contexts or int(min(MOST, max(FEWEST, 0.8 * COLLECTING * 60 * minutes / seconds)))
+    count = contexts or int(min(MOST, max(FEWEST, COLLECTING * 60 * minutes / seconds)))
     held_count = max(5, count // 4)
     everything = [("fit", n, s) for n, s in enumerate(situations[:count])]
     everything += [("held", n, s) for n, s in enumerate(held[:held_count])]
@@ -248,18 +292,17 @@ class _Fit:
         max_experts: int,
         stage: Objective | None,
     ) -> _Fitted:
-        records = [Record(path) for path in fit_paths]
-        router = self._router("base", self.candidates)
-        train(router, [router.static], records, EQUAL, EPOCHS_OF_CANDIDATES, self.seed, self.steps)
-        curves = self._curves(router, records)
-        chosen = _most_used(router, curves, max_experts)
+        chosen = self._choose(fit_paths, situations, types[0], max_experts)
         experts = [self.candidates[i] for i in chosen]
         names = [expert.name for expert in experts]
         records = [Record(path, chosen) for path in fit_paths]
+        router = self._router("base", experts)
+        train(router, [router.static], records, EQUAL, EPOCHS, self.seed, self.steps)
+        curves = self._curves(router, records)
         held_records = [Record(path, chosen) for path in held_paths]
         examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
         checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
-        start = router.static.detach()[..., chosen]
+        start = router.static.detach()
         routers: dict[str, Router] = {}
         for kind in BUDGETS:
             budgets = EQUAL if kind == "equal" else Budgets(curves)
@@ -273,18 +316,26 @@ class _Fit:
                 routers[key(name, kind)] = other
         findings = find(routers[key(types[0], "equal")], names, held_records, Budgets(curves), self.steps)
         parameters = {name: dict(router.state_dict()) for name, router in routers.items()}
-        return _Fitted(names, parameters, curves, self.figures, findings)
+        first = routers[key(types[0], "fitted")]
+        by_codec = codec_curves(first, records, first.static.shape[0], self.steps)
+        return _Fitted(names, parameters, curves, by_codec, self.figures, findings)
+
+    def _choose(self, paths: Sequence[Path], situations: Sequence[Situation], router_type: str, most: int) -> list[int]:
+        count = len(self.candidates)
+        if count <= most:
+            return list(range(count))
+        examples = [(Record(path), situation.futures) for path, situation in zip(paths, situations, strict=True)]
+
+        def make(chosen: Sequence[int]) -> Router:
+            return self._router(router_type, [self.candidates[i] for i in chosen])
+
+        everyone = self._router(router_type, self.candidates)
+        budgets = Budgets(self._curves(everyone, [record for record, _ in examples]))
+        return choose_experts(self.model, make, count, most, examples[:CHOOSING], budgets, self.steps)
 
     def _router(self, name: str, experts: Sequence[Expert]) -> Router:
-        first = models.attention_layers(self.model)[0]
         settings = RouterSettings(top_k=min(RouterSettings.top_k, len(experts)))
-        return router_class(name)(
-            [expert.prior for expert in experts],
-            head_features.feature_names([expert.name for expert in experts]),
-            first.config.num_hidden_layers,
-            models.num_key_value_heads(first),
-            settings,
-        )
+        return make_router(name, experts, models.attention_layers(self.model)[0], settings)
 
     def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:
         return error_curves(router, records, router.static.shape[0], self.steps)
@@ -309,7 +360,7 @@ class _Fit:
 
         def look(stage: str) -> None:
             nonlocal best, kept
-            found[stage] = real_divergence(self.model, router, held, budgets, self._wider)
+            found[stage] = real_divergence(self.model, router, held, budgets, self.steps)
             if _relative(found[stage], found["prior"]) < _relative(found[best], found["prior"]):
                 best, kept = stage, _copy(router)
             router.load_state_dict(kept)
@@ -323,9 +374,7 @@ class _Fit:
         if objective is not None:
             parameters = list(router.parameters())
             scales, epochs = found[best].clamp_min(1e-6), EPOCHS_END_TO_END
-            distill(
-                self.model, router, parameters, examples, budgets, objective, scales, epochs, self.seed, self._wider
-            )
+            distill(self.model, router, parameters, examples, budgets, objective, scales, epochs, self.seed, self.steps)
             look("end to end")
         self.figures[name] = {"divergence": {stage: values.tolist() for stage, values in found.items()}, "kept": best}
 
@@ -354,9 +403,6 @@ class _Fit:
         }
         return router
 
-    def _wider(self, what: str) -> None:
-        self.steps(what, 2)
-
 
 def _relative(values: torch.Tensor, base: torch.Tensor) -> float:
     """Return the mean over ratios of one divergence relative to another."""
@@ -365,14 +411,6 @@ def _relative(values: torch.Tensor, base: torch.Tensor) -> float:
 
 def _copy(router: Router) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in router.state_dict().items()}
-
-
-def _most_used(router: Router, curves: torch.Tensor, count: int) -> list[int]:
-    """Return which experts have most gate weight, heads counting by what is at stake in them; in their order."""
-    stake = curves.nan_to_num(0).mean(dim=(0, 3))
-    weights = router.static.detach().softmax(dim=-1)
-    used = (stake.unsqueeze(-1) * weights).sum(dim=(0, 1))
-    return sorted(used.topk(min(count, len(used))).indices.tolist())
 
 
 def _digest(

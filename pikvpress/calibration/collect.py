@@ -6,7 +6,7 @@ interrupted calibration goes on with the next file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,18 @@ class Context:
     layers: dict[int, tuple[torch.Tensor, torch.Tensor]]
     num_keys: int
 
+    def of(self, experts: Sequence[int]) -> Context:
+        """Return what a router of some of the experts sees."""
+        layers = {
+            index: (ranks[:, :, list(experts)], of_experts(features, experts, ranks.shape[2]))
+            for index, (ranks, features) in self.layers.items()
+        }
+        return Context(self.cache, layers, self.num_keys)
+
 
 def of_experts(features: torch.Tensor, experts: Sequence[int], num_experts: int) -> torch.Tensor:
     """Return head features as they would be with some of the experts only: an expert's are relative to the mean."""
-    columns = torch.tensor(list(experts))
+    columns = torch.tensor(list(experts), device=features.device)
     error, missed = features[..., columns], features[..., num_experts + columns]
     statistics = features[..., 2 * num_experts :]
     relative = [part - part.mean(dim=-1, keepdim=True) for part in (error, missed)]
@@ -201,8 +209,13 @@ class Record:
         self._scaling = [float(factor) for factor in metadata["scaling"].split(",")]
         self.layers = sorted(int(name.split("/")[0]) for name in self._names if name.endswith("/ranks"))
 
-    def layer(self, index: int) -> LayerRecord:
-        """Read one layer."""
+    def layer(
+        self,
+        index: int,
+        most_rows: int | None = None,
+        stored: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> LayerRecord:
+        """Read one layer, with all queries of a head or so many (see `measure.read`), its keys changed or not."""
         with safe_open(self._path, framework="pt") as file:
 
             def tensor(name: str) -> torch.Tensor:
@@ -210,10 +223,12 @@ class Record:
 
             futures = len({name for name in self._names if name.startswith(f"{index}/") and "/queries" in name})
             keys, values = tensor("keys").float(), tensor("values").float()
+            keys = keys if stored is None else stored(keys)
             parts = ("queries", "keys", "values", "gradients")
             read_by = [tuple(tensor(f"{number}/{part}").float() for part in parts) for number in range(futures)]
             ranks, features = self._seen(file, index, keys.shape[1])
-        return LayerRecord(read(keys, values, read_by, self._scaling[index]), ranks, features)  # type: ignore[arg-type]
+        reading = read(keys, values, read_by, self._scaling[index], most_rows)  # type: ignore[arg-type]
+        return LayerRecord(reading, ranks, features)
 
     def context(self, device: torch.device, dtype: torch.dtype) -> Context:
         """Read the full cache, and what the router sees of all layers."""

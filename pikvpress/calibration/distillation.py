@@ -114,14 +114,19 @@ def real_divergence(
     total = torch.zeros(len(RATIOS))
     for record, futures in examples:
         context = record.context(model.device, model.dtype)
-        teachers = [predict(model, context.cache, {}, future) for future in futures]
+        teachers = predict(model, context.cache, {}, futures)
         for ratio in range(len(RATIOS)):
             kept = kept_by(router, context, ratio, budgets)
-            for future, teacher in zip(futures, teachers, strict=True):
-                student = predict(model, context.cache, kept, future)
-                total[ratio] += float(kl(teacher, student)) / len(futures) / len(examples)
+            students = predict(model, context.cache, kept, futures)
+            total[ratio] += mean_divergence(teachers, students) / len(examples)
         progress("checking on held-out text")
     return total
+
+
+def mean_divergence(teachers: Sequence[torch.Tensor], students: Sequence[torch.Tensor]) -> float:
+    """Return the KL divergence in nats a token, the futures counting alike."""
+    found = [float(kl(teacher, student)) for teacher, student in zip(teachers, students, strict=True)]
+    return sum(found) / len(found)
 
 
 def _loss(
@@ -136,8 +141,9 @@ def _loss(
     for source, divergence in objective.terms:
         text = _text(model, context, kept, future, source, generator)
         with torch.no_grad():
-            teacher = predict(model, context.cache, {}, text)
-        losses.append(divergence(teacher, predict(model, context.cache, kept, text)))
+            (teacher,) = predict(model, context.cache, {}, [text])
+        (student,) = predict(model, context.cache, kept, [text])
+        losses.append(divergence(teacher, student))
     return torch.stack(losses).mean()
 
 
@@ -156,11 +162,11 @@ def _text(
     text = list(future[: (len(future) + 1) // 2])
     while len(text) < len(future):
         if source == "teacher":
-            text.append(_sampled(predict(model, context.cache, {}, text)[-1], generator))
+            text.append(_sampled(predict(model, context.cache, {}, [text])[0][-1], generator))
             continue
-        proposed = _sampled(predict(model, context.cache, kept, text)[-1], generator)
+        proposed = _sampled(predict(model, context.cache, kept, [text])[0][-1], generator)
         if source == "corrected":
-            teacher = predict(model, context.cache, {}, text)[-1]
+            teacher = predict(model, context.cache, {}, [text])[0][-1]
             proposed = corrected(proposed, teacher, ACCEPTED, generator)
         text.append(proposed)
     return text

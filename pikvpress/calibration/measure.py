@@ -43,6 +43,7 @@ def read(
     values: torch.Tensor,
     futures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]],
     scaling: float,
+    most_rows: int | None = None,
 ) -> Reading:
     """Attend from futures to a context.
 
@@ -55,22 +56,33 @@ def read(
         (samples, heads, tokens, head_dim) of each.
     scaling : float
         Factor on the logits.
+    most_rows : int, optional
+        Of each KV head only so many rows, those with the largest gradients, on which predictions hang most.
     """
-    heads = keys.shape[0]
-    parts = []
-    for queries, own_keys, own_values, gradients in futures:
-        tokens = queries.shape[1]
-        rows = queries.unflatten(0, (heads, -1)).flatten(1, 2)
-        later = torch.ones(tokens, tokens, dtype=torch.bool, device=keys.device).triu(1)
-        later = later.repeat(queries.shape[0] // heads, 1)
-        own = (rows @ own_keys.transpose(1, 2) * scaling).masked_fill(later, -torch.inf)
-        weights = torch.cat([rows @ keys.transpose(1, 2) * scaling, own], dim=-1).softmax(dim=-1)
-        attention, on_own = weights[..., : keys.shape[1]], weights[..., keys.shape[1] :]
-        other = on_own @ own_values
-        by_row = gradients.unflatten(1, (heads, -1)).flatten(2, 3)
-        parts.append((attention, on_own.sum(dim=-1), other, other + attention @ values, by_row))
-    attention, mass, other, output, by_row = (torch.cat(column, dim=-2) for column in _columns(parts))
-    return Reading(attention, values, mass.squeeze(-1), other, output, by_row)
+    heads, num_keys = keys.shape[0], keys.shape[1]
+    queries = torch.cat([future[0].unflatten(0, (heads, -1)).flatten(1, 2) for future in futures], dim=1)
+    own_keys, own_values = (torch.cat([future[i] for future in futures], dim=1) for i in (1, 2))
+    gradients = torch.cat([future[3].unflatten(1, (heads, -1)).flatten(2, 3) for future in futures], dim=2)
+    hidden = _hidden(futures, heads).expand(heads, -1, -1)
+    if most_rows is not None and queries.shape[1] > most_rows:
+        rows = gradients.square().sum(dim=(0, 3)).topk(most_rows, dim=-1).indices.unsqueeze(-1)
+        queries = queries.gather(1, rows.expand(-1, -1, queries.shape[2]))
+        hidden = hidden.gather(1, rows.expand(-1, -1, hidden.shape[2]))
+        gradients = gradients.gather(2, rows.expand(len(gradients), -1, -1, gradients.shape[3]))
+    own = (queries @ own_keys.transpose(1, 2) * scaling).masked_fill(hidden, -torch.inf)
+    weights = torch.cat([queries @ keys.transpose(1, 2) * scaling, own], dim=-1).softmax(dim=-1)
+    attention, on_own = weights[..., :num_keys], weights[..., num_keys:]
+    other = on_own @ own_values
+    return Reading(attention, values, on_own.sum(dim=-1), other, other + attention @ values, gradients)
+
+
+def _hidden(futures: Sequence[tuple[torch.Tensor, ...]], heads: int) -> torch.Tensor:
+    """Return which of all futures' tokens each row must not see: other futures' and later ones, (rows, tokens)."""
+    blocks = []
+    for queries, *_ in futures:
+        later = torch.ones(queries.shape[1], queries.shape[1], dtype=torch.bool, device=queries.device).triu(1)
+        blocks.append(~later.repeat(queries.shape[0] // heads, 1))
+    return ~torch.block_diag(*blocks)
 
 
 def divergence(reading: Reading, order: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
@@ -123,11 +135,3 @@ def cost(reading: Reading, output: torch.Tensor, mass: torch.Tensor) -> torch.Te
     """
     change = output / mass.clamp_min(1e-9).unsqueeze(-1) - reading.output
     return 0.5 * (reading.gradients * change).sum(dim=-1).square().mean(dim=0).sum(dim=-1)
-
-
-def _columns(parts: Sequence[tuple[torch.Tensor, ...]]) -> list[list[torch.Tensor]]:
-    """Return each field of all parts, with rows in the last but one dimension."""
-    return [
-        [column.unsqueeze(-1) if column.dim() == 2 else column for column in columns]
-        for columns in zip(*parts, strict=True)
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,16 @@ th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #88
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; background: white; border-radius: 6px; }
 """
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raise an ``OSError`` if no report can be written there, before anything is worked out for it."""
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"the report cannot be written to {folder}: {there} is no folder; choose another")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"the report cannot be written to {folder}: {there} is not writable; choose another")
 
 
 def write_report(calibration: Calibration, folder: str | Path) -> tuple[Path, Path]:

@@ -15,9 +15,12 @@ MODE = "pikvpress_weighed_keys"
 
 
 def predict(
-    model: PreTrainedModel, cache: DynamicCache, kept: Mapping[int, torch.Tensor], future: Sequence[int]
-) -> torch.Tensor:
-    """Return log probabilities of what follows each token of a future, shape (tokens, vocabulary).
+    model: PreTrainedModel,
+    cache: DynamicCache,
+    kept: Mapping[int, torch.Tensor],
+    futures: Sequence[Sequence[int]],
+) -> list[torch.Tensor]:
+    """Return log probabilities of what follows each token of each future, each of shape (tokens, vocabulary).
 
     Parameters
     ----------
@@ -28,26 +31,27 @@ def predict(
     kept : mapping of int to torch.Tensor
         By layer, how far each key of the context is kept: 1 = kept, 0 = removed, shape (kv_heads, keys). Layers that
         are not named keep all.
-    future : sequence of int
-        Token ids behind the context.
+    futures : sequence of sequences of int
+        Token ids behind the context; none sees another.
     """
-    ids = torch.tensor([list(future)], device=model.device)
+    longest = max(map(len, futures))
+    ids = torch.tensor([[*future, *[0] * (longest - len(future))] for future in futures], device=model.device)
+    copy = models.copied(cache)
+    copy.batch_repeat_interleave(len(futures))
     with _weighing(model, kept):
-        logits = model(input_ids=ids, past_key_values=models.copied(cache)).logits[0]
-    return logits.float().log_softmax(dim=-1)
+        logits = model(input_ids=ids, past_key_values=copy).logits
+    return [row[: len(future)].float().log_softmax(dim=-1) for row, future in zip(logits, futures, strict=True)]
 
 
 @contextmanager
 def _weighing(model: PreTrainedModel, kept: Mapping[int, torch.Tensor]) -> Iterator[None]:
-    before = model.config._attn_implementation
     layers = models.attention_layers(model)
     for index, layer in enumerate(layers):
         layer.kept_share = kept.get(index)
-    model.set_attn_implementation(MODE)
     try:
-        yield
+        with models.attention_mode(model, MODE):
+            yield
     finally:
-        model.set_attn_implementation(before)
         for layer in layers:
             del layer.kept_share
 

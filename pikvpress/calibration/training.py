@@ -17,7 +17,7 @@ from pikvpress.routers import Router
 
 KEEP_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125)
 SOFTNESS = 0.05  # of the selection, in ranks, where gradients flow through it
-ROWS = 96  # queries of a head that training looks at: those on which predictions hang most
+ROWS = 96  # queries of a head that training looks at
 LEARNING_RATE = 0.05
 
 Progress = Callable[[str], None]
@@ -62,7 +62,7 @@ def error_curves(router: Router, records: Sequence[Record], layers: int, progres
             counts = [max(1, round(share * num_keys)) for share in reversed(KEEP_SHARES)]
             for ratio in range(len(RATIOS)):
                 with torch.no_grad():
-                    order = _blended(router, index, layer, ratio)[0].argsort(dim=-1, descending=True)
+                    order = blended_ranks(router, index, layer, ratio)[0].argsort(dim=-1, descending=True)
                     measured = divergence(layer.reading, order, counts).flip(-1) / len(records)
                 curves[ratio, index] = curves[ratio, index].nan_to_num(0) + measured
         progress("measuring error curves")
@@ -115,7 +115,7 @@ def train(
             ratio = chance.randrange(len(RATIOS))
             optimizer.zero_grad()
             for index in record.layers:
-                layer = record.layer(index)
+                layer = record.layer(index, ROWS)
                 layer_loss(router, index, layer, ratio, budgets, scales, dense).backward()
             optimizer.step()
             schedule.step()
@@ -165,10 +165,9 @@ def layer_loss(
     dense: bool = False,
 ) -> torch.Tensor:
     """Return the loss of one layer of a record, a scalar; see `train`."""
-    blended, auxiliary = _blended(router, index, layer, ratio, dense)
-    reading = strongest(layer.reading, ROWS)
+    blended, auxiliary = blended_ranks(router, index, layer, ratio, dense)
     counts = budgets.counts(ratio, blended.shape[1], index, blended.shape[0])
-    return auxiliary + selection_cost(reading, kept_keys(blended, counts)).sum() / scales[ratio]
+    return auxiliary + selection_cost(layer.reading, kept_keys(blended, counts)).sum() / scales[ratio]
 
 
 def kept_keys(blended: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -195,26 +194,6 @@ def selection_cost(reading: Reading, kept: torch.Tensor) -> torch.Tensor:
     return cost(reading, output, reading.other_mass + weighed.sum(dim=-1))
 
 
-def strongest(reading: Reading, rows: int) -> Reading:
-    """Return a reading with only those rows of each head that have the largest gradients."""
-    if reading.attention.shape[1] <= rows:
-        return reading
-    chosen = reading.gradients.square().sum(dim=(0, 3)).topk(rows, dim=-1).indices  # (kv_heads, rows)
-
-    def taken(values: torch.Tensor) -> torch.Tensor:
-        shape = (*chosen.shape, *values.shape[2:])
-        return values.gather(1, chosen.reshape(*chosen.shape, *[1] * (values.dim() - 2)).expand(shape))
-
-    return Reading(
-        taken(reading.attention),
-        reading.values,
-        taken(reading.other_mass),
-        taken(reading.other_output),
-        taken(reading.output),
-        torch.stack([taken(sample) for sample in reading.gradients]),
-    )
-
-
 @torch.no_grad()
 def predicted(router: Router, records: Sequence[Record], budgets: Budgets) -> torch.Tensor:
     """Return the mean predicted divergence on records, in nats, shape (ratios,)."""
@@ -224,16 +203,16 @@ def predicted(router: Router, records: Sequence[Record], budgets: Budgets) -> to
         for index in record.layers:
             layer = record.layer(index)
             for ratio in range(len(RATIOS)):
-                blended, _ = _blended(router, index, layer, ratio)
+                blended, _ = blended_ranks(router, index, layer, ratio)
                 counts = budgets.counts(ratio, blended.shape[1], index, blended.shape[0])
                 total[ratio] += selection_cost(layer.reading, kept_keys(blended, counts)).sum() / len(records)
     return total
 
 
-def _blended(
+def blended_ranks(
     router: Router, index: int, layer: LayerRecord, ratio: int, dense: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return blended ranks (kv_heads, keys), of all experts if dense, and the router's auxiliary loss."""
+    """Return a layer's blended ranks (kv_heads, keys), of all experts if dense, and the router's auxiliary loss."""
     available = torch.ones(layer.ranks.shape[2], dtype=torch.bool)
     features = layer.features[ratio].unsqueeze(0)
     routing = router(index, features, available)

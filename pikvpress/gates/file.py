@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from pikvpress import head_features
 from pikvpress.allocators import fitted_counts
 
-FORMAT = "pikvpress-gates-2"
+FORMAT = "pikvpress-gates-3"
+CURVES = ("curves", "codec_curves")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Gates:
         The shares of the keys kept at which the curves were measured, descending.
     ratios : tuple of float
         The compression ratios that the experts were told meanwhile, ascending.
+    codec_curves : torch.Tensor, optional
+        Error curves of entries stored by each of `codecs`, shape (len(`ratios`), layers, kv_heads, len(`codecs`),
+        len(`keep_shares`)), float32; NaN likewise.
+    codecs : tuple of (str, str)
+        Codecs of keys and values.
     about : mapping of str to object
         How they came about: data, seed, versions, figures. Written as JSON.
     """
@@ -50,6 +56,8 @@ class Gates:
     curves: torch.Tensor | None = None
     keep_shares: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
+    codec_curves: torch.Tensor | None = None
+    codecs: tuple[tuple[str, str], ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -132,6 +140,7 @@ def save_gates(path: str | Path, gates: Gates) -> None:
         "model": json.dumps(dict(gates.model)),
         "keep_shares": json.dumps(list(gates.keep_shares)),
         "ratios": json.dumps(list(gates.ratios)),
+        "codecs": json.dumps(list(gates.codecs)),
         "about": json.dumps(dict(gates.about)),
     }
     tensors = {
@@ -139,8 +148,9 @@ def save_gates(path: str | Path, gates: Gates) -> None:
         for router, parameters in gates.routers.items()
         for name, tensor in parameters.items()
     }
-    if gates.curves is not None:
-        tensors["curves"] = gates.curves.detach().cpu().float().contiguous()
+    for name in CURVES:
+        if getattr(gates, name) is not None:
+            tensors[name] = getattr(gates, name).detach().cpu().float().contiguous()
     metadata["digest"] = _digest(tensors)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     os.close(handle)
@@ -191,6 +201,8 @@ def load_gates(path: str | Path) -> Gates:
         experts=json.loads(metadata["experts"]),
         routers=routers,
         curves=tensors.get("curves"),
+        codec_curves=tensors.get("codec_curves"),
+        codecs=tuple((keys, values) for keys, values in json.loads(metadata["codecs"])),
         keep_shares=tuple(json.loads(metadata["keep_shares"])),
         ratios=tuple(json.loads(metadata["ratios"])),
         about=json.loads(metadata["about"]),
@@ -207,4 +219,4 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def _finite(item: tuple[str, torch.Tensor]) -> bool:
     name, tensor = item
-    return name == "curves" or bool(tensor.isfinite().all())  # curves are NaN where a layer is not compressed
+    return name in CURVES or bool(tensor.isfinite().all())  # curves are NaN where a layer is not compressed

@@ -2,5 +2,6 @@
 
 from pikvpress.presses.moe_router_press import MoERouterPress
 from pikvpress.presses.per_layer_press import PerLayerPress
+from pikvpress.presses.pikv_press import PiKVPress
 
-__all__ = ["MoERouterPress", "PerLayerPress"]
+__all__ = ["MoERouterPress", "PerLayerPress", "PiKVPress"]

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from kvpress import BasePress, ScorerPress
 from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
 
-from pikvpress import head_features, models
+from pikvpress import models
 from pikvpress.examination import examine
 from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.gates import Gates, find_gates, key, load_gates
+from pikvpress.gating import make_router
 from pikvpress.kernels.blend import blend, transport
 from pikvpress.kernels.compact import gather_rows, highest, select
 from pikvpress.plan import Plan, describe_heads
@@ -51,11 +52,11 @@ class MoERouterPress(ScorerPress):
     ----------
     compression_ratio : float, default=0.0
         Share of the key-value pairs to remove, in [0, 1). Of n pairs max(1, floor(n · (1 - ratio))) stay, exactly.
-    router_type : {"pikv", "base", "topk_balanced", "adaptive", "eplb", "hierarchical"}, default="pikv"
+    router_type : {"pikv", "base", "topk_balanced", "adaptive", "eplb", "hierarchical", "static"}, default="pikv"
         Which router; see `pikvpress.routers`. What is routed is KV heads, to experts.
     experts : sequence of str or ScorerPress, optional
         Names of registered experts (`pikvpress.available_experts()`), or presses of one's own. By default Compactor,
-        KeyDiff, ExpectedAttention and LagKV.
+        ExpectedAttention, SnapKV and ProbeAttention.
     num_experts : int, optional
         Use only the first so many of `experts`, or of all registered ones if `experts` is not given.
     top_k : int, optional
@@ -87,7 +88,7 @@ class MoERouterPress(ScorerPress):
         Fitted gates. "auto": those found by what the model is, in `pikvpress.gates.user_folder()` or shipped with the
         package, if they know the router and the experts. A path: that file, refused for any other model, router or
         experts. Without gates the router uses a deterministic prior, and None asks for it: prior weight of the expert
-        (Compactor, KeyDiff, ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
+        (ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
         along unless `experts` or `num_experts` is given.
     budgets : {"equal", "fitted"}, default="equal"
         How many tokens each head keeps: all the same number, or shares of the same total by the error curves that the
@@ -108,6 +109,8 @@ class MoERouterPress(ScorerPress):
     >>> print(press.plan)
     """
 
+    _known_budgets: ClassVar[tuple[str, ...]] = BUDGETS
+
     compression_ratio: float = 0.0
     router_type: str = "pikv"
     experts: Sequence[str | ScorerPress] | None = None
@@ -126,6 +129,7 @@ class MoERouterPress(ScorerPress):
     balance_coefficient: float = RouterSettings.balance_coefficient
     gates: str | Path | None = "auto"
     budgets: str = "equal"
+    _kind: str = field(default=BUDGETS[0], init=False, repr=False, compare=False)
     _experts: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
     _settings: RouterSettings | None = field(default=None, init=False, repr=False, compare=False)
     _given: Gates | None = field(default=None, init=False, repr=False, compare=False)
@@ -138,15 +142,17 @@ class MoERouterPress(ScorerPress):
     _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.budgets not in BUDGETS:
-            raise ValueError(f"budgets must be one of {', '.join(map(repr, BUDGETS))}, got {self.budgets!r}")
+        if self.budgets not in self._known_budgets:
+            known = ", ".join(map(repr, self._known_budgets))
+            raise ValueError(f"budgets must be one of {known}, got {self.budgets!r}")
+        self._kind = self.budgets if self.budgets in BUDGETS else BUDGETS[0]
         if self.gates is not None and self.gates != AUTO:
             self._given = load_gates(self.gates)
         experts = make_experts(self.experts, self.num_experts)
         if self._given is not None:
             if self._experts_are_open():
                 experts = make_experts(self._given.experts, None)
-            self._given.parameters(self.router_type, [expert.name for expert in experts], self.budgets)
+            self._given.parameters(self.router_type, [expert.name for expert in experts], self._kind)
         self._use(experts)
 
     def _use(self, experts: tuple[Expert, ...]) -> None:
@@ -192,7 +198,7 @@ class MoERouterPress(ScorerPress):
         """
         models.check_supported(model)
         self._adopt_gates(models.attention_layers(model)[0])
-        shortest = max(expert.min_tokens for expert in self._experts)
+        shortest = min(expert.min_tokens for expert in self._experts)
         with (
             prefill_watch(model, self, shortest, self._recorder),
             self._tap.on(model),
@@ -241,9 +247,9 @@ class MoERouterPress(ScorerPress):
             For a padded batch, no keys, no expert that can score the input, a score that is not a number, or fitted
             budgets: who asks for scores selects by itself.
         """
-        if self.budgets != "equal" and not self._selecting:
+        if self._kind != "equal" and not self._selecting:
             raise ValueError(
-                f"budgets={self.budgets!r} cannot be kept inside another press, which selects by itself: use "
+                f"{self._kind} budgets cannot be kept inside another press, which selects by itself: use "
                 "MoERouterPress without a wrapper, or budgets='equal'"
             )
         self._recorder.enter(module.layer_idx)
@@ -257,13 +263,13 @@ class MoERouterPress(ScorerPress):
                 refuse_masked_keys(module, "decode with DecodingPress(MoERouterPress(...)), without AdaKVPress between")
             refuse_padding(kwargs.get("attention_mask"))
             self._prepare(module)
-            ratio = self.compression_ratio or NOMINAL_RATIO
+            ratio = self._share_removed(keys.shape[2]) or NOMINAL_RATIO
             view = LayerView(module, hidden_states, self._tap.take(hidden_states))
             seen = examine(self._experts, view, hidden_states, keys, values, attentions, kwargs, ratio)
             routing = self._route(module.layer_idx, seen.features, seen.available)
             order = blend(seen.ranked, routing.weights[..., seen.available])
             result = transport(order, seen.mass)
-        num_kept = compute_n_kept(keys.shape[2], self.compression_ratio)
+        num_kept = compute_n_kept(keys.shape[2], self._share_removed(keys.shape[2]))
         self._recorder.record(module.layer_idx, routing, keys, values, num_kept)
         self._log(module.layer_idx, routing, num_kept, keys.shape[2])
         return result
@@ -293,7 +299,7 @@ class MoERouterPress(ScorerPress):
             self._selecting = False
         num_kept = compute_n_kept(keys.shape[2], self.compression_ratio)
         with self._recorder.press.span(keys.device):
-            if self.budgets == "fitted":
+            if self._kind == "fitted":
                 counts = self._fitted_counts(keys.shape[2], num_kept)[module.layer_idx]
                 kept = highest(scores, counts.to(scores.device))
                 module.masked_key_indices = tuple((~kept).nonzero(as_tuple=True))
@@ -301,7 +307,7 @@ class MoERouterPress(ScorerPress):
                 counts = torch.full((keys.shape[1],), num_kept)
                 positions = select(scores, num_kept)
                 keys, values = gather_rows(keys, positions), gather_rows(values, positions)
-        self._recorder.selected(module.layer_idx, counts.tolist(), keys, values)
+        self._recorder.selected(module.layer_idx, counts.tolist(), keys.nbytes + values.nbytes)
         return keys, values
 
     @property
@@ -329,6 +335,10 @@ class MoERouterPress(ScorerPress):
         """Forget what was recorded."""
         self._recorder.reset()
 
+    def _share_removed(self, num_keys: int) -> float:
+        """Return the share of tokens to remove, by which experts are compared."""
+        return self.compression_ratio
+
     def _route(self, layer: int, features: torch.Tensor, available: list[int]) -> Routing:
         assert self._router is not None
         mask = torch.zeros(len(self._experts), dtype=torch.bool, device=features.device)
@@ -348,7 +358,7 @@ class MoERouterPress(ScorerPress):
         names = [expert.name for expert in self._experts]
         if self._gates is not None and names != list(self._gates.experts):
             self._use(make_experts(self._gates.experts, None))
-        if self.budgets == "fitted" and (self._gates is None or self._gates.curves is None):
+        if self._kind == "fitted" and (self._gates is None or self._gates.curves is None):
             raise ValueError(
                 "budgets='fitted' needs gates that were fitted for this model: fit some with `pikvpress calibrate`, "
                 "or use budgets='equal'"
@@ -369,7 +379,7 @@ class MoERouterPress(ScorerPress):
             return None
         asked = [expert.name for expert in make_experts(self.experts, self.num_experts)]
         experts = found.experts if self._experts_are_open() else asked
-        if key(self.router_type, self.budgets) not in found.routers or list(experts) != list(found.experts):
+        if key(self.router_type, self._kind) not in found.routers or list(experts) != list(found.experts):
             logger.warning_once(  # type: ignore[attr-defined]
                 f"MoERouterPress routes by its prior: the gates found for this model know the experts "
                 f"{', '.join(found.experts)} and the routers {', '.join(found.router_types)}, and others were asked for"
@@ -395,16 +405,10 @@ class MoERouterPress(ScorerPress):
 
     def _make_router(self, module: models.Attention) -> None:
         assert self._settings is not None
-        names = [expert.name for expert in self._experts]
-        self._router = router_class(self.router_type)(
-            [expert.prior for expert in self._experts],
-            head_features.feature_names(names),
-            module.config.num_hidden_layers,
-            models.num_key_value_heads(module),
-            self._settings,
-        )
+        self._router = make_router(self.router_type, self._experts, module, self._settings)
         if self._gates is not None:
-            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names, self.budgets)))
+            names = [expert.name for expert in self._experts]
+            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names, self._kind)))
         self._model_config = module.config
         self._counts.clear()
 

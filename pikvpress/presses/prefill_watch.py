@@ -48,7 +48,7 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
             raise ValueError("the context is empty: give at least one token")
         if press.compression_ratio and length < shortest:
             raise ValueError(
-                f"the context has {length} tokens, but the experts protect or compare more and need at least "
+                f"the context has {length} tokens, but every expert protects or compares more: it needs at least "
                 f"{shortest}: use a longer context, leave the expert out, or set compression_ratio=0"
             )
         recorder.reset()

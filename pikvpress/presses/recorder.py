@@ -20,6 +20,7 @@ class _Entry:
     head_tokens: list[int] | None
     bytes_before: int
     bytes_after: int
+    codecs: list[tuple[str, str]] | None = None
 
 
 class Recorder:
@@ -52,11 +53,12 @@ class Recorder:
         size = keys.nbytes + values.nbytes
         self._entries[layer] = _Entry(routing, keys.shape[2], tokens_asked, None, size, size)
 
-    def selected(self, layer: int, head_tokens: list[int], keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Remember how many tokens the heads of a layer keep, and which keys and values are held from now on."""
+    def selected(
+        self, layer: int, head_tokens: list[int], bytes_after: int, codecs: list[tuple[str, str]] | None = None
+    ) -> None:
+        """Remember how many tokens the heads of a layer keep, in how many bytes and in which codecs."""
         entry = self._entries[layer]
-        entry.head_tokens = head_tokens
-        entry.bytes_after = keys.nbytes + values.nbytes
+        entry.head_tokens, entry.bytes_after, entry.codecs = head_tokens, bytes_after, codecs
 
     def plan(self, router: str, fitted: bool, experts: list[str], compression_ratio: float) -> Plan:
         """Return the decisions as plain numbers."""
@@ -69,6 +71,7 @@ class Recorder:
                 head_tokens=entry.head_tokens,
                 bytes_before=entry.bytes_before,
                 bytes_after=entry.bytes_after,
+                codecs=entry.codecs,
             )
             for index, entry in sorted(self._entries.items())
         ]

@@ -10,6 +10,7 @@ from pikvpress.routers.eplb import EPLBRouter
 from pikvpress.routers.hierarchical import HierarchicalRouter
 from pikvpress.routers.pikv import PiKVRouter
 from pikvpress.routers.settings import RouterSettings
+from pikvpress.routers.static import StaticRouter
 from pikvpress.routers.topk_balanced import TopKBalancedRouter
 
 ROUTERS: dict[str, type[Router]] = {
@@ -19,6 +20,7 @@ ROUTERS: dict[str, type[Router]] = {
     "pikv": PiKVRouter,
     "eplb": EPLBRouter,
     "hierarchical": HierarchicalRouter,
+    "static": StaticRouter,
 }
 
 
@@ -46,6 +48,7 @@ __all__ = [
     "Router",
     "RouterSettings",
     "Routing",
+    "StaticRouter",
     "TopKBalancedRouter",
     "router_class",
 ]

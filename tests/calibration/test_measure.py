@@ -74,7 +74,7 @@ def test_the_divergence_of_small_changes_is_predicted(case):
     futures = [read_future(model, cache, future, 400, torch.Generator().manual_seed(0))]
     predicted, happened = [], []
     with torch.no_grad():
-        base = predict(model, cache, {}, future)
+        (base,) = predict(model, cache, {}, [future])
         for index, reading in enumerate(readings(model, cache, futures)):
             for head in range(2):
                 for removed in (5, 40, 80):
@@ -82,7 +82,7 @@ def test_the_divergence_of_small_changes_is_predicted(case):
                     predicted.append(divergence(reading, order, [CONTEXT - 1])[head, 0].item())
                     kept = torch.ones(2, CONTEXT, dtype=torch.float64)
                     kept[head, removed] = 0
-                    changed = predict(model, cache, {index: kept}, future)
+                    (changed,) = predict(model, cache, {index: kept}, [future])
                     happened.append((base.exp() * (base - changed)).sum().item())
     model.float()
     predicted, happened = torch.tensor(predicted), torch.tensor(happened)
@@ -96,9 +96,11 @@ def test_a_student_that_keeps_everything_is_the_teacher(case):
     with torch.no_grad():
         whole = model(input_ids=torch.tensor([context + future])).logits[0, -FUTURE:].log_softmax(dim=-1)
         everything = {index: torch.ones(2, CONTEXT) for index in range(2)}
-        torch.testing.assert_close(predict(model, cache, everything, future), whole, atol=1e-4, rtol=1e-4)
+        short, found = predict(model, cache, everything, [future[:3], future])
+        torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(short, whole[:3], atol=1e-4, rtol=1e-4)
         half = {0: torch.ones(2, CONTEXT) * (torch.arange(CONTEXT) < 45)}
-        assert (predict(model, cache, half, future) - whole).abs().max() > 1e-3
+        assert (predict(model, cache, half, [future])[0] - whole).abs().max() > 1e-3
     assert model.config._attn_implementation == "sdpa"
     assert not hasattr(models.attention_layers(model)[0], "kept_share")
 

@@ -7,10 +7,10 @@ import torch
 from kvpress.utils import extract_keys_and_values
 from transformers import AutoTokenizer, DynamicCache
 
+from evaluation import compressed
 from evaluation.compressed import (
     Scores,
     SharedPrefill,
-    attention_mode,
     compress_alone,
     compress_with_weights,
     prefill,
@@ -18,14 +18,15 @@ from evaluation.compressed import (
 )
 from evaluation.presses import FULL_CACHE, PRESSES, parse_press
 from pikvpress import models
+from pikvpress.examination import examine
 from pikvpress.gates import Gates, file_name, key, save_gates
 from pikvpress.head_features import feature_names
 from pikvpress.routers import RouterSettings, router_class
 
-# These fetch something trained, or texts, from a hub.
+# These fetch something trained, or texts, from a hub. Ablations are gates of the real model.
 FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
 NEEDS = {"per_layer": "@presses={0: knorm, 1: keydiff}", "snap_think": "@key_channel_compression_ratio=0.25"}
-OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in FROM_A_HUB)]
+OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in (*FROM_A_HUB, "ablation"))]
 SHARING = [name for name in OFFLINE if PRESSES[name].shares and name != FULL_CACHE]
 
 
@@ -140,7 +141,7 @@ def test_one_eager_prefill_serves_every_press_that_reads_weights(tiny, context):
     together = compress_with_weights(tiny, context, makes, 0.0)
     assert tiny.config._attn_implementation == "sdpa"
     for press, ours in zip(makes, together, strict=True):
-        with attention_mode(tiny, "eager"):
+        with models.attention_mode(tiny, "eager"):
             theirs, _ = alone(tiny, context, press)
         for (keys, _), (their_keys, _) in zip(ours.layers, theirs, strict=True):
             torch.testing.assert_close(keys, their_keys)
@@ -163,3 +164,20 @@ def test_a_prefill_fills_the_cache(tiny, context):
     cache = DynamicCache()
     prefill(tiny, context, cache)
     assert cache.get_seq_length() == 300
+
+
+def test_routers_with_the_same_experts_look_once(tiny, context, monkeypatch):
+    looked = []
+
+    def counted(experts, view, *rest):
+        looked.append((view.layer_idx, rest[-1]))
+        return examine(experts, view, *rest)
+
+    monkeypatch.setattr(compressed, "examine", counted)
+    prefilled = SharedPrefill(tiny, context)
+    names = ["moe_router", "moe_router@router_type=eplb", "adakv_moe_router", "moe_router@experts=[keydiff, knorm]"]
+    seconds = [prefilled.compress(parse_press(name).make(0.5)).seconds for name in names]
+    assert looked == [(0, 0.5), (1, 0.5)] * 2
+    assert min(seconds[:3]) > 0.3 * seconds[0]  # what was saved is counted as if it had been done
+    prefilled.compress(parse_press("moe_router").make(0.75))
+    assert looked[4:] == [(0, 0.75), (1, 0.75)]

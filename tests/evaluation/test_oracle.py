@@ -7,7 +7,7 @@ import torch
 
 from evaluation.answering import log_probabilities
 from evaluation.compressed import SharedPrefill
-from evaluation.oracle import Oracle
+from evaluation.oracle import Oracle, foresee
 from evaluation.presses import PRESSES, parse_press
 from evaluation.study import make_study
 
@@ -29,7 +29,8 @@ def test_oracles_come_closer_than_any_expert(tiny, case):
     context, future = case
     shared = SharedPrefill(tiny, context)
     alone = [shared.compress(parse_press(name).make(0.75)) for name in EXPERTS]
-    oracles = [Oracle(most, EXPERTS, 0.75).compress_knowing(tiny, context, future, 0) for most in (1, 3)]
+    seen = foresee(tiny, context, future, EXPERTS, [0.5, 0.75], 0)
+    oracles = [Oracle(most, EXPERTS, 0.75).compress_knowing(seen) for most in (1, 3)]
     *singles, choice, blend = divergence(tiny, [shared.compress(None), *alone, *oracles], future)
     assert choice < min(singles) and blend < min(singles)
     assert [context.lengths for context in oracles] == [(75, 75)] * 2

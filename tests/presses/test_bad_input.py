@@ -10,7 +10,7 @@ from kvpress import (
 )
 from transformers import DynamicCache
 
-from pikvpress import MoERouterPress
+from pikvpress import DEFAULT_EXPERTS, MoERouterPress
 from tests.conftest import make_tiny
 from tests.helpers import prefill
 
@@ -43,13 +43,21 @@ def test_an_empty_context_is_refused_before_any_layer(llama):
 
 def test_a_context_shorter_than_the_protected_window_is_refused_before_any_layer(llama, ids):
     cache = DynamicCache()
-    press = MoERouterPress(0.5, experts=["snapkv", "keydiff"])
+    press = MoERouterPress(0.5, experts=["snapkv"])
     with press(llama), pytest.raises(ValueError, match=r"has 64 tokens.*at least 65"):
         llama(ids[:, :64], past_key_values=cache)
     assert cache.get_seq_length() == 0
     prefill(llama, ids[:, :65], press)
     press.compression_ratio = 0.0
     prefill(llama, ids[:, :10], press)
+
+
+def test_experts_that_need_more_tokens_than_there_are_sit_out(llama, ids):
+    press = MoERouterPress(0.5)
+    cache = prefill(llama, ids[:, :20], press)
+    assert [layer.keys.shape[2] for layer in cache.layers] == [10, 10]
+    weights = torch.tensor(press.get_stats()["layer_stats"][0]["expert_weights"])
+    assert (weights[:, DEFAULT_EXPERTS.index("snapkv")] == 0).all() and (weights.sum(dim=-1) - 1).abs().max() < 1e-3
 
 
 def test_inside_a_wrapper_too_short_a_context_is_refused_when_no_expert_can_score(llama, ids):

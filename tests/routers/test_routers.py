@@ -105,6 +105,14 @@ def test_adaptive_top_k_makes_any_router_adaptive():
     assert [(row > 0).sum().item() for row in weights[0]] == [1, 2, 2, 2, 2, 2]
 
 
+def test_static_does_not_look_at_the_input():
+    router = make("static", prior=(1.0, 2.0, 1.0, 1.0))
+    first, second = (router(0, features(seed=seed), ALL).weights for seed in (0, 1))
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(first[0, 0], torch.tensor([0.2, 0.4, 0.2, 0.2]))
+    assert not torch.equal(make("base")(0, features(), ALL).weights, first)
+
+
 def test_hierarchical_stays_inside_the_best_group():
     given = torch.zeros(1, 6, len(NAMES))
     given[..., 3] = -2.0  # d is best, so the group (c, d) is

@@ -1,0 +1,91 @@
+"""Gates that leave out what calibration adds, to see what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pikvpress.calibration import calibrate
+from pikvpress.gates import Gates, save_gates
+from pikvpress.routers import ROUTERS, StaticRouter
+
+FOLDER = Path(__file__).parent / "ablation_gates"
+RANDOM = 5
+
+
+class LayerRouter(StaticRouter):
+    """One blend for all heads of a layer: the mean of their logits."""
+
+    def probabilities(self, layer: int, features: torch.Tensor, available: torch.Tensor) -> torch.Tensor:
+        """Return gate probabilities, shape (batch, kv_heads, experts), the same for all heads."""
+        logits = self.static[layer].mean(dim=0).expand(*features.shape[:2], -1)
+        return (logits / self.settings.temperature).masked_fill(~available, -torch.inf).softmax(dim=-1)
+
+
+def path(name: str) -> Path:
+    """Return where the gates of an ablation are."""
+    return FOLDER / f"{name}.safetensors"
+
+
+def write_ablations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, gates: Gates, folder: Path = FOLDER
+) -> list[Path]:
+    """Write gates of the same experts that know less.
+
+    `static` and `static_per_layer` are calibrated as the gates were, on the same contexts, but do not look at the
+    input; `uniform` weighs experts alike; `random_0` to `random_4` are drawn.
+
+    Parameters
+    ----------
+    model, tokenizer
+        Those that the gates belong to.
+    gates : Gates
+        Made by `calibrate`.
+    folder : Path
+        Where to write them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, router in (("static", StaticRouter), ("static_per_layer", LayerRouter)):
+        with patch.dict(ROUTERS, {"static": router}):
+            found = calibrate(
+                model,
+                tokenizer,
+                contexts=gates.about["contexts"],
+                length=gates.about["length"],
+                experts=gates.experts,
+                max_experts=len(gates.experts),
+                routers=["static"],
+                objective=gates.about["objective"],
+                seed=gates.about["seed"],
+                output=folder / f"{name}.safetensors",
+            )
+        if router is LayerRouter:
+            _save(found.path, found.gates, {key: _tied(values) for key, values in found.gates.routers.items()})
+    like = gates.routers["base"]
+    none = {name: torch.zeros_like(value) for name, value in like.items()}
+    _save(folder / "uniform.safetensors", gates, {"static": none})
+    for seed in range(RANDOM):
+        _save(folder / f"random_{seed}.safetensors", gates, {"base": _drawn(like, seed)})
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _save(path: Path, gates: Gates, routers: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    save_gates(path, replace(gates, routers=routers))
+
+
+def _tied(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    static = parameters["static"]
+    return {**parameters, "static": static.mean(dim=1, keepdim=True).expand_as(static)}
+
+
+def _drawn(like: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """Return random gates: logits of variance 1 by head, and as much again by standardised features."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {name: torch.randn(value.shape, generator=generator) for name, value in like.items()}
+    drawn["evidence"] /= len(drawn["evidence"]) ** 0.5
+    return drawn

@@ -1,0 +1,34 @@
+"""A router sized for a model and its experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pikvpress import head_features, models
+from pikvpress.experts import Expert
+from pikvpress.routers import Router, RouterSettings, router_class
+
+
+def make_router(
+    router_type: str, experts: Sequence[Expert], attention: models.Attention, settings: RouterSettings
+) -> Router:
+    """Return an unfitted router: the experts' prior.
+
+    Parameters
+    ----------
+    router_type : str
+        One of `pikvpress.routers.ROUTERS`.
+    experts : sequence of Expert
+        What it routes to.
+    attention : Attention
+        Any attention layer of the model.
+    settings : RouterSettings
+        Checked settings.
+    """
+    return router_class(router_type)(
+        [expert.prior for expert in experts],
+        head_features.feature_names([expert.name for expert in experts]),
+        attention.config.num_hidden_layers,
+        models.num_key_value_heads(attention),
+        settings,
+    )

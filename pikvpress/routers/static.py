@@ -1,0 +1,35 @@
+"""The static router: what calibration learnt about each head, whatever the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pikvpress.routers.base import Router
+from pikvpress.routers.settings import RouterSettings
+
+
+class StaticRouter(Router):
+    """Route every head the same way on every input.
+
+    FastGen (https://arxiv.org/abs/2310.01801) chooses a policy for a head from what the head attends to on the input;
+    this router is the other extreme, and what the others are compared with: it looks at no head feature. Unfitted, it
+    blends by the experts' prior weights alone.
+    """
+
+    def __init__(
+        self,
+        prior: Sequence[float],
+        features: Sequence[str],
+        num_layers: int,
+        num_heads: int,
+        settings: RouterSettings,
+    ):
+        super().__init__(prior, features, num_layers, num_heads, settings)
+        with torch.no_grad():
+            self.evidence.zero_()
+
+    def sees(self, feature: str) -> bool:
+        """Return that it looks at no head feature."""
+        return False

@@ -1,0 +1,141 @@
+"""What a budget in bytes buys: for every head of a layer, how many tokens in which codecs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pikvpress.allocators import spend_bytes
+from pikvpress.cache.codecs import CODECS
+from pikvpress.cache.ragged import stored_bytes
+from pikvpress.gates import Gates
+
+STEPS = 4  # budgets tried between two shares at which curves were measured
+# Without curves: the first with which every token fits; tokens are removed only where the last does not.
+UNIFORM = (("exact", "exact"), ("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What each head keeps.
+
+    Parameters
+    ----------
+    counts : torch.Tensor
+        Tokens, int64, shape (layers, kv_heads).
+    codecs : list of list of (str, str)
+        Of keys and values, by layer and head.
+    nbytes : int
+        What that takes for a row of a batch, filling included.
+    """
+
+    counts: torch.Tensor
+    codecs: list[list[tuple[str, str]]]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What is to be stored.
+
+    Parameters
+    ----------
+    layers, heads, head_dim : int
+        Of the model, KV heads counted.
+    num_keys : int
+        Tokens of the context.
+    dtype : torch.dtype
+        Of keys and values.
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    num_keys: int
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a head's keys and values as they are."""
+        return 2 * self.num_keys * self.head_dim * self.dtype.itemsize
+
+    def size(self, codecs: tuple[str, str], count: int) -> int:
+        """Return the bytes of a head that keeps ``count`` tokens."""
+        return sum(
+            stored_bytes(CODECS[name], count, self.head_dim, self.dtype, is_keys)
+            for name, is_keys in zip(codecs, (True, False), strict=True)
+        )
+
+
+def spend_fitted(gates: Gates, heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
+    """Spend (1 - ratio) of the bytes where the gates' error curves say that they remove most error.
+
+    Raises
+    ------
+    ValueError
+        If that is less than the smallest share and codec for every head.
+    """
+    assert gates.codec_curves is not None
+    shares, counts = _finer(gates.keep_shares, heads.num_keys)
+    pairs = [pair for pair in gates.codecs if _fits(pair, heads.head_dim)]
+    nearest = min(range(len(gates.ratios)), key=lambda i: abs(gates.ratios[i] - ratio))
+    curves = gates.codec_curves[nearest][:, :, [gates.codecs.index(pair) for pair in pairs]]
+    errors = _interpolated(curves, gates.keep_shares, shares).flatten(2)
+    options = [(pair, count) for pair in pairs for count in counts]
+    sizes = [heads.size(pair, count) for pair, count in options]
+    budget = int((1 - ratio) * heads.nbytes * heads.heads * len(compressed))
+    chosen = spend_bytes(errors, sizes, budget).tolist()
+    kept = [[options[i][1] if i >= 0 else heads.num_keys for i in row] for row in chosen]
+    codecs = [[options[i][0] if i >= 0 else ("exact", "exact") for i in row] for row in chosen]
+    spent = sum(sizes[i] for row in chosen for i in row if i >= 0)
+    return Spending(torch.tensor(kept), codecs, spent)
+
+
+def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
+    """Spend (1 - ratio) of the bytes alike on all heads: fewer bits first, then fewer tokens.
+
+    Raises
+    ------
+    ValueError
+        If that is less than one token a head.
+    """
+    budget = int((1 - ratio) * heads.nbytes)
+    pairs = [pair for pair in UNIFORM if _fits(pair, heads.head_dim)]
+    pair = next((pair for pair in pairs if heads.size(pair, heads.num_keys) <= budget), pairs[-1])
+    count = heads.num_keys
+    while count and heads.size(pair, count) > budget:
+        count -= 1
+    if count == 0:
+        least = heads.size(pair, 1) / heads.nbytes
+        raise ValueError(
+            f"compression_ratio={ratio} leaves {budget} bytes a head, less than one token takes: {1 - least:.3f} is "
+            "the largest possible here"
+        )
+    total = heads.size(pair, count) * heads.heads * len(compressed)
+    return Spending(torch.full((heads.layers, heads.heads), count), [[pair] * heads.heads] * heads.layers, total)
+
+
+def _fits(pair: tuple[str, str], head_dim: int) -> bool:
+    return all(head_dim % CODECS[name].unit == 0 for name in pair)
+
+
+def _finer(keep_shares: Sequence[float], num_keys: int) -> tuple[list[float], list[int]]:
+    """Return shares between those at which curves were measured too, descending, and the tokens that they are."""
+    shares = [
+        high + (low - high) * step / STEPS for high, low in itertools.pairwise(keep_shares) for step in range(STEPS)
+    ]
+    shares.append(keep_shares[-1])
+    return shares, [max(1, round(share * num_keys)) for share in shares]
+
+
+def _interpolated(curves: torch.Tensor, measured: Sequence[float], shares: Sequence[float]) -> torch.Tensor:
+    """Return curves (..., len(measured)) at other shares, linear in between."""
+    columns = []
+    for share in shares:
+        low = next(i for i in range(1, len(measured)) if measured[i] <= share)
+        weight = (share - measured[low]) / (measured[low - 1] - measured[low])
+        columns.append(torch.lerp(curves[..., low], curves[..., low - 1], weight))
+    return torch.stack(columns, dim=-1)
