@@ -97,25 +97,39 @@ def spend_fitted(gates: Gates, heads: Heads, ratio: float, compressed: Sequence[
 def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
     """Spend (1 - ratio) of the bytes alike on all heads: fewer bits first, then fewer tokens.
 
+    Where every token fits in one pair of codecs, but not in the next dearer one, the first heads get the latter, so
+    that nothing is left over.
+
     Raises
     ------
     ValueError
         If that is less than one token a head.
     """
-    budget = int((1 - ratio) * heads.nbytes)
+    number = heads.heads * len(compressed)
+    budget = int((1 - ratio) * heads.nbytes * number)
     pairs = [pair for pair in UNIFORM if _fits(pair, heads.head_dim)]
-    pair = next((pair for pair in pairs if heads.size(pair, heads.num_keys) <= budget), pairs[-1])
-    count = heads.num_keys
-    while count and heads.size(pair, count) > budget:
-        count -= 1
-    if count == 0:
-        least = heads.size(pair, 1) / heads.nbytes
-        raise ValueError(
-            f"compression_ratio={ratio} leaves {budget} bytes a head, less than one token takes: {1 - least:.3f} is "
-            "the largest possible here"
-        )
-    total = heads.size(pair, count) * heads.heads * len(compressed)
-    return Spending(torch.full((heads.layers, heads.heads), count), [[pair] * heads.heads] * heads.layers, total)
+    sizes = [heads.size(pair, heads.num_keys) * number for pair in pairs]
+    count, dearer = heads.num_keys, 0
+    if sizes[-1] <= budget:
+        index = next(i for i, size in enumerate(sizes) if size <= budget)
+        if index:
+            dearer = (budget - sizes[index]) * number // (sizes[index - 1] - sizes[index])
+    else:
+        index = len(pairs) - 1
+        while count and heads.size(pairs[index], count) * number > budget:
+            count -= 1
+        if count == 0:
+            largest = 1 - heads.size(pairs[index], 1) / heads.nbytes
+            raise ValueError(
+                f"compression_ratio={ratio} leaves {budget // number} bytes a head, less than one token takes: "
+                f"{int(largest * 1000) / 1000} is the largest possible here"
+            )
+    in_order = [pairs[index - 1]] * dearer + [pairs[index]] * (number - dearer)
+    codecs = [[pairs[index]] * heads.heads for _ in range(heads.layers)]
+    for place, layer in enumerate(compressed):
+        codecs[layer] = in_order[place * heads.heads : (place + 1) * heads.heads]
+    total = sum(heads.size(pair, count) for pair in in_order)
+    return Spending(torch.full((heads.layers, heads.heads), count), codecs, total)
 
 
 def _fits(pair: tuple[str, str], head_dim: int) -> bool:

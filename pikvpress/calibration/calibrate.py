@@ -6,13 +6,11 @@ import hashlib
 import json
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import transformers
@@ -20,28 +18,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress import head_features, models
 from pikvpress.calibration import collect as collecting
-from pikvpress.calibration.codec_curves import PAIRS, codec_curves
+from pikvpress.calibration.codec_curves import PAIRS
 from pikvpress.calibration.collect import RATIOS, Record
-from pikvpress.calibration.distillation import Example, distill, real_divergence
-from pikvpress.calibration.findings import Findings, find
-from pikvpress.calibration.objectives import Objective
+from pikvpress.calibration.findings import Findings
+from pikvpress.calibration.fit import Fit, foreseen
 from pikvpress.calibration.objectives import objective as objective_named
-from pikvpress.calibration.selection import choose_experts
 from pikvpress.calibration.situations import Situation, make_situations
+from pikvpress.calibration.steps import Report, Steps
 from pikvpress.calibration.texts import shipped_texts, split
-from pikvpress.calibration.training import EQUAL, KEEP_SHARES, Budgets, error_curves, predicted, train
+from pikvpress.calibration.training import KEEP_SHARES
 from pikvpress.experts import Expert, available_experts, make_experts
-from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
-from pikvpress.gating import make_router
-from pikvpress.routers import ROUTERS, Router, RouterSettings, router_class
+from pikvpress.gates import Gates, file_name, save_gates, user_folder
+from pikvpress.routers import ROUTERS, router_class
 
 FEWEST, MOST = 4, 64  # contexts to fit on
-CHOOSING = 10  # contexts that experts are chosen on: two of each kind
 COLLECTING = 0.125  # share of the time in which the contexts to fit on are measured
-EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 6, 3, 8
-BUDGETS = ("equal", "fitted")
-
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -145,13 +136,13 @@ def calibrate(
     work.mkdir(exist_ok=True)
     for expert in candidates:
         expert.press.post_init_from_model(model)
-    steps = _Steps(progress)
+    steps = Steps(progress)
     with torch.random.fork_rng(devices=[]):
         fit_records, held_records = _collect(model, candidates, situations, held, work, minutes, contexts, steps)
         situations, held = situations[: len(fit_records)], held[: len(held_records)]
-        rounds = max_experts if len(candidates) > max_experts else 0
-        steps.plan(len(fit_records), len(held_records), rounds, len(types), stage is not None)
-        calibration = _Fit(model, candidates, seed, steps).run(
+        fit, held_out = len(fit_records), len(held_records)
+        steps.plan(foreseen(fit, held_out, len(candidates), max_experts, len(types), stage is not None))
+        calibration = Fit(model, candidates, seed, steps).run(
             fit_records, held_records, situations, held, types, max_experts, stage
         )
     about = {
@@ -183,61 +174,6 @@ def calibrate(
     return Calibration(gates, path, calibration.findings)
 
 
-@dataclass
-class _Fitted:
-    experts: list[str]
-    routers: dict[str, dict[str, torch.Tensor]]
-    curves: torch.Tensor
-    codec_curves: torch.Tensor
-    figures: dict[str, object]
-    findings: Findings
-
-
-class _Steps:
-    """Counts the work, so that a bar can show how much is left. A step is one visit of one context."""
-
-    # How long they take, relative to each other.
-    SIZES: ClassVar = {
-        "collecting": 30,
-        "choosing experts": 30,
-        "fitting": 1,
-        "measuring error curves": 4,
-        "measuring codecs": 12,
-        "fitting end to end": 4,
-        "checking on held-out text": 9,
-    }
-
-    def __init__(self, report: Report | None):
-        self._report = report
-        self._planned: dict[str, int] = {}
-        self._done: Counter[str] = Counter()
-
-    def plan(self, fit: int, held: int, rounds: int, routers: int, end_to_end: bool) -> None:
-        """Foresee everything behind collecting, which has been done."""
-        looks = 3 + end_to_end  # the prior is looked at too
-        self._planned = {
-            "collecting": fit + held,
-            "choosing experts": rounds * min(CHOOSING, fit),
-            "fitting": fit * (EPOCHS + len(BUDGETS) * (2 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
-            "measuring error curves": (3 if rounds else 2) * fit,
-            "measuring codecs": fit,
-            "fitting end to end": len(BUDGETS) * fit * EPOCHS_END_TO_END * end_to_end,
-            "checking on held-out text": held * (len(BUDGETS) * looks + 1),
-        }
-        self._done["collecting"] = fit + held
-
-    def collected(self, done: int, total: int) -> None:
-        if self._report is not None:
-            self._report("collecting", done, total)
-
-    def __call__(self, what: str) -> None:
-        self._done[what] += 1
-        if self._report is not None:
-            done = sum(min(count, self._planned[name]) * self.SIZES[name] for name, count in self._done.items())
-            total = sum(count * self.SIZES[name] for name, count in self._planned.items())
-            self._report(what, done, total)
-
-
 def _collect(
     model: PreTrainedModel,
     experts: Sequence[Expert],
@@ -246,7 +182,7 @@ def _collect(
     work: Path,
     minutes: float,
     contexts: int | None,
-    steps: _Steps,
+    steps: Steps,
 ) -> tuple[list[Path], list[Path]]:
     """Measure situations into files, those that are there already excepted; as many as time allows."""
     scaling = [layer.scaling for layer in models.attention_layers(model)]
@@ -270,147 +206,6 @@ def _collect(
         steps.collected(done, len(everything))
         paths.append(measured(*item))
     return paths[:count], paths[count:]
-
-
-@dataclass
-class _Fit:
-    """Fitting, after everything has been collected."""
-
-    model: PreTrainedModel
-    candidates: Sequence[Expert]
-    seed: int
-    steps: _Steps
-    figures: dict[str, object] = field(default_factory=dict)
-
-    def run(
-        self,
-        fit_paths: Sequence[Path],
-        held_paths: Sequence[Path],
-        situations: Sequence[Situation],
-        held: Sequence[Situation],
-        types: Sequence[str],
-        max_experts: int,
-        stage: Objective | None,
-    ) -> _Fitted:
-        chosen = self._choose(fit_paths, situations, types[0], max_experts)
-        experts = [self.candidates[i] for i in chosen]
-        names = [expert.name for expert in experts]
-        records = [Record(path, chosen) for path in fit_paths]
-        router = self._router("base", experts)
-        train(router, [router.static], records, EQUAL, EPOCHS, self.seed, self.steps)
-        curves = self._curves(router, records)
-        held_records = [Record(path, chosen) for path in held_paths]
-        examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
-        checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
-        start = router.static.detach()
-        routers: dict[str, Router] = {}
-        for kind in BUDGETS:
-            budgets = EQUAL if kind == "equal" else Budgets(curves)
-            first = self._router(types[0], experts)
-            self._fit_first(first, key(types[0], kind), start, examples, checked, budgets, stage)
-            routers[key(types[0], kind)] = first
-            if kind == "fitted":
-                curves = self._curves(first, records)
-            for name in types[1:]:
-                other = self._fit_other(key(name, kind), name, experts, first, records, held_records, budgets)
-                routers[key(name, kind)] = other
-        findings = find(routers[key(types[0], "equal")], names, held_records, Budgets(curves), self.steps)
-        parameters = {name: dict(router.state_dict()) for name, router in routers.items()}
-        first = routers[key(types[0], "fitted")]
-        by_codec = codec_curves(first, records, first.static.shape[0], self.steps)
-        return _Fitted(names, parameters, curves, by_codec, self.figures, findings)
-
-    def _choose(self, paths: Sequence[Path], situations: Sequence[Situation], router_type: str, most: int) -> list[int]:
-        count = len(self.candidates)
-        if count <= most:
-            return list(range(count))
-        examples = [(Record(path), situation.futures) for path, situation in zip(paths, situations, strict=True)]
-
-        def make(chosen: Sequence[int]) -> Router:
-            return self._router(router_type, [self.candidates[i] for i in chosen])
-
-        everyone = self._router(router_type, self.candidates)
-        budgets = Budgets(self._curves(everyone, [record for record, _ in examples]))
-        return choose_experts(self.model, make, count, most, examples[:CHOOSING], budgets, self.steps)
-
-    def _router(self, name: str, experts: Sequence[Expert]) -> Router:
-        settings = RouterSettings(top_k=min(RouterSettings.top_k, len(experts)))
-        return make_router(name, experts, models.attention_layers(self.model)[0], settings)
-
-    def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:
-        return error_curves(router, records, router.static.shape[0], self.steps)
-
-    def _fit_first(
-        self,
-        router: Router,
-        name: str,
-        start: torch.Tensor,
-        examples: Sequence[Example],
-        held: Sequence[Example],
-        budgets: Budgets,
-        objective: Objective | None,
-    ) -> None:
-        """Fit the static part, let features move away from it, then fit end to end.
-
-        After each stage the model's predictions behind held-out contexts decide whether it is kept.
-        """
-        records = [record for record, _ in examples]
-        found: dict[str, torch.Tensor] = {}
-        best, kept = "prior", _copy(router)
-
-        def look(stage: str) -> None:
-            nonlocal best, kept
-            found[stage] = real_divergence(self.model, router, held, budgets, self.steps)
-            if _relative(found[stage], found["prior"]) < _relative(found[best], found["prior"]):
-                best, kept = stage, _copy(router)
-            router.load_state_dict(kept)
-
-        look("prior")
-        with torch.no_grad():
-            router.static.copy_(start)
-        for stage, parameters in (("static", [router.static]), ("features", [router.static, router.evidence])):
-            train(router, parameters, records, budgets, EPOCHS, self.seed, self.steps)
-            look(stage)
-        if objective is not None:
-            parameters = list(router.parameters())
-            scales, epochs = found[best].clamp_min(1e-6), EPOCHS_END_TO_END
-            distill(self.model, router, parameters, examples, budgets, objective, scales, epochs, self.seed, self.steps)
-            look("end to end")
-        self.figures[name] = {"divergence": {stage: values.tolist() for stage, values in found.items()}, "kept": best}
-
-    def _fit_other(
-        self,
-        name: str,
-        router_type: str,
-        experts: Sequence[Expert],
-        first: Router,
-        records: Sequence[Record],
-        held: Sequence[Record],
-        budgets: Budgets,
-    ) -> Router:
-        """Start from what the first router has learnt, and go on with this one's own choices and losses."""
-        router = self._router(router_type, experts)
-        router.load_state_dict(first.state_dict())
-        kept, before = _copy(router), predicted(router, held, budgets)
-        train(router, list(router.parameters()), records, budgets, EPOCHS_OF_OTHERS, self.seed, self.steps)
-        after = predicted(router, held, budgets)
-        better = _relative(after, before) < 1
-        if not better:
-            router.load_state_dict(kept)
-        self.figures[name] = {
-            "predicted_divergence": {"as the first": before.tolist(), "its own": after.tolist()},
-            "kept": "its own" if better else "as the first",
-        }
-        return router
-
-
-def _relative(values: torch.Tensor, base: torch.Tensor) -> float:
-    """Return the mean over ratios of one divergence relative to another."""
-    return float((values / base.clamp_min(1e-12)).mean())
-
-
-def _copy(router: Router) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in router.state_dict().items()}
 
 
 def _digest(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -54,6 +52,14 @@ class PiKVPress(MoERouterPress):
     _spending: dict[Any, Spending] = field(default_factory=dict, init=False, repr=False, compare=False)
     _heads: Heads | None = field(default=None, init=False, repr=False, compare=False)
     _compressed: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def post_init_from_model(self, model: PreTrainedModel) -> None:
+        """Check that the model is supported, and see what there is to store."""
+        models.check_supported(model)
+        layers = models.attention_layers(model)
+        self._heads = Heads(len(layers), models.num_key_value_heads(layers[0]), layers[0].head_dim, 0, model.dtype)
+        self._compressed = [index for index, layer in enumerate(layers) if not models.is_sliding(layer)]
+        super().post_init_from_model(model)
 
     def _adopt_gates(self, first: models.Attention) -> None:
         self._spending.clear()
@@ -132,14 +138,3 @@ class PiKVPress(MoERouterPress):
                 spending = spend_uniform(heads, self.compression_ratio, self._compressed)
             self._spending = {key: spending}
         return self._spending[key]
-
-    @contextmanager
-    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress the contexts that `model` prefills into a `PiKVCache` inside the ``with``."""
-        models.check_supported(model)
-        layers = models.attention_layers(model)
-        heads = models.num_key_value_heads(layers[0])
-        self._heads = Heads(len(layers), heads, layers[0].head_dim, 0, model.dtype)
-        self._compressed = [index for index, layer in enumerate(layers) if not models.is_sliding(layer)]
-        with super().__call__(model):
-            yield

@@ -1,0 +1,212 @@
+"""Fitting routers and budgets to what was collected; held-out contexts decide what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.calibration.codec_curves import codec_curves
+from pikvpress.calibration.collect import Record
+from pikvpress.calibration.distillation import Example, distill, real_divergence
+from pikvpress.calibration.findings import Findings, find
+from pikvpress.calibration.objectives import Objective
+from pikvpress.calibration.selection import choose_experts
+from pikvpress.calibration.situations import Situation
+from pikvpress.calibration.steps import Steps
+from pikvpress.calibration.training import EQUAL, Budgets, error_curves, predicted, train
+from pikvpress.experts import Expert
+from pikvpress.gates import key
+from pikvpress.gating import make_router
+from pikvpress.routers import Router, RouterSettings
+
+CHOOSING = 10  # contexts that experts are chosen on: two of each kind
+EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 6, 3, 8
+BUDGETS = ("equal", "fitted")
+
+
+def foreseen(fit: int, held: int, candidates: int, max_experts: int, routers: int, end_to_end: bool) -> dict[str, int]:
+    """Return how many steps of each kind fitting will take."""
+    rounds = max_experts if candidates > max_experts else 0
+    looks = 3 + end_to_end  # the prior is looked at too
+    return {
+        "collecting": fit + held,
+        "choosing experts": rounds * min(CHOOSING, fit),
+        "fitting": fit * (EPOCHS + len(BUDGETS) * (2 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
+        "measuring error curves": (3 if rounds else 2) * fit,
+        "measuring codecs": fit,
+        "fitting end to end": len(BUDGETS) * fit * EPOCHS_END_TO_END * end_to_end,
+        "checking on held-out text": held * (len(BUDGETS) * looks + 1),
+    }
+
+
+@dataclass
+class Fitted:
+    """What was fitted: as in `Gates`, and what is told of it."""
+
+    experts: list[str]
+    routers: dict[str, dict[str, torch.Tensor]]
+    curves: torch.Tensor
+    codec_curves: torch.Tensor
+    figures: dict[str, object]
+    findings: Findings
+
+
+@dataclass
+class Fit:
+    """Fitting, after everything has been collected.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Left as it was found.
+    candidates : sequence of Expert
+        What was measured.
+    seed : int
+        Of all random choices.
+    steps : Steps
+        Told of every step.
+    figures : dict
+        Filled with what held-out contexts said of every stage.
+    """
+
+    model: PreTrainedModel
+    candidates: Sequence[Expert]
+    seed: int
+    steps: Steps
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def run(
+        self,
+        fit_paths: Sequence[Path],
+        held_paths: Sequence[Path],
+        situations: Sequence[Situation],
+        held: Sequence[Situation],
+        types: Sequence[str],
+        max_experts: int,
+        stage: Objective | None,
+    ) -> Fitted:
+        """Choose experts, fit routers for equal and for fitted budgets, and look at what they do."""
+        chosen = self._choose(fit_paths, situations, types[0], max_experts)
+        experts = [self.candidates[i] for i in chosen]
+        names = [expert.name for expert in experts]
+        records = [Record(path, chosen) for path in fit_paths]
+        router = self._router("base", experts)
+        train(router, [router.static], records, EQUAL, EPOCHS, self.seed, self.steps)
+        curves = self._curves(router, records)
+        held_records = [Record(path, chosen) for path in held_paths]
+        examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
+        checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
+        start = router.static.detach()
+        routers: dict[str, Router] = {}
+        for kind in BUDGETS:
+            budgets = EQUAL if kind == "equal" else Budgets(curves)
+            first = self._router(types[0], experts)
+            self._fit_first(first, key(types[0], kind), start, examples, checked, budgets, stage)
+            routers[key(types[0], kind)] = first
+            if kind == "fitted":
+                curves = self._curves(first, records)
+            for name in types[1:]:
+                other = self._fit_other(key(name, kind), name, experts, first, records, held_records, budgets)
+                routers[key(name, kind)] = other
+        findings = find(routers[key(types[0], "equal")], names, held_records, Budgets(curves), self.steps)
+        parameters = {name: dict(router.state_dict()) for name, router in routers.items()}
+        first = routers[key(types[0], "fitted")]
+        by_codec = codec_curves(first, records, first.static.shape[0], self.steps)
+        return Fitted(names, parameters, curves, by_codec, self.figures, findings)
+
+    def _choose(self, paths: Sequence[Path], situations: Sequence[Situation], router_type: str, most: int) -> list[int]:
+        count = len(self.candidates)
+        if count <= most:
+            return list(range(count))
+        examples = [(Record(path), situation.futures) for path, situation in zip(paths, situations, strict=True)]
+
+        def make(chosen: Sequence[int]) -> Router:
+            return self._router(router_type, [self.candidates[i] for i in chosen])
+
+        everyone = self._router(router_type, self.candidates)
+        budgets = Budgets(self._curves(everyone, [record for record, _ in examples]))
+        return choose_experts(self.model, make, count, most, examples[:CHOOSING], budgets, self.steps)
+
+    def _router(self, name: str, experts: Sequence[Expert]) -> Router:
+        settings = RouterSettings(top_k=min(RouterSettings.top_k, len(experts)))
+        return make_router(name, experts, models.attention_layers(self.model)[0], settings)
+
+    def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:
+        return error_curves(router, records, router.static.shape[0], self.steps)
+
+    def _fit_first(
+        self,
+        router: Router,
+        name: str,
+        start: torch.Tensor,
+        examples: Sequence[Example],
+        held: Sequence[Example],
+        budgets: Budgets,
+        objective: Objective | None,
+    ) -> None:
+        """Fit the static part, let features move away from it, then fit end to end.
+
+        After each stage the model's predictions behind held-out contexts decide whether it is kept.
+        """
+        records = [record for record, _ in examples]
+        found: dict[str, torch.Tensor] = {}
+        best, kept = "prior", _copy(router)
+
+        def look(stage: str) -> None:
+            nonlocal best, kept
+            found[stage] = real_divergence(self.model, router, held, budgets, self.steps)
+            if _relative(found[stage], found["prior"]) < _relative(found[best], found["prior"]):
+                best, kept = stage, _copy(router)
+            router.load_state_dict(kept)
+
+        look("prior")
+        with torch.no_grad():
+            router.static.copy_(start)
+        for stage, parameters in (("static", [router.static]), ("features", [router.static, router.evidence])):
+            train(router, parameters, records, budgets, EPOCHS, self.seed, self.steps)
+            look(stage)
+        if objective is not None:
+            parameters = list(router.parameters())
+            scales, epochs = found[best].clamp_min(1e-6), EPOCHS_END_TO_END
+            distill(self.model, router, parameters, examples, budgets, objective, scales, epochs, self.seed, self.steps)
+            look("end to end")
+        self.figures[name] = {"divergence": {stage: values.tolist() for stage, values in found.items()}, "kept": best}
+
+    def _fit_other(
+        self,
+        name: str,
+        router_type: str,
+        experts: Sequence[Expert],
+        first: Router,
+        records: Sequence[Record],
+        held: Sequence[Record],
+        budgets: Budgets,
+    ) -> Router:
+        """Start from what the first router has learnt, and go on with this one's own choices and losses."""
+        router = self._router(router_type, experts)
+        router.load_state_dict(first.state_dict())
+        kept, before = _copy(router), predicted(router, held, budgets)
+        train(router, list(router.parameters()), records, budgets, EPOCHS_OF_OTHERS, self.seed, self.steps)
+        after = predicted(router, held, budgets)
+        better = _relative(after, before) < 1
+        if not better:
+            router.load_state_dict(kept)
+        self.figures[name] = {
+            "predicted_divergence": {"as the first": before.tolist(), "its own": after.tolist()},
+            "kept": "its own" if better else "as the first",
+        }
+        return router
+
+
+def _relative(values: torch.Tensor, base: torch.Tensor) -> float:
+    """Return the mean over ratios of one divergence relative to another."""
+    return float((values / base.clamp_min(1e-12)).mean())
+
+
+def _copy(router: Router) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in router.state_dict().items()}
