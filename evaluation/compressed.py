@@ -12,9 +12,10 @@ from unittest.mock import patch
 import torch
 from kvpress import BasePress, FinchPress, KeyRerotationPress, KVComposePress, RestoreKVPress, ScorerPress
 from kvpress.utils import extract_keys_and_values
-from transformers import AutoTokenizer, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer, Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from pikvpress import models
+from pikvpress import PiKVCache, PiKVPress, models
 from pikvpress.examination import Examination, examine
 from pikvpress.experts import Expert, LayerView
 from pikvpress.presses import moe_router_press
@@ -37,12 +38,15 @@ class CompressedContext:
         Position of the token that follows.
     seconds : float
         What compressing took, the prefill without a press excluded.
+    packed_bytes : int, optional
+        Bytes that a `PiKVCache` held; `layers` are then what it gives back, filled up and the filling masked.
     """
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
     masked: list[Masked | None]
     next_position: int
     seconds: float
+    packed_bytes: int | None = None
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -52,6 +56,8 @@ class CompressedContext:
     @property
     def bytes_held(self) -> int:
         """Bytes of keys and values, masked ones included: they are held."""
+        if self.packed_bytes is not None:
+            return self.packed_bytes
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
     @property
@@ -74,7 +80,7 @@ class CompressedContext:
     @property
     def is_masked(self) -> bool:
         """Whether removed entries are still held."""
-        return any(masked is not None and len(masked[0]) > 0 for masked in self.masked)
+        return self.packed_bytes is None and any(masked is not None and len(masked[0]) > 0 for masked in self.masked)
 
 
 class Scores:
@@ -199,7 +205,8 @@ class SharedPrefill:
         scores : Scores, optional
             Of the same press at other ratios, for one whose scores do not depend on the ratio: filled or used.
         """
-        cache, watch = DynamicCache(), Stopwatch()
+        cache: Cache = PiKVCache() if isinstance(press, PiKVPress) else DynamicCache()
+        watch = Stopwatch()
         once = scores.of(press) if scores else nullcontext()
         with torch.no_grad(), at_hand(self._model), once, self._examinations.shared():
             if press is not None:
@@ -213,6 +220,8 @@ class SharedPrefill:
                 with watch.span(keys.device):
                     press.forward_hook(module, [], kwargs | {"past_key_values": cache}, [None, None])
             seconds = watch.seconds + (scores.seconds_saved if scores else 0.0) + self._examinations.seconds_saved
+            if isinstance(cache, PiKVCache):
+                return _unpacked(cache, self.length, seconds)
             return _taken(self._model, press, cache, self.length, seconds)
 
     def _remember(self, module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
@@ -348,8 +357,32 @@ def tokenizer_by_name(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         yield
 
 
+def _unpacked(cache: PiKVCache, length: int, seconds: float) -> CompressedContext:
+    """Return what a cache for one row holds as rectangles: heads filled up to the longest of their layer."""
+    layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+    masked: list[Masked | None] = []
+    for layer in cache.layers:
+        if not layer.context:
+            layers.append((layer.keys, layer.values))
+            masked.append(None)
+            continue
+        keys, values = (
+            [
+                torch.cat([getattr(part, name).part(head) for part in layer.parts])
+                for head in range(len(layer.counts()[0]))
+            ]
+            for name in ("keys", "values")
+        )
+        filled = [pad_sequence(rows, batch_first=True).unsqueeze(0) for rows in (keys, values)]
+        layers.append((filled[0], filled[1]))
+        missing = torch.arange(filled[0].shape[2])[None] >= torch.tensor([len(rows) for rows in keys])[:, None]
+        head, position = missing.nonzero(as_tuple=True)
+        masked.append((torch.zeros_like(head), head, position) if len(head) else None)
+    return CompressedContext(layers, masked, length, seconds, cache.nbytes)
+
+
 def _taken(
-    model: PreTrainedModel, press: BasePress | None, cache: DynamicCache, length: int, seconds: float
+    model: PreTrainedModel, press: BasePress | None, cache: Cache, length: int, seconds: float
 ) -> CompressedContext:
     layers = [extract_keys_and_values(cache, index) for index in range(len(cache))]
     masked = [getattr(layer, "masked_key_indices", None) for layer in models.attention_layers(model)]

@@ -14,7 +14,7 @@ from kvpress import BasePress, ScorerPress
 from evaluation import ablations
 from evaluation.names import check_name
 from evaluation.oracle import Oracle
-from pikvpress import MoERouterPress, PerLayerPress
+from pikvpress import MoERouterPress, PerLayerPress, PiKVPress
 from pikvpress.experts import ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
 
@@ -30,8 +30,8 @@ class Entry:
     make : callable
         Returns a new press.
     unit : str
-        What the ratio is a share of: "tokens", "heads" or "key channels". Empty for a press that works by a threshold
-        or a size instead.
+        What the ratio is a share of: "tokens", "bytes", "heads" or "key channels". Empty for a press that works by a
+        threshold or a size instead.
     ratio_field : str
         The attribute that the ratio sets.
     shares : bool
@@ -187,6 +187,7 @@ PRESSES: dict[str, Entry] = {
     "oracle_choice": _oracle(most=1),
     "oracle_blend": _oracle(most=3),
     "per_layer": Entry(lambda: PerLayerPress({}, default=kv.KnormPress()), needs_option="presses"),
+    "pikv": Entry(PiKVPress, unit="bytes"),
     "pyramidkv": Entry(kv.PyramidKVPress),
     "RestoreKV": Entry(kv.RestoreKVPress, shares=False, masks=True),
     "RestoreKV_plus": Entry(lambda: kv.RestoreKVPress(kvzip_plus_normalization=True), shares=False, masks=True),

@@ -6,6 +6,7 @@ and is read here; anything else is handed on to the function that the model was 
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from functools import wraps
@@ -26,10 +27,19 @@ _READ: weakref.WeakKeyDictionary[Any, weakref.ref[PiKVLayer]] = weakref.WeakKeyD
 
 
 def install() -> None:
-    """Put ourselves in front of the attention functions that are registered, those that kvpress has wrapped too."""
-    for name, function in list(ALL_ATTENTION_FUNCTIONS.items()):
+    """Put ourselves in front of the attention functions that are registered, those that kvpress has wrapped too.
+
+    Eager attention is each model's own and not registered; what we register under its name finds it again.
+    """
+    for name, function in [*ALL_ATTENTION_FUNCTIONS.items(), ("eager", _eager)]:
         if not getattr(function, "reads_pikv_cache", False):
             ALL_ATTENTION_FUNCTIONS[name] = reading(function)
+
+
+def _eager(module: models.Attention, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any]:
+    files = (sys.modules[base.__module__] for base in type(module).__mro__)
+    own = next(file.eager_attention_forward for file in files if hasattr(file, "eager_attention_forward"))
+    return own(module, *args, **kwargs)
 
 
 def reading(function: Attention) -> Attention:

@@ -54,6 +54,6 @@ class Held(torch.Tensor):
             return args[0]
         raise ValueError(
             "this layer of a PiKVCache holds entries of different number a head, or packed ones, and cannot be read as "
-            f"one tensor ({function}): use attention through transformers' interface (model.set_attn_implementation("
-            "'sdpa')), and presses that read the cache again before it is compressed, or another cache"
+            f"one tensor ({function}): use an attention function that was registered with transformers before "
+            "pikvpress was imported (model.set_attn_implementation('sdpa')), and presses that do not read it again"
         )

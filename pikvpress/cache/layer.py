@@ -60,6 +60,7 @@ class PiKVLayer(CacheLayerMixin):
         self.context: tuple[Part, ...] = ()
         self.decoded: Part | None = None
         self._hidden: torch.Tensor | None = None
+        self._slides = False
         self._module: Any = None
         self._codecs: tuple[list[Codec], list[Codec]] | None = None
 
@@ -150,7 +151,7 @@ class PiKVLayer(CacheLayerMixin):
         hidden : torch.Tensor, optional
             Padding among the entries, bool, shape (batch, entries).
         """
-        self._module, self._hidden = weakref.ref(module), hidden
+        self._module, self._hidden, self._slides = weakref.ref(module), hidden, models.is_sliding(module)
 
     def left_by(self, module: models.Attention) -> None:
         """Forget a module that reads another cache now."""
@@ -185,7 +186,7 @@ class PiKVLayer(CacheLayerMixin):
 
         Presses act after attention, so this runs as soon as anybody looks at a later layer, or at this one.
         """
-        if self.context or self.get_seq_length() == 0:
+        if self.context or self._slides or self.get_seq_length() == 0:
             return
         module = self._reader()
         exact = self._key_codec is EXACT and self._value_codec is EXACT
@@ -193,11 +194,9 @@ class PiKVLayer(CacheLayerMixin):
             if exact:
                 return
             raise ValueError(
-                "a PiKVCache with codecs must be read through transformers' attention interface, in front of which "
-                "pikvpress stands: model.set_attn_implementation('sdpa')"
+                "a PiKVCache with codecs must be read by an attention function that was registered with transformers "
+                "before pikvpress was imported: model.set_attn_implementation('sdpa')"
             )
-        if models.is_sliding(module):
-            return
         masked = getattr(module, "masked_key_indices", None)
         if (masked is None or len(masked[0]) == 0) and exact:
             return

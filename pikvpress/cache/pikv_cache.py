@@ -71,14 +71,14 @@ class PiKVCache(Cache):
             self._begin()
         while len(self.layers) <= layer_idx:
             self.layers.append(self._make())
-        if layer_idx > 0:
+        if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):  # KVgrad lends it others meanwhile
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
         return self.layers[layer_idx].update(key_states, value_states, cache_kwargs)
 
     def _begin(self) -> None:
         """Remember where a forward begins; undo the one before if it did not come to the end."""
-        expected = self.layers[0].depth if self.layers else None
+        expected = self.layers[0].depth if self.layers and isinstance(self.layers[0], PiKVLayer) else None
         if expected is not None and self._reached < expected - 1:
             reached, self._reached = self._reached, expected - 1
             for layer, length in zip(self.layers, [*self._before, *[0] * len(self.layers)], strict=False):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from kvpress import AdaKVPress, CriticalAdaKVPress, KnormPress, PyramidKVPress, ThinKPress
-from transformers import DynamicCache
+from transformers import AttentionInterface, DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pikvpress import PiKVCache, models
 from tests.conftest import CONFIGS, make_tiny
@@ -192,6 +193,19 @@ def test_padding_is_not_held(llama, ids):
     assert cache.layers[0].counts() == [[50, 50], [30, 30]]
 
 
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_eager_attention_reads_it_too(architecture, ids, question):
+    model = make_tiny(architecture)
+    caches = [read(model, ids, PiKVCache("int8", "int8", window=20))]
+    model.set_attn_implementation("eager")
+    caches.append(read(model, ids, PiKVCache("int8", "int8", window=20)))
+    exact = read(model, ids, PiKVCache())
+    eager, plain = ask(model, question, caches[1]), ask(model, question, exact)
+    model.set_attn_implementation("sdpa")
+    torch.testing.assert_close(eager, ask(model, question, caches[0]), atol=1e-2, rtol=1e-2)  # codes may flip
+    torch.testing.assert_close(plain, ask(model, question, read(model, ids, DynamicCache())), atol=1e-4, rtol=1e-4)
+
+
 def test_beams_and_batches_take_rows(llama, ids, question):
     press = AdaKVPress(KnormPress(0.5))
     cache = read(llama, ids, PiKVCache(), press)
@@ -266,11 +280,13 @@ def test_bad_input(llama, ids, question):
     with pytest.raises(ValueError, match="cannot be read as one tensor"):
         cache.layers[0].keys.sum()
     assert cache.nbytes == held and cache.get_seq_length() == CONTEXT
-    llama.set_attn_implementation("eager")
+    AttentionInterface.register("registered_later", sdpa_attention_forward)
+    llama.set_attn_implementation("registered_later")
     with pytest.raises(ValueError, match="cannot be read as one tensor"):
         ask(llama, question, cache)
-    with pytest.raises(ValueError, match="through transformers' attention interface"):
+    with pytest.raises(ValueError, match="registered with transformers before pikvpress"):
         read(llama, ids, PiKVCache("int4", "int4"))
+    del AttentionInterface._global_mapping["registered_later"]
 
 
 def test_packing_by_hand(llama, ids, question):

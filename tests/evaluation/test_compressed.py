@@ -8,6 +8,7 @@ from kvpress.utils import extract_keys_and_values
 from transformers import AutoTokenizer, DynamicCache
 
 from evaluation import compressed
+from evaluation.answering import log_probabilities
 from evaluation.compressed import (
     Scores,
     SharedPrefill,
@@ -17,17 +18,19 @@ from evaluation.compressed import (
     tokenizer_by_name,
 )
 from evaluation.presses import FULL_CACHE, PRESSES, parse_press
-from pikvpress import models
+from pikvpress import PiKVCache, PiKVPress, models
 from pikvpress.examination import examine
 from pikvpress.gates import Gates, file_name, key, save_gates
 from pikvpress.head_features import feature_names
+from pikvpress.memory import cache_bytes
 from pikvpress.routers import RouterSettings, router_class
 
 # These fetch something trained, or texts, from a hub. Ablations are gates of the real model.
 FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
 NEEDS = {"per_layer": "@presses={0: knorm, 1: keydiff}", "snap_think": "@key_channel_compression_ratio=0.25"}
 OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in (*FROM_A_HUB, "ablation"))]
-SHARING = [name for name in OFFLINE if PRESSES[name].shares and name != FULL_CACHE]
+SHARING = [name for name in OFFLINE if PRESSES[name].shares and name != FULL_CACHE and name != "pikv"]
+MASKING = [name for name in OFFLINE if PRESSES[name].masks and PRESSES[name].unit == "tokens"]
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +184,38 @@ def test_routers_with_the_same_experts_look_once(tiny, context, monkeypatch):
     assert min(seconds[:3]) > 0.3 * seconds[0]  # what was saved is counted as if it had been done
     prefilled.compress(parse_press("moe_router").make(0.75))
     assert looked[4:] == [(0, 0.75), (1, 0.75)]
+
+
+@torch.no_grad()
+def test_a_packed_cache_is_read_as_its_own_attention_reads_it(tiny, context):
+    """Unpacked into rectangles, filling masked, it gives the predictions of the cache itself, and its bytes."""
+    shared = SharedPrefill(tiny, context)
+    found = shared.compress(PiKVPress(0.9))
+    cache, question = PiKVCache(), list(range(100, 110))
+    with PiKVPress(0.9)(tiny):
+        tiny.model(input_ids=torch.tensor([context]), past_key_values=cache)
+    assert found.bytes_held == cache.nbytes < 0.1 * shared.compress(None).bytes_held
+    assert not found.is_masked and found.tokens_kept < len(context)
+    position = torch.arange(len(context), len(context) + 10)[None]
+    logits = tiny(input_ids=torch.tensor([question]), past_key_values=cache, position_ids=position).logits[0]
+    (ours,) = log_probabilities(tiny, [found], question)
+    torch.testing.assert_close(ours, logits.log_softmax(dim=-1), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MASKING)
+def test_what_is_masked_is_gone_from_a_pikv_cache(name, tiny, context, named):
+    """Every press that masks and needs nothing from a hub: the same predictions, without the bytes."""
+    press = parse_press(name).make(0.6)
+    position = torch.arange(len(context), len(context) + 10)[None]
+    question, predicted, held = torch.arange(100, 110)[None], [], []
+    for cache in (DynamicCache(), PiKVCache()):
+        torch.manual_seed(0)
+        with press(tiny):
+            tiny.model(input_ids=torch.tensor([context]), past_key_values=cache)
+        held.append(cache_bytes(cache) if isinstance(cache, DynamicCache) else cache.nbytes)
+        predicted.append(tiny(input_ids=question, past_key_values=cache, position_ids=position).logits)
+        for layer in models.attention_layers(tiny):
+            layer.masked_key_indices = None
+    torch.testing.assert_close(predicted[1], predicted[0], atol=1e-4, rtol=1e-4)
+    assert held[1] < (0.75 if name != "kvcompose_unstructured" else 0.8) * held[0]  # that one leaves what it read twice
