@@ -32,7 +32,7 @@ COMMANDS = [
 def test_all_snippets_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
-    assert len(SNIPPETS) == 10
+    assert len(SNIPPETS) == 11
     for number, snippet in enumerate(SNIPPETS, start=1):
         exec(compile(snippet, f"README snippet {number}", "exec"), namespace)
     assert (tmp_path / "plan.png").exists() and (tmp_path / "plan.json").exists()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pikvpress.gates.file import Gates, file_name, load_gates
 
+SHIPPED = Path(str(files("pikvpress.gates"))) / "shipped"
+
 
 def user_folder() -> Path:
     """Return where calibration leaves gates: ``$PIKVPRESS_GATES``, by default ``~/.cache/pikvpress/gates``."""
@@ -23,8 +25,7 @@ def find_gates(model: Mapping[str, str]) -> Gates | None:
     ValueError
         If there is a file for it that cannot be used.
     """
-    shipped = Path(str(files("pikvpress.gates"))) / "shipped"
-    for folder in (user_folder(), shipped):
+    for folder in (user_folder(), SHIPPED):
         path = folder / file_name(model)
         if path.is_file():
             gates = load_gates(path)
