@@ -12,7 +12,7 @@ help:
 	@echo "make demo    a real model answers questions from a compressed cache"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   what the presses add to a prefill, and what sharing one saves"
+	@echo "make bench   what presses add to a prefill, what sharing one saves, how fast is decoding"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
 	@echo "make setup   only what the others need: .venv"
 
@@ -45,6 +45,7 @@ format: setup
 bench: setup
 	$(BIN)/python -m benchmarks.prefill_cost
 	$(BIN)/python -m benchmarks.sharing
+	$(BIN)/python -m benchmarks.decoding
 
 lock:
 	test -x $(LOCK_VENV)/bin/poetry || ($(PYTHON) -m venv $(LOCK_VENV) && \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import prefill_cost, sharing
+from benchmarks import decoding, prefill_cost, sharing
 
 
 def test_the_cost_table(capsys):
@@ -17,6 +17,12 @@ def test_the_sharing_table(capsys):
     sharing.main(length=256, rounds=1)
     shown = capsys.readouterr().out
     assert "10 presses at 4 ratios, one prefill" in shown and "times one press" in shown
+
+
+def test_the_decoding_table(capsys):
+    decoding.main(tokens=200, new=2, rounds=1)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in decoding.CONTENDERS) and "packing a layer at 4 bits" in shown
 
 
 def test_rounds_are_needed():

@@ -1,6 +1,8 @@
-"""How a budget of tokens is shared out over layers and heads."""
+"""How a budget is shared out over layers and heads."""
 
 from pikvpress.allocators.by_bytes import spend_bytes
 from pikvpress.allocators.fitted import fitted_counts
+from pikvpress.allocators.pooled import pooled
+from pikvpress.allocators.pyramid import pyramid_counts
 
-__all__ = ["fitted_counts", "spend_bytes"]
+__all__ = ["fitted_counts", "pooled", "pyramid_counts", "spend_bytes"]

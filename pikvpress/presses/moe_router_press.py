@@ -20,8 +20,9 @@ from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.gates import Gates, find_gates, key, load_gates
 from pikvpress.gating import make_router
 from pikvpress.kernels.blend import blend, transport
-from pikvpress.kernels.compact import gather_rows, highest, select
+from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.plan import Plan, describe_heads
+from pikvpress.presses.budgets import KINDS, Budgets, Equal, make_budgets
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding
 from pikvpress.presses.prefill_watch import prefill_watch
 from pikvpress.presses.projection_tap import ProjectionTap
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 NOMINAL_RATIO = 0.5
 
 AUTO = "auto"
-BUDGETS = ("equal", "fitted")
 
 
 @dataclass
@@ -90,10 +90,13 @@ class MoERouterPress(ScorerPress):
         experts. Without gates the router uses a deterministic prior, and None asks for it: prior weight of the expert
         (ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
         along unless `experts` or `num_experts` is given.
-    budgets : {"equal", "fitted"}, default="equal"
-        How many tokens each head keeps: all the same number, or shares of the same total by the error curves that the
-        gates carry. The latter leaves heads of different lengths, which a transformers cache cannot hold: removed
-        entries are then masked, as kvpress's AdaKVPress does it, and no bytes are saved.
+    budgets : {"equal", "fitted", "pyramid", "adakv", "global"}, default="equal"
+        How many tokens each head keeps, of the same total: all the same number; shares by the error curves that the
+        gates carry; less from layer to layer, as PyramidKV does; by the scores themselves in one pool a layer, as AdaKV
+        does, or in one for all layers. All but "equal" and "pyramid" leave heads of different lengths, which a
+        transformers cache cannot hold: removed entries are then masked, as kvpress's AdaKVPress does it, and no bytes
+        are saved but in a `PiKVCache`. Layers of different lengths, which "pyramid" leaves, need a `PiKVCache` too, or
+        eager attention, for questions of several tokens.
 
     Raises
     ------
@@ -109,7 +112,7 @@ class MoERouterPress(ScorerPress):
     >>> print(press.plan)
     """
 
-    _known_budgets: ClassVar[tuple[str, ...]] = BUDGETS
+    _known_budgets: ClassVar[tuple[str, ...]] = KINDS
 
     compression_ratio: float = 0.0
     router_type: str = "pikv"
@@ -129,12 +132,14 @@ class MoERouterPress(ScorerPress):
     balance_coefficient: float = RouterSettings.balance_coefficient
     gates: str | Path | None = "auto"
     budgets: str = "equal"
-    _kind: str = field(default=BUDGETS[0], init=False, repr=False, compare=False)
+    _kind: str = field(default=KINDS[0], init=False, repr=False, compare=False)
     _experts: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
     _settings: RouterSettings | None = field(default=None, init=False, repr=False, compare=False)
     _given: Gates | None = field(default=None, init=False, repr=False, compare=False)
     _gates: Gates | None = field(default=None, init=False, repr=False, compare=False)
-    _counts: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _budgets: Budgets = field(default_factory=Equal, init=False, repr=False, compare=False)
+    _layers: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+    _undecided: dict[int, models.Attention] = field(default_factory=dict, init=False, repr=False, compare=False)
     _selecting: bool = field(default=False, init=False, repr=False, compare=False)
     _router: Router | None = field(default=None, init=False, repr=False, compare=False)
     _model_config: Any = field(default=None, init=False, repr=False, compare=False)
@@ -145,14 +150,14 @@ class MoERouterPress(ScorerPress):
         if self.budgets not in self._known_budgets:
             known = ", ".join(map(repr, self._known_budgets))
             raise ValueError(f"budgets must be one of {known}, got {self.budgets!r}")
-        self._kind = self.budgets if self.budgets in BUDGETS else BUDGETS[0]
+        self._kind = self.budgets if self.budgets in KINDS else KINDS[0]
         if self.gates is not None and self.gates != AUTO:
             self._given = load_gates(self.gates)
         experts = make_experts(self.experts, self.num_experts)
         if self._given is not None:
             if self._experts_are_open():
                 experts = make_experts(self._given.experts, None)
-            self._given.parameters(self.router_type, [expert.name for expert in experts], self._kind)
+            self._given.parameters(self.router_type, [expert.name for expert in experts], self._routed_for)
         self._use(experts)
 
     def _use(self, experts: tuple[Expert, ...]) -> None:
@@ -162,6 +167,11 @@ class MoERouterPress(ScorerPress):
         settings = RouterSettings(top_k=top_k, **{name: getattr(self, name) for name in names})
         router_class(self.router_type).check(settings, len(experts))
         self._experts, self._settings = experts, settings
+
+    @property
+    def _routed_for(self) -> str:
+        """For which budgets the router's gates were fitted."""
+        return "fitted" if self._kind == "fitted" else "equal"
 
     def _experts_are_open(self) -> bool:
         return self.experts is None and self.num_experts is None
@@ -181,11 +191,12 @@ class MoERouterPress(ScorerPress):
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Check that the model is supported and the gates are its own; size the router for it."""
         models.check_supported(model)
-        first = models.attention_layers(model)[0]
-        self._adopt_gates(first)
+        layers = models.attention_layers(model)
+        self._layers = [index for index, layer in enumerate(layers) if not models.is_sliding(layer)]
+        self._adopt_gates(layers[0])
         for expert in self._experts:
             expert.press.post_init_from_model(model)
-        self._make_router(first)
+        self._make_router(layers[0])
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
@@ -199,6 +210,7 @@ class MoERouterPress(ScorerPress):
         models.check_supported(model)
         self._adopt_gates(models.attention_layers(model)[0])
         shortest = min(expert.min_tokens for expert in self._experts)
+        self._undecided.clear()
         with (
             prefill_watch(model, self, shortest, self._recorder),
             self._tap.on(model),
@@ -285,7 +297,7 @@ class MoERouterPress(ScorerPress):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order.
 
-        With fitted budgets all keys and values are returned, and those removed are masked.
+        With budgets that differ between heads all keys and values are returned, and those removed are masked.
         """
         if self.compression_ratio == 0:
             return keys, values
@@ -299,15 +311,18 @@ class MoERouterPress(ScorerPress):
             self._selecting = False
         num_kept = compute_n_kept(keys.shape[2], self.compression_ratio)
         with self._recorder.press.span(keys.device):
-            if self._kind == "fitted":
-                counts = self._fitted_counts(keys.shape[2], num_kept)[module.layer_idx]
-                kept = highest(scores, counts.to(scores.device))
-                module.masked_key_indices = tuple((~kept).nonzero(as_tuple=True))
-            else:
-                counts = torch.full((keys.shape[1],), num_kept)
-                positions = select(scores, num_kept)
-                keys, values = gather_rows(keys, positions), gather_rows(values, positions)
-        self._recorder.selected(module.layer_idx, counts.tolist(), keys.nbytes + values.nbytes)
+            self._undecided[module.layer_idx] = module
+            decided = self._budgets.decide(module.layer_idx, scores, num_kept, self.compression_ratio)
+            for layer, kept in decided.items():
+                reader = self._undecided.pop(layer)
+                if isinstance(kept, int):
+                    positions = select(scores, kept)
+                    keys, values = gather_rows(keys, positions), gather_rows(values, positions)
+                    counts = [kept] * keys.shape[1]
+                else:
+                    reader.masked_key_indices = tuple((~kept).nonzero(as_tuple=True))
+                    counts = kept.sum(dim=-1).float().mean(dim=0).round().int().tolist()
+                self._recorder.selected(layer, counts, keys.nbytes + values.nbytes)
         return keys, values
 
     @property
@@ -379,7 +394,7 @@ class MoERouterPress(ScorerPress):
             return None
         asked = [expert.name for expert in make_experts(self.experts, self.num_experts)]
         experts = found.experts if self._experts_are_open() else asked
-        if key(self.router_type, self._kind) not in found.routers or list(experts) != list(found.experts):
+        if key(self.router_type, self._routed_for) not in found.routers or list(experts) != list(found.experts):
             logger.warning_once(  # type: ignore[attr-defined]
                 f"MoERouterPress routes by its prior: the gates found for this model know the experts "
                 f"{', '.join(found.experts)} and the routers {', '.join(found.router_types)}, and others were asked for"
@@ -408,16 +423,9 @@ class MoERouterPress(ScorerPress):
         self._router = make_router(self.router_type, self._experts, module, self._settings)
         if self._gates is not None:
             names = [expert.name for expert in self._experts]
-            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names, self._kind)))
+            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names, self._routed_for)))
         self._model_config = module.config
-        self._counts.clear()
-
-    def _fitted_counts(self, num_keys: int, num_kept: int) -> torch.Tensor:
-        """Return the tokens that every head keeps, shape (layers, kv_heads)."""
-        assert self._gates is not None
-        if (num_keys, num_kept) not in self._counts:
-            self._counts = {(num_keys, num_kept): self._gates.counts(self.compression_ratio, num_keys, num_kept)}
-        return self._counts[num_keys, num_kept]
+        self._budgets = make_budgets(self._kind, self._gates, self._layers or [module.layer_idx])
 
     def _refuse_uninitialised(self) -> None:
         for expert in self._experts:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.cache import PiKVLayer, codec
 from pikvpress.kernels.compact import highest
-from pikvpress.presses.moe_router_press import BUDGETS, MoERouterPress
+from pikvpress.presses.moe_router_press import MoERouterPress
 from pikvpress.spending import Heads, Spending, spend_fitted, spend_uniform
 
 
@@ -46,19 +46,17 @@ class PiKVPress(MoERouterPress):
     >>> print(cache.nbytes, press.plan)
     """
 
-    _known_budgets: ClassVar[tuple[str, ...]] = ("auto", *BUDGETS)
+    _known_budgets: ClassVar[tuple[str, ...]] = ("auto", "equal", "fitted")
 
     budgets: str = "auto"
     _spending: dict[Any, Spending] = field(default_factory=dict, init=False, repr=False, compare=False)
     _heads: Heads | None = field(default=None, init=False, repr=False, compare=False)
-    _compressed: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Check that the model is supported, and see what there is to store."""
         models.check_supported(model)
         layers = models.attention_layers(model)
         self._heads = Heads(len(layers), models.num_key_value_heads(layers[0]), layers[0].head_dim, 0, model.dtype)
-        self._compressed = [index for index, layer in enumerate(layers) if not models.is_sliding(layer)]
         super().post_init_from_model(model)
 
     def _adopt_gates(self, first: models.Attention) -> None:
@@ -122,7 +120,7 @@ class PiKVPress(MoERouterPress):
         if self.compression_ratio == 0:
             return 0.0
         spending = self._spent(num_keys)
-        kept = spending.counts[self._compressed].float().mean() / num_keys
+        kept = spending.counts[self._layers].float().mean() / num_keys
         return float(1 - kept)
 
     def _spent(self, num_keys: int) -> Spending:
@@ -133,8 +131,8 @@ class PiKVPress(MoERouterPress):
             heads = replace(self._heads, num_keys=num_keys)
             if self._kind == "fitted":
                 assert self._gates is not None
-                spending = spend_fitted(self._gates, heads, self.compression_ratio, self._compressed)
+                spending = spend_fitted(self._gates, heads, self.compression_ratio, self._layers)
             else:
-                spending = spend_uniform(heads, self.compression_ratio, self._compressed)
+                spending = spend_uniform(heads, self.compression_ratio, self._layers)
             self._spending = {key: spending}
         return self._spending[key]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kvpress import AdaKVPress
 
-from pikvpress import MoERouterPress, models
+from pikvpress import MoERouterPress, PiKVCache, models
 from pikvpress.gates import Gates, save_gates
 from pikvpress.head_features import feature_names
 from pikvpress.routers import RouterSettings, router_class
@@ -15,6 +15,10 @@ from tests.helpers import prefill
 EXPERTS = ["keydiff", "knorm"]
 # The second head of the first layer needs its tokens, the others hardly any.
 CURVES = torch.tensor([[[0.0, 0.0, 0.1], [0.0, 5.0, 9.0]], [[0.0, 0.0, 0.2], [0.0, 0.0, 0.3]]])
+
+
+def attentions(model):
+    return models.attention_layers(model)
 
 
 @pytest.fixture
@@ -84,8 +88,39 @@ def test_equal_budgets_mask_nothing(gates, llama, ids):
     assert all(layer.masked_key_indices is None for layer in models.attention_layers(llama))
 
 
+def test_a_pyramid_leaves_layers_of_different_length(llama, ids):
+    press = MoERouterPress(0.5, gates=None, budgets="pyramid")
+    cache = prefill(llama, ids, press)
+    lengths = [layer.keys.shape[2] for layer in cache.layers]
+    assert sum(lengths) == 2 * (ids.shape[1] // 2) and lengths[0] > 1.5 * lengths[1]
+    assert [layer.head_tokens for layer in press.plan.layers] == [[length] * 2 for length in lengths]
+
+
+def test_adakv_budgets_are_what_adakv_keeps(llama, ids):
+    """With the scores' own scale, which the router gives back, and the same floor."""
+    press = MoERouterPress(0.6, gates=None, budgets="adakv")
+    prefill(llama, ids, press)
+    ours = [set(zip(*map(torch.Tensor.tolist, layer.masked_key_indices), strict=True)) for layer in attentions(llama)]
+    prefill(llama, ids, AdaKVPress(MoERouterPress(0.6, gates=None), alpha_safeguard=0.2))
+    theirs = [set(zip(*map(torch.Tensor.tolist, layer.masked_key_indices), strict=True)) for layer in attentions(llama)]
+    for one, other in zip(ours, theirs, strict=True):
+        assert len(one ^ other) <= 0.02 * len(one)
+    assert any(len(set(layer.head_tokens)) > 1 for layer in press.plan.layers)
+
+
+def test_a_global_pool_is_shared_over_layers_and_heads(llama, ids):
+    press = MoERouterPress(0.6, gates=None, budgets="global")
+    prefill(llama, ids, press)
+    counts = [layer.head_tokens for layer in press.plan.layers]
+    assert sum(map(sum, counts)) == 4 * 120 and len({*map(tuple, counts)}) > 1 and min(map(min, counts)) >= 24
+    cache = PiKVCache()
+    with torch.no_grad(), press(llama):
+        llama.model(input_ids=ids, past_key_values=cache)
+    assert [layer.counts()[0] for layer in cache.layers] == counts
+
+
 def test_budgets_that_cannot_be_kept_are_refused(gates, llama, ids):
-    with pytest.raises(ValueError, match="budgets must be one of 'equal', 'fitted', got 'best'"):
+    with pytest.raises(ValueError, match="must be one of 'equal', 'fitted', 'pyramid', 'adakv', 'global', got 'best'"):
         MoERouterPress(0.5, budgets="best")
     with pytest.raises(ValueError, match=r"needs gates that were fitted for this model"):
         prefill(llama, ids, MoERouterPress(0.5, gates=None, budgets="fitted"))
