@@ -14,6 +14,7 @@ from pikvpress.cache.ragged import stored_bytes
 from pikvpress.gates import Gates
 
 STEPS = 4  # budgets tried between two shares at which curves were measured
+ROUNDS = 3
 # Without curves: the first with which every token fits; tokens are removed only where the last does not.
 UNIFORM = (("exact", "exact"), ("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
 
@@ -73,6 +74,9 @@ class Heads:
 def spend_fitted(gates: Gates, heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
     """Spend (1 - ratio) of the bytes where the gates' error curves say that they remove most error.
 
+    Curves were measured with experts that were told a share of tokens to remove; those of the share that is removed in
+    the end are used, which takes a second look.
+
     Raises
     ------
     ValueError
@@ -81,17 +85,28 @@ def spend_fitted(gates: Gates, heads: Heads, ratio: float, compressed: Sequence[
     assert gates.codec_curves is not None
     shares, counts = _finer(gates.keep_shares, heads.num_keys)
     pairs = [pair for pair in gates.codecs if _fits(pair, heads.head_dim)]
-    nearest = min(range(len(gates.ratios)), key=lambda i: abs(gates.ratios[i] - ratio))
-    curves = gates.codec_curves[nearest][:, :, [gates.codecs.index(pair) for pair in pairs]]
-    errors = _interpolated(curves, gates.keep_shares, shares).flatten(2)
     options = [(pair, count) for pair in pairs for count in counts]
     sizes = [heads.size(pair, count) for pair, count in options]
     budget = int((1 - ratio) * heads.nbytes * heads.heads * len(compressed))
-    chosen = spend_bytes(errors, sizes, budget).tolist()
-    kept = [[options[i][1] if i >= 0 else heads.num_keys for i in row] for row in chosen]
-    codecs = [[options[i][0] if i >= 0 else ("exact", "exact") for i in row] for row in chosen]
-    spent = sum(sizes[i] for row in chosen for i in row if i >= 0)
+    columns = [gates.codecs.index(pair) for pair in pairs]
+    chosen, row = torch.empty(0), -1
+    for _ in range(ROUNDS):
+        wanted = ratio if row < 0 else 1 - _mean_count(chosen, options) / heads.num_keys
+        nearest = min(range(len(gates.ratios)), key=lambda i: abs(gates.ratios[i] - wanted))
+        if nearest == row:
+            break
+        row = nearest
+        errors = _interpolated(gates.codec_curves[row][:, :, columns], gates.keep_shares, shares).flatten(2)
+        chosen = spend_bytes(errors, sizes, budget)
+    kept = [[options[i][1] if i >= 0 else heads.num_keys for i in line] for line in chosen.tolist()]
+    codecs = [[options[i][0] if i >= 0 else ("exact", "exact") for i in line] for line in chosen.tolist()]
+    spent = sum(sizes[i] for line in chosen.tolist() for i in line if i >= 0)
     return Spending(torch.tensor(kept), codecs, spent)
+
+
+def _mean_count(chosen: torch.Tensor, options: Sequence[tuple[tuple[str, str], int]]) -> float:
+    counts = [options[i][1] for i in chosen.flatten().tolist() if i >= 0]
+    return sum(counts) / len(counts)
 
 
 def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:

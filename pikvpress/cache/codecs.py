@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +32,11 @@ class Codec:
     def unit(self) -> int:
         """Of how many numbers a row must hold a multiple, to end with a whole byte."""
         return 1 if self.bits is None else codes_in_whole_bytes(self.bits)
+
+    @property
+    def following(self) -> Codec:
+        """For entries that come behind the context, group by group."""
+        return self
 
     def check(self, head_dim: int) -> None:
         """Raise a ``ValueError`` if heads of this size cannot be stored in whole bytes."""
@@ -103,20 +107,3 @@ CODECS: dict[str, Codec] = {
     **{f"int{bits}": Codec(f"int{bits}", bits) for bits in (8, 4, 3, 2)},
 }
 EXACT = CODECS["exact"]
-
-
-def codec(name: str | Codec) -> Codec:
-    """Return the codec of that name.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name: names the nearest and all known ones.
-    """
-    if isinstance(name, Codec):
-        return name
-    if name not in CODECS:
-        near = difflib.get_close_matches(str(name), CODECS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown codec {name!r}: {hint}known are {', '.join(CODECS)}")
-    return CODECS[name]

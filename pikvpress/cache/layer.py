@@ -275,7 +275,7 @@ class PiKVLayer(CacheLayerMixin):
         whole = (self.recent_keys.shape[2] - self.window) // GROUP * GROUP
         if self._codecs is None or whole <= 0 or padded:
             return
-        part = self._stored(None, 0, whole, *self._codecs)
+        part = self._stored(None, 0, whole, *([c.following for c in side] for side in self._codecs))
         if self.decoded is not None:
             keys, values = self.decoded.keys.joined(part.keys), self.decoded.values.joined(part.values)
             part = Part(keys, values, self.decoded.length + whole)

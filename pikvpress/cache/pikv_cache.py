@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Cache
 
-from pikvpress.cache.codecs import Codec, codec
+from pikvpress.cache.codecs import Codec
 from pikvpress.cache.layer import PiKVLayer
+from pikvpress.cache.names import codec
 
 
 class PiKVCache(Cache):
@@ -26,7 +27,8 @@ class PiKVCache(Cache):
     key_codec, value_codec : str, default="exact"
         How the context is stored once it has been read, and what follows once `window` more tokens have: "exact", or
         "int8", "int4", "int3", "int2": numbers of so many bits, scales for groups of 64, of keys along tokens, of
-        values along channels (KIVI, https://arxiv.org/abs/2402.02750). A `PiKVPress` decides by itself.
+        values along channels (KIVI, https://arxiv.org/abs/2402.02750); or "rank16" (any rank), a few directions of the
+        context's own, with "+int2" their error in 2 bits; see `LowRankCodec`. A `PiKVPress` decides by itself.
     window : int, default=128
         Where a codec is not exact: most recent entries of the context, and of what follows, that stay exact.
 

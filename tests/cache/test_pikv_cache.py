@@ -139,6 +139,16 @@ def test_questions_in_turn_are_questions_alone(llama, ids, question):
         cache.crop(CONTEXT)
 
 
+def test_low_rank_contexts(llama, ids, question):
+    exact = ask(llama, question, read(llama, ids, DynamicCache()))
+    errors = []
+    for name in ("rank4", "rank12", "rank12+int4"):
+        cache = read(llama, ids, PiKVCache(name, name, window=8))
+        errors.append((ask(llama, question, cache) - exact).abs().mean())
+        assert cache.nbytes < 0.6 * 2 * 2 * 2 * CONTEXT * 16 * 4
+    assert errors[0] > errors[1] > errors[2]
+
+
 @torch.no_grad()
 def test_what_follows_is_packed_group_by_group(llama, ids):
     cache = read(llama, ids, PiKVCache("int8", "int8", window=10))
