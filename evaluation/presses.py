@@ -14,8 +14,8 @@ from kvpress import BasePress, ScorerPress
 from evaluation import ablations
 from evaluation.names import check_name
 from evaluation.oracle import Oracle
-from pikvpress import MoERouterPress, PerLayerPress, PiKVPress
-from pikvpress.experts import ProbeAttentionPress, WindowedObservedAttentionPress
+from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVPress
+from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
 
 FULL_CACHE = "no_press"
@@ -66,6 +66,7 @@ class Entry:
 
 
 SCORERS: dict[str, Callable[[], ScorerPress]] = {
+    "chunk_scores": ChunkScorePress,
     "compactor": kv.CompactorPress,
     "cur": kv.CURPress,
     "keydiff": kv.KeyDiffPress,
@@ -167,6 +168,7 @@ PRESSES: dict[str, Entry] = {
     "entropy_gated_chunkkv": Entry(lambda: kv.EntropyGatedChunkKVPress(press=kv.SnapKVPress())),
     "expected_attention": Entry(_adakv_expected_attention, scores_once=True, masks=True),
     "fastkvzip": Entry(kv.FastKVzipPress, shares=False, masks=True),
+    "fastv": Entry(FastVPress),
     "finch": Entry(kv.FinchPress, shares=False, query_aware=True),
     "kvcompose": Entry(kv.KVComposePress, shares=False, scores_once=True),
     "kvcompose_unstructured": Entry(

@@ -9,6 +9,7 @@ from pikvpress.attention import install
 from pikvpress.cache import PiKVCache
 from pikvpress.experts import (
     DEFAULT_EXPERTS,
+    ChunkScorePress,
     ProbeAttentionPress,
     WindowedObservedAttentionPress,
     available_experts,
@@ -16,13 +17,15 @@ from pikvpress.experts import (
 )
 from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
-from pikvpress.presses import MoERouterPress, PerLayerPress, PiKVPress
+from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress
 
 install()
 __version__ = version("pikvpress")
 
 __all__ = [
     "DEFAULT_EXPERTS",
+    "ChunkScorePress",
+    "FastVPress",
     "LayerPlan",
     "MemoryUsage",
     "MoERouterPress",

@@ -1,5 +1,6 @@
 """Compression strategies the router can choose."""
 
+from pikvpress.experts.chunk_scores import ChunkScorePress
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
@@ -8,6 +9,7 @@ from pikvpress.experts.registry import DEFAULT_EXPERTS, available_experts, make_
 
 __all__ = [
     "DEFAULT_EXPERTS",
+    "ChunkScorePress",
     "Expert",
     "LayerView",
     "ProbeAttentionPress",

@@ -21,6 +21,7 @@ from kvpress import (
     TOVAPress,
 )
 
+from pikvpress.experts.chunk_scores import ChunkScorePress
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
@@ -81,6 +82,7 @@ register_expert("probe_attention", ProbeAttentionPress, reads_hidden_states=True
 register_expert("keydiff", KeyDiffPress)
 register_expert("lagkv", LagKVPress, min_tokens=5, positional=True)
 register_expert("observed_attention", WindowedObservedAttentionPress, reads_hidden_states=True, positional=True)
+register_expert("chunkkv", ChunkScorePress, min_tokens=65, reads_hidden_states=True, positional=True)
 register_expert("non_causal", NonCausalAttnPress, min_tokens=2, reads_hidden_states=True, aligned=True, positional=True)
 register_expert("tova", TOVAPress, min_tokens=2, reads_hidden_states=True, positional=True)
 register_expert("knorm", KnormPress)

@@ -1,7 +1,8 @@
 """Presses: what a kvpress user puts around a model."""
 
+from pikvpress.presses.fastv_press import FastVPress
 from pikvpress.presses.moe_router_press import MoERouterPress
 from pikvpress.presses.per_layer_press import PerLayerPress
 from pikvpress.presses.pikv_press import PiKVPress
 
-__all__ = ["MoERouterPress", "PerLayerPress", "PiKVPress"]
+__all__ = ["FastVPress", "MoERouterPress", "PerLayerPress", "PiKVPress"]

@@ -27,7 +27,11 @@ from pikvpress.routers import RouterSettings, router_class
 
 # These fetch something trained, or texts, from a hub. Ablations are gates of the real model.
 FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
-NEEDS = {"per_layer": "@presses={0: knorm, 1: keydiff}", "snap_think": "@key_channel_compression_ratio=0.25"}
+NEEDS = {
+    "fastv": "@layer=0",
+    "per_layer": "@presses={0: knorm, 1: keydiff}",
+    "snap_think": "@key_channel_compression_ratio=0.25",
+}
 OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in (*FROM_A_HUB, "ablation"))]
 SHARING = [name for name in OFFLINE if PRESSES[name].shares and name != FULL_CACHE and name != "pikv"]
 MASKING = [name for name in OFFLINE if PRESSES[name].masks and PRESSES[name].unit == "tokens"]

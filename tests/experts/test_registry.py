@@ -17,6 +17,7 @@ REQUIRED = {
     "cur",
     "observed_attention",
     "probe_attention",
+    "chunkkv",
 }
 
 
@@ -58,7 +59,7 @@ def test_experts_are_built_anew_each_time():
         (["knorm", "knorm"], None, ValueError, "named twice"),
         ([], None, ValueError, "at least one expert"),
         (None, 0, ValueError, "at least one expert"),
-        (None, 13, ValueError, "num_experts=13, but only 12 experts are known"),
+        (None, 14, ValueError, "num_experts=14, but only 13 experts are known"),
         (["knorm"], 2, ValueError, "num_experts=2, but only 1 experts are given"),
         (None, 2.0, TypeError, "whole number"),
         ("knorm", None, TypeError, r"experts=\['knorm'\]"),

@@ -1,0 +1,68 @@
+"""ChunkKV as a scorer: whole stretches of text are kept or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from kvpress import ScorerPress, SnapKVPress
+from transformers import PreTrainedModel
+
+from pikvpress import models
+
+
+@dataclass
+class ChunkScorePress(ScorerPress):
+    """Score every key by its chunk's mean score, over all heads (ChunkKV, https://arxiv.org/abs/2502.00299).
+
+    kvpress's `ChunkKVPress` selects chunks itself, and so cannot be blended, nor reach any ratio exactly. As scores,
+    with the key's own as tie-break, chunks mix with other experts.
+
+    Parameters
+    ----------
+    compression_ratio : float, default=0.0
+        Fraction of key-value pairs to remove.
+    press : ScorerPress
+        Whose scores are averaged.
+    chunk_length : int, default=20
+        Tokens of a chunk; the last may be shorter.
+
+    Raises
+    ------
+    ValueError
+        If the length is below 1.
+    """
+
+    compression_ratio: float = 0.0
+    press: ScorerPress = field(default_factory=SnapKVPress)
+    chunk_length: int = 20
+
+    def __post_init__(self) -> None:
+        if self.chunk_length < 1:
+            raise ValueError(f"chunk_length must be at least 1 token, got {self.chunk_length}")
+        super().__post_init__()
+
+    def post_init_from_model(self, model: PreTrainedModel) -> None:
+        """Pass the model on."""
+        self.press.post_init_from_model(model)
+
+    def score(
+        self,
+        module: models.Attention,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor,
+        kwargs: dict,
+    ) -> torch.Tensor:
+        """Return scores, shape (batch, kv_heads, keys)."""
+        own = self.press.score(module, hidden_states, keys, values, attentions, kwargs).float()
+        together = own.sum(dim=1)
+        chunk = torch.arange(own.shape[2], device=own.device) // self.chunk_length
+        sums = together.new_zeros(len(together), int(chunk[-1]) + 1).index_add_(1, chunk, together)
+        means = (sums / chunk.bincount())[:, chunk].unsqueeze(1)
+        # Distinct chunks' means differ by more than what a key's own score adds.
+        gap = means.sort(dim=-1).values.diff(dim=-1)
+        least = gap.masked_fill(gap <= 0, torch.inf).amin(dim=-1, keepdim=True).nan_to_num(posinf=1.0)
+        low, high = own.amin(dim=-1, keepdim=True), own.amax(dim=-1, keepdim=True)
+        return means + 0.5 * least * (own - low) / (high - low).clamp_min(1e-12)

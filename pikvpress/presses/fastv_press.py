@@ -1,0 +1,101 @@
+"""FastVPress: tokens that an early layer hardly attends to are dropped from all later layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from kvpress import BasePress
+from kvpress.presses.base_press import is_prefilling
+from kvpress.utils import compute_n_kept
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.experts.layer_view import LayerView
+from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
+from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.presses.checks import checked_ratio, refuse_padding
+
+
+@dataclass
+class FastVPress(BasePress):
+    """Rank tokens by the attention that they receive in one early layer; later layers keep the first of them.
+
+    FastV (https://arxiv.org/abs/2403.06764) found that image tokens are hardly attended to behind the second layer, and
+    drops them there. Layers up to `layer` keep everything; all later ones keep the same tokens, in every head.
+
+    Parameters
+    ----------
+    compression_ratio : float, default=0.0
+        Share of the tokens at `positions` to remove from the layers behind `layer`, in [0, 1).
+    layer : int, default=2
+        The layer whose attention decides.
+    positions : (int, int), optional
+        First and one past the last position of the tokens that may go, such as those of an image. By default all.
+    window_size : int, default=256
+        Latest queries whose attention counts.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; while prefilling, if the model has no such layer or the context no such positions.
+    """
+
+    compression_ratio: float = 0.0
+    layer: int = 2
+    positions: tuple[int, int] | None = None
+    window_size: int = 256
+    _kept: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        checked_ratio(self.compression_ratio)
+        if self.layer < 0:
+            raise ValueError(f"layer must be at least 0, got {self.layer}")
+        if self.positions is not None and not 0 <= self.positions[0] < self.positions[1]:
+            raise ValueError(f"positions must be a first and a later last one, got {self.positions}")
+
+    def post_init_from_model(self, model: PreTrainedModel) -> None:
+        """Check that the model has layers behind the one that decides."""
+        models.check_supported(model)
+        layers = models.attention_layers(model)
+        if self.layer >= len(layers) - 1 or models.is_sliding(layers[self.layer]):
+            raise ValueError(
+                f"layer={self.layer} of {len(layers)} decides for none behind it, or attends a sliding window: choose "
+                "another"
+            )
+
+    def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
+        """Rank in one layer, and remove in those behind it."""
+        hidden_states = kwargs["hidden_states"]
+        if self.compression_ratio == 0 or not is_prefilling(kwargs["cache_position"], hidden_states.shape[1]):
+            return output
+        layer = kwargs["past_key_values"].layers[module.layer_idx]
+        if module.layer_idx == self.layer:
+            refuse_padding(kwargs.get("attention_mask"))
+            self._kept = self._ranked(module, hidden_states, layer.keys, layer.values, kwargs)
+        elif module.layer_idx > self.layer and not models.is_sliding(module, layer):
+            assert self._kept is not None
+            positions = self._kept.to(layer.keys.device).expand(-1, layer.keys.shape[1], -1)
+            layer.keys, layer.values = gather_rows(layer.keys, positions), gather_rows(layer.values, positions)
+        return output
+
+    @torch.no_grad()
+    def _ranked(
+        self,
+        module: models.Attention,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        kwargs: dict,
+    ) -> torch.Tensor:
+        """Return the positions that are kept, ascending, shape (batch, 1, kept)."""
+        length = keys.shape[2]
+        first, last = self.positions or (0, length)
+        if last > length:
+            raise ValueError(f"positions={self.positions}, but the context has {length} tokens: give earlier ones")
+        scorer = WindowedObservedAttentionPress(window_size=self.window_size)
+        view = LayerView(module, hidden_states)
+        scores = scorer.score(view, hidden_states, keys, values, None, kwargs)  # type: ignore[arg-type]
+        received = scores.float().mean(dim=1, keepdim=True)
+        received[..., :first], received[..., last:] = torch.inf, torch.inf
+        return select(received, length - (last - first) + compute_n_kept(last - first, self.compression_ratio))
