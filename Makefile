@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.prefill_cost
 	$(BIN)/python -m benchmarks.sharing
 	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.held_bytes table
 
 lock:
 	test -x $(LOCK_VENV)/bin/poetry || ($(PYTHON) -m venv $(LOCK_VENV) && \

@@ -168,7 +168,7 @@ PRESSES: dict[str, Entry] = {
     "entropy_gated_chunkkv": Entry(lambda: kv.EntropyGatedChunkKVPress(press=kv.SnapKVPress())),
     "expected_attention": Entry(_adakv_expected_attention, scores_once=True, masks=True),
     "fastkvzip": Entry(kv.FastKVzipPress, shares=False, masks=True),
-    "fastv": Entry(FastVPress),
+    "fastv": Entry(FastVPress, unit="later layers' tokens"),
     "finch": Entry(kv.FinchPress, shares=False, query_aware=True),
     "kvcompose": Entry(kv.KVComposePress, shares=False, scores_once=True),
     "kvcompose_unstructured": Entry(

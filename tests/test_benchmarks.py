@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import decoding, prefill_cost, sharing
+from benchmarks import decoding, held_bytes, prefill_cost, sharing
 
 
 def test_the_cost_table(capsys):
@@ -23,6 +23,12 @@ def test_the_decoding_table(capsys):
     decoding.main(tokens=200, new=2, rounds=1)
     shown = capsys.readouterr().out
     assert all(name in shown for name in decoding.CONTENDERS) and "packing a layer at 4 bits" in shown
+
+
+def test_the_table_of_bytes_held(capsys):
+    held_bytes.table(tokens=1024, layers=2)
+    shown = capsys.readouterr().out
+    assert "seen / planned" in shown and "0.9375" in shown
 
 
 def test_rounds_are_needed():
