@@ -15,6 +15,7 @@ from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
 
 from pikvpress import models
+from pikvpress.cache import PiKVLayer
 from pikvpress.examination import examine
 from pikvpress.experts import Expert, LayerView, make_experts
 from pikvpress.gates import Gates, find_gates, key, load_gates
@@ -90,13 +91,13 @@ class MoERouterPress(ScorerPress):
         experts. Without gates the router uses a deterministic prior, and None asks for it: prior weight of the expert
         (ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
         along unless `experts` or `num_experts` is given.
-    budgets : {"equal", "fitted", "pyramid", "adakv", "global"}, default="equal"
-        How many tokens each head keeps, of the same total: all the same number; shares by the error curves that the
-        gates carry; less from layer to layer, as PyramidKV does; by the scores themselves in one pool a layer, as AdaKV
-        does, or in one for all layers. All but "equal" and "pyramid" leave heads of different lengths, which a
-        transformers cache cannot hold: removed entries are then masked, as kvpress's AdaKVPress does it, and no bytes
-        are saved but in a `PiKVCache`. Layers of different lengths, which "pyramid" leaves, need a `PiKVCache` too, or
-        eager attention, for questions of several tokens.
+    budgets : {"auto", "equal", "fitted", "pyramid", "adakv", "global"}, default="auto"
+        How many tokens each head keeps, of the same total. "auto": fitted in a `PiKVCache`, where there are gates, else
+        equal. The others: all the same number; shares by the error curves that the gates carry; less from layer to
+        layer, as PyramidKV does; by the scores themselves in one pool a layer, as AdaKV does, or in one for all layers.
+        All but "equal" and "pyramid" leave heads of different lengths, which transformers' own caches cannot hold:
+        removed entries are then masked, as kvpress's AdaKVPress does it, and no bytes are saved but in a `PiKVCache`.
+        Layers of different lengths, which "pyramid" leaves, need a `PiKVCache` too for questions of several tokens.
 
     Raises
     ------
@@ -112,7 +113,7 @@ class MoERouterPress(ScorerPress):
     >>> print(press.plan)
     """
 
-    _known_budgets: ClassVar[tuple[str, ...]] = KINDS
+    _known_budgets: ClassVar[tuple[str, ...]] = (AUTO, *KINDS)
 
     compression_ratio: float = 0.0
     router_type: str = "pikv"
@@ -130,8 +131,8 @@ class MoERouterPress(ScorerPress):
     aux_loss_weight: float = RouterSettings.aux_loss_weight
     balance_mode: str = RouterSettings.balance_mode
     balance_coefficient: float = RouterSettings.balance_coefficient
-    gates: str | Path | None = "auto"
-    budgets: str = "equal"
+    gates: str | Path | None = AUTO
+    budgets: str = AUTO
     _kind: str = field(default=KINDS[0], init=False, repr=False, compare=False)
     _experts: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
     _settings: RouterSettings | None = field(default=None, init=False, repr=False, compare=False)
@@ -231,6 +232,8 @@ class MoERouterPress(ScorerPress):
                     "past_key_values=DynamicCache() to the model"
                 )
             return output
+        if self.budgets == AUTO:
+            self._keep_by("fitted" if isinstance(cache_layer, PiKVLayer) else "equal", module)
         return super().forward_hook(module, input, kwargs, output)
 
     @torch.no_grad()
@@ -259,6 +262,8 @@ class MoERouterPress(ScorerPress):
             For a padded batch, no keys, no expert that can score the input, a score that is not a number, or fitted
             budgets: who asks for scores selects by itself.
         """
+        if self.budgets == AUTO and not self._selecting:
+            self._keep_by("equal", module)
         if self._kind != "equal" and not self._selecting:
             raise ValueError(
                 f"{self._kind} budgets cannot be kept inside another press, which selects by itself: use "
@@ -417,6 +422,17 @@ class MoERouterPress(ScorerPress):
             self._make_router(module)
         assert self._router is not None
         self._router.to(module.o_proj.weight.device)
+
+    def _keep_by(self, kind: str, module: models.Attention) -> None:
+        """Take the gates for equal budgets or, if there are such, for fitted ones."""
+        gates = self._gates
+        if kind == "fitted" and (
+            gates is None or gates.curves is None or key(self.router_type, kind) not in gates.routers
+        ):
+            kind = "equal"
+        if kind != self._kind:
+            self._kind = kind
+            self._make_router(module)
 
     def _make_router(self, module: models.Attention) -> None:
         assert self._settings is not None

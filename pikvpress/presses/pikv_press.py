@@ -110,10 +110,17 @@ class PiKVPress(MoERouterPress):
         self._recorder.selected(module.layer_idx, counts.tolist(), layer.nbytes, codecs)
         return output
 
-    def _prepare(self, module: models.Attention) -> None:
-        super()._prepare(module)
-        if self._heads is None:
+    def score(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return the scores by which this press selects.
+
+        Raises
+        ------
+        ValueError
+            If another press asks.
+        """
+        if not self._selecting:
             raise ValueError("PiKVPress cannot be used inside another press: it chooses bytes, not scores")
+        return super().score(*args, **kwargs)
 
     def _share_removed(self, num_keys: int) -> float:
         """Return the share of tokens that the budget leaves no room for, by which experts are compared."""

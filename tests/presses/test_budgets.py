@@ -82,6 +82,24 @@ def test_the_gates_are_those_fitted_for_the_budgets(gates, llama, ids):
     assert shares["fitted"] == pytest.approx(1) and shares["equal"] < 0.9
 
 
+def test_a_cache_that_can_hold_fitted_budgets_gets_them(gates, llama, ids):
+    press, cache = MoERouterPress(0.5, gates=gates), PiKVCache()
+    with torch.no_grad(), press(llama):
+        llama.model(input_ids=ids, past_key_values=cache)
+    held = [layer.counts()[0] for layer in cache.layers]
+    assert held[0][1] == ids.shape[1] and sum(map(sum, held)) == 4 * (ids.shape[1] // 2)
+    assert press.get_stats()["expert_shares"]["knorm"] == pytest.approx(1)
+    assert prefill(llama, ids, press).layers[0].keys.shape[2] == ids.shape[1] // 2  # and a DynamicCache equal ones
+    assert press.get_stats()["expert_shares"]["knorm"] < 0.9
+    with torch.no_grad(), press(llama):
+        llama.model(input_ids=ids, past_key_values=PiKVCache())
+    prefill(llama, ids, AdaKVPress(press))
+    without = PiKVCache()
+    with torch.no_grad(), MoERouterPress(0.5, gates=None)(llama):
+        llama.model(input_ids=ids, past_key_values=without)
+    assert [layer.counts()[0] for layer in without.layers] == [[ids.shape[1] // 2] * 2] * 2
+
+
 def test_equal_budgets_mask_nothing(gates, llama, ids):
     cache = prefill(llama, ids, MoERouterPress(0.5, gates=gates))
     assert cache.layers[0].keys.shape[2] == ids.shape[1] // 2
@@ -120,7 +138,7 @@ def test_a_global_pool_is_shared_over_layers_and_heads(llama, ids):
 
 
 def test_budgets_that_cannot_be_kept_are_refused(gates, llama, ids):
-    with pytest.raises(ValueError, match="must be one of 'equal', 'fitted', 'pyramid', 'adakv', 'global', got 'best'"):
+    with pytest.raises(ValueError, match=r"must be one of 'auto', 'equal', .*'global', got 'best'"):
         MoERouterPress(0.5, budgets="best")
     with pytest.raises(ValueError, match=r"needs gates that were fitted for this model"):
         prefill(llama, ids, MoERouterPress(0.5, gates=None, budgets="fitted"))
