@@ -66,6 +66,7 @@ def write_ablations(
             )
         if router is LayerRouter:
             _save(found.path, found.gates, {key: _tied(values) for key, values in found.gates.routers.items()})
+    gates = replace(gates, curves=None, codec_curves=None)  # what follows knows of no budgets
     like = gates.routers["base"]
     none = {name: torch.zeros_like(value) for name, value in like.items()}
     _save(folder / "uniform.safetensors", gates, {"static": none})
