@@ -173,7 +173,7 @@ def _demo(
     console.print(results_table(results, questions, tokens))
     if document is not None:
         console.print(answers_table(results, questions))
-    routed = next(press for _, press, _ in runs if isinstance(press, MoERouterPress))
+    routed = next(press for _, press, _ in runs if type(press) is MoERouterPress)
     routed.plan.plot(picture)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in routed.plan.expert_shares().items())
     console.print(f"MoERouterPress ({router} router) at {routed.compression_ratio:.0%} used: {shares}")

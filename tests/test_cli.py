@@ -28,7 +28,7 @@ def test_a_document_of_ones_own_is_answered_and_drawn(note, tmp_path):
     arguments = ["demo", "--document", str(note), "--question", "Who wrote the report?", "--ratio", "0.2"]
     result = runner.invoke(app, [*arguments, "--router", "base", "--picture", str(picture)])
     assert result.exit_code == 0, result.output
-    assert result.output.count("Who wrote the report?") == 5
+    assert result.output.count("Who wrote the report?") == 7
     assert "MoERouterPress (base router) at 20% used" in result.output
     assert picture.stat().st_size > 5000
 

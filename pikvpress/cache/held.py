@@ -49,9 +49,9 @@ class Held(torch.Tensor):
                 if dim == 2:
                     return Held.of(held.layer, end)
                 if end == whole:
-                    return held
-        if function is torch.ops.aten.detach.default:
-            return args[0]
+                    return Held.of(held.layer, held.shape[2])
+        if function in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+            return Held.of(args[0].layer, args[0].shape[2])
         raise ValueError(
             "this layer of a PiKVCache holds entries of different number a head, or packed ones, and cannot be read as "
             f"one tensor ({function}): use an attention function that was registered with transformers before "

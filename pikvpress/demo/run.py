@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kvpress import BasePress, ExpectedAttentionPress, KeyDiffPress, KVPressTextGenerationPipeline, SnapKVPress
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from pikvpress.cache import PiKVCache
 from pikvpress.demo.facts import Question
 from pikvpress.memory import cache_bytes
-from pikvpress.presses import MoERouterPress
+from pikvpress.presses import MoERouterPress, PiKVPress
 
 LONGEST_ANSWER = 24
 
@@ -25,11 +27,11 @@ class Result:
     name : str
         Of the press.
     ratio : float
-        Share of the tokens it was asked to remove.
+        Share it was asked to remove, of the tokens, or of the bytes for a `PiKVPress`.
     answers : list of str
         One a question.
     tokens_kept : int
-        Per layer and head, of the document.
+        Of the document, mean over layers and heads.
     bytes_full, bytes_kept : int
         Keys and values of the document before and after.
     seconds : float
@@ -45,15 +47,40 @@ class Result:
     seconds: float
 
 
-def contestants(ratios: list[float], router: str) -> list[tuple[str, BasePress | None, float]]:
-    """Return name, press and ratio of every run: the full cache, three kvpress presses, MoERouterPress."""
-    runs: list[tuple[str, BasePress | None, float]] = [("full cache", None, 0.0)]
+class Run(NamedTuple):
+    """A way to read the document.
+
+    Attributes
+    ----------
+    name : str
+        Of the press.
+    press : BasePress or None
+        None keeps everything.
+    ratio : float
+        Share that the press is asked to remove: of the tokens, or of the bytes for a `PiKVPress`.
+    """
+
+    name: str
+    press: BasePress | None
+    ratio: float
+
+    def cache(self) -> Cache:
+        """Return an empty cache: for our presses one that holds what they leave."""
+        return PiKVCache() if isinstance(self.press, MoERouterPress) else DynamicCache()
+
+
+FEWER_BYTES = (0.875, 0.9375)  # an eighth and a sixteenth are left
+
+
+def contestants(ratios: list[float], router: str) -> list[Run]:
+    """Return every run: the full cache; at each ratio three kvpress presses and MoERouterPress; PiKVPress."""
+    runs = [Run("full cache", None, 0.0)]
     for ratio in ratios:
         routed = MoERouterPress(ratio, router_type=router)  # first, since it checks the ratio for all
         for press in (SnapKVPress(ratio), ExpectedAttentionPress(ratio), KeyDiffPress(ratio)):
-            runs.append((type(press).__name__, press, ratio))
-        runs.append(("MoERouterPress", routed, ratio))
-    return runs
+            runs.append(Run(type(press).__name__, press, ratio))
+        runs.append(Run("MoERouterPress", routed, ratio))
+    return runs + [Run("PiKVPress", PiKVPress(ratio, router_type=router), ratio) for ratio in FEWER_BYTES]
 
 
 def run(
@@ -61,7 +88,7 @@ def run(
     tokenizer: PreTrainedTokenizerBase,
     document: str,
     questions: list[Question],
-    runs: list[tuple[str, BasePress | None, float]],
+    runs: list[Run],
     progress: Callable[[str], None],
 ) -> list[Result]:
     """Answer all questions in every run.
@@ -74,27 +101,34 @@ def run(
         Read once a run, before the questions are known to the press.
     questions : list of Question
         Asked in turn, each from the cache that the document left.
-    runs : list of (str, BasePress or None, float)
+    runs : list of Run
         From `contestants`.
     progress : callable
         Called with a run's name before it, and with "" after the last.
     """
     pipeline = KVPressTextGenerationPipeline(model=model, tokenizer=tokenizer)
     results: list[Result] = []
-    for name, press, ratio in runs:
-        progress(f"{name} {ratio:.0%}" if press else name)
-        cache = DynamicCache()
+    for one in runs:
+        progress(f"{one.name} {one.ratio:.0%}" if one.press else one.name)
+        cache = one.cache()
         began = time.perf_counter()
         answers = pipeline(
             document,
             questions=["\n\n" + question.text for question in questions],
-            press=press,
+            press=one.press,
             cache=cache,
             max_new_tokens=LONGEST_ANSWER,
         )["answers"]
         seconds = time.perf_counter() - began
-        held = cache_bytes(cache)
+        held = cache.nbytes if isinstance(cache, PiKVCache) else cache_bytes(cache)
         full = results[0].bytes_full if results else held
-        results.append(Result(name, ratio, answers, cache.get_seq_length(), full, held, seconds))
+        results.append(Result(one.name, one.ratio, answers, _tokens_kept(cache), full, held, seconds))
     progress("")
     return results
+
+
+def _tokens_kept(cache: Cache) -> int:
+    if not isinstance(cache, PiKVCache):
+        return cache.get_seq_length()
+    counts = [count for layer in cache.layers for row in layer.counts() for count in row]
+    return round(sum(counts) / len(counts))

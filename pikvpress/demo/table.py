@@ -19,7 +19,7 @@ def results_table(results: list[Result], questions: list[Question], tokens: int)
         collapse_padding=True,
     )
     table.add_column("press", no_wrap=True)
-    table.add_column("evicted", justify="right", no_wrap=True)
+    table.add_column("removed", justify="right", no_wrap=True)
     judged = all(question.answer is not None for question in questions)
     if judged:
         table.add_column("answers", no_wrap=True)
@@ -30,12 +30,13 @@ def results_table(results: list[Result], questions: list[Question], tokens: int)
         if ratio is not None and result.ratio != ratio:
             table.add_section()
         ratio = result.ratio
-        cells = [result.name, f"{ratio:.0%}" if ratio else "-"]
+        of_bytes = " of bytes" if result.name == "PiKVPress" else ""
+        cells = [result.name, f"{ratio:.0%}{of_bytes}" if ratio else "-"]
         if judged:
             cells.append(_marks(result, questions))
         memory = f"{result.bytes_full / 2**20:.1f} -> {result.bytes_kept / 2**20:.1f}"
         cells += [memory, f"{result.tokens_kept:,}", f"{result.seconds:.1f}"]
-        table.add_row(*cells, style="bold" if result.name == "MoERouterPress" else "")
+        table.add_row(*cells, style="bold" if result.name in ("MoERouterPress", "PiKVPress") else "")
     return table
 
 

@@ -149,6 +149,20 @@ def test_low_rank_contexts(llama, ids, question):
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_cutting_what_stands_for_keys_crops_the_layer(grad, llama, ids, question):
+    """As kvpress's pipeline does after every answer, layer by layer, keys and values."""
+    cache = read(llama, ids, PiKVCache(), AdaKVPress(KnormPress(0.5)))
+    held = cache.nbytes
+    first = ask(llama, question, cache)
+    with torch.set_grad_enabled(grad):
+        for layer in cache.layers:
+            layer.keys = layer.keys[:, :, :CONTEXT]
+            layer.values = layer.values[:, :, :CONTEXT]
+    assert cache.nbytes == held and cache.get_seq_length() == CONTEXT
+    assert torch.equal(ask(llama, question, cache), first)
+
+
 @torch.no_grad()
 def test_what_follows_is_packed_group_by_group(llama, ids):
     cache = read(llama, ids, PiKVCache("int8", "int8", window=10))

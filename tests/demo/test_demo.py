@@ -36,7 +36,7 @@ def test_the_contestants_are_the_full_cache_three_of_kvpress_and_ours():
         (name, ratio)
         for ratio in (0.5, 0.75)
         for name in ("SnapKVPress", "ExpectedAttentionPress", "KeyDiffPress", "MoERouterPress")
-    ]
+    ] + [("PiKVPress", 0.875), ("PiKVPress", 0.9375)]
     assert all(press is None or press.compression_ratio == ratio for _, press, ratio in runs)
     assert runs[-1][1].router_type == "eplb"
 
