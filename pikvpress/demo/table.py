@@ -30,8 +30,8 @@ def results_table(results: list[Result], questions: list[Question], tokens: int)
         if ratio is not None and result.ratio != ratio:
             table.add_section()
         ratio = result.ratio
-        of_bytes = " of bytes" if result.name == "PiKVPress" else ""
-        cells = [result.name, f"{ratio:.0%}{of_bytes}" if ratio else "-"]
+        name = "PiKVPress (of bytes)" if result.name == "PiKVPress" else result.name
+        cells = [name, f"{ratio * 100:.4g}%" if ratio else "-"]
         if judged:
             cells.append(_marks(result, questions))
         memory = f"{result.bytes_full / 2**20:.1f} -> {result.bytes_kept / 2**20:.1f}"
