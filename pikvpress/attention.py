@@ -57,6 +57,8 @@ def reading(function: Attention) -> Attention:
     ) -> tuple[torch.Tensor, Any]:
         if isinstance(key, Held):
             return _read(module, query, key.layer, attention_mask, kwargs.get("scaling"))
+        if torch.compiler.is_compiling():  # a PiKVCache is not compileable; others are read as before
+            return function(module, query, key, value, attention_mask, *args, **kwargs)
         _watch(module, query, key, attention_mask)
         if getattr(key, "pikv_layer", None) is not None:
             attention_mask = _fitted(attention_mask, query.shape[2], key.shape[2])

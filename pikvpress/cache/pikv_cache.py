@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -137,6 +138,15 @@ class PiKVCache(Cache):
         for layer in self.layers:
             layer.to(device)
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PiKVCache:
+        """Return a copy; what a press has masked is taken out before, since the mask lies on the model."""
+        for layer in self.layers:
+            layer.settle()
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return twin
 
     @property
     def nbytes(self) -> int:

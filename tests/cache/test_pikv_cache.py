@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from kvpress import AdaKVPress, CriticalAdaKVPress, KnormPress, PyramidKVPress, ThinKPress
@@ -205,6 +207,27 @@ def test_generate_is_as_with_a_dynamic_cache(settings, padded, llama, ids):
         )
     assert torch.equal(results[0], results[1])
     assert (results[0] == results[2]).float().mean() > 0.8
+
+
+@torch.no_grad()
+def test_generate_with_a_press_that_masks(llama, ids):
+    length = {"max_new_tokens": 30, "min_new_tokens": 30, "do_sample": False}
+    generated = []
+    for cache in (DynamicCache(), PiKVCache()):
+        with AdaKVPress(KnormPress(0.5))(llama):
+            generated.append(llama.generate(ids, past_key_values=cache, **length))
+        for layer in models.attention_layers(llama):
+            layer.masked_key_indices = None
+    assert torch.equal(*generated)
+
+
+def test_a_copy_goes_its_own_way(llama, ids, question):
+    for press in (None, AdaKVPress(KnormPress(0.5))):
+        cache = read(llama, ids, PiKVCache(), press)
+        copy = deepcopy(cache)
+        first = ask(llama, question, cache)
+        assert copy.get_seq_length() == CONTEXT < cache.get_seq_length()
+        torch.testing.assert_close(ask(llama, question, copy), first)
 
 
 @torch.no_grad()
