@@ -66,6 +66,14 @@ class Ragged:
 
     def part(self, index: int) -> torch.Tensor:
         """Return a part as numbers, shape (entries, head_dim); of an exact one with all channels a view."""
+        if index not in self._views:
+            states = self._decoded(index)
+            if self.codecs[index] is not EXACT or self.channels[index] is not None:
+                return states
+            self._views[index] = states  # every decoded token asks for it
+        return self._views[index]
+
+    def _decoded(self, index: int) -> torch.Tensor:
         live = self.channels[index]
         width = self.head_dim if live is None else len(live)
         states = self.codecs[index].decode(self._stored(index), self.counts[index], width, self.dtype, self.is_keys)
@@ -123,6 +131,10 @@ class Ragged:
     def is_exact(self) -> bool:
         """Whether every number is as it was."""
         return all(codec is EXACT for codec in self.codecs)
+
+    @cached_property
+    def _views(self) -> dict[int, torch.Tensor]:
+        return {}
 
     @cached_property
     def _sizes(self) -> list[int]:
