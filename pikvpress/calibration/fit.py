@@ -32,11 +32,11 @@ BUDGETS = ("equal", "fitted")
 def foreseen(fit: int, held: int, candidates: int, max_experts: int, routers: int, end_to_end: bool) -> dict[str, int]:
     """Return how many steps of each kind fitting will take."""
     rounds = max_experts if candidates > max_experts else 0
-    looks = 3 + end_to_end  # the prior is looked at too
+    looks = 4 + end_to_end  # the prior is looked at too
     return {
         "collecting": fit + held,
         "choosing experts": rounds * min(CHOOSING, fit),
-        "fitting": fit * (EPOCHS + len(BUDGETS) * (2 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
+        "fitting": fit * (EPOCHS + len(BUDGETS) * (3 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
         "measuring error curves": (3 if rounds else 2) * fit,
         "measuring codecs": fit,
         "fitting end to end": len(BUDGETS) * fit * EPOCHS_END_TO_END * end_to_end,
@@ -95,7 +95,7 @@ class Fit:
         experts = [self.candidates[i] for i in chosen]
         names = [expert.name for expert in experts]
         records = [Record(path, chosen) for path in fit_paths]
-        router = self._router("base", experts)
+        router = self._router("static", experts)
         train(router, [router.static], records, EQUAL, EPOCHS, self.seed, self.steps)
         curves = self._curves(router, records)
         held_records = [Record(path, chosen) for path in held_paths]
@@ -149,7 +149,7 @@ class Fit:
         budgets: Budgets,
         objective: Objective | None,
     ) -> None:
-        """Fit the static part, let features move away from it, then fit end to end.
+        """Fit the static part alone, and beside the prior's trust in features; let features move; then end to end.
 
         After each stage the model's predictions behind held-out contexts decide whether it is kept.
         """
@@ -165,11 +165,15 @@ class Fit:
             router.load_state_dict(kept)
 
         look("prior")
-        with torch.no_grad():
-            router.static.copy_(start)
-        for stage, parameters in (("static", [router.static]), ("features", [router.static, router.evidence])):
-            train(router, parameters, records, budgets, EPOCHS, self.seed, self.steps)
+        trust = router.evidence.detach().clone()
+        for stage, evidence in (("static", torch.zeros_like(trust)), ("static and measured", trust)):
+            with torch.no_grad():
+                router.static.copy_(start)
+                router.evidence.copy_(evidence)
+            train(router, [router.static], records, budgets, EPOCHS, self.seed, self.steps)
             look(stage)
+        train(router, [router.static, router.evidence], records, budgets, EPOCHS, self.seed, self.steps)
+        look("features")
         if objective is not None:
             parameters = list(router.parameters())
             scales, epochs = found[best].clamp_min(1e-6), EPOCHS_END_TO_END
