@@ -32,7 +32,6 @@ from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
 
 FEWEST, MOST = 4, 64  # contexts to fit on
-FEWEST_HELD = 10  # contexts that decide what is kept: two of each kind
 COLLECTING = 0.11  # share of the time in which the contexts to fit on are measured
 
 
@@ -127,7 +126,7 @@ def calibrate(
     fit_texts, held_texts = split(shipped_texts() if texts is None else texts)
     most = contexts or MOST
     situations = make_situations(tokenizer, fit_texts, most, length, seed)
-    held = make_situations(tokenizer, held_texts, max(FEWEST_HELD, most // 4), length, seed + 1)
+    held = make_situations(tokenizer, held_texts, _held(most), length, seed + 1)
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = Path(output) if output is not None else user_folder() / file_name(fingerprint)
     if path.is_dir():
@@ -199,7 +198,7 @@ def _collect(
     first = [measured("fit", number, situations[number]) for number in range(2)]
     seconds = min(Record(path).seconds for path in first)  # the first one also warms up
     count = contexts or int(min(MOST, max(FEWEST, COLLECTING * 60 * minutes / seconds)))
-    held_count = max(FEWEST_HELD, count // 4)
+    held_count = _held(count)
     everything = [("fit", n, s) for n, s in enumerate(situations[:count])]
     everything += [("held", n, s) for n, s in enumerate(held[:held_count])]
     paths = []
@@ -207,6 +206,11 @@ def _collect(
         steps.collected(done, len(everything))
         paths.append(measured(*item))
     return paths[:count], paths[count:]
+
+
+def _held(count: int) -> int:
+    """Return how many contexts decide what is kept, for so many to fit on: 10, two of each kind, unless these are few."""
+    return max(min(10, 2 + count // 2), count // 4)
 
 
 def _digest(
