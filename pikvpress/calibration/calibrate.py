@@ -209,7 +209,7 @@ def _collect(
 
 
 def _held(count: int) -> int:
-    """Return how many contexts decide what is kept, for so many to fit on: 10, two of each kind, unless these are few."""
+    """Return how many contexts decide what is kept, for so many to fit on: 10, two of each kind, or fewer for few."""
     return max(min(10, 2 + count // 2), count // 4)
 
 
