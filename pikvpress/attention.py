@@ -97,7 +97,7 @@ def _read(
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     held = [(part.keys, part.values) for part in layer.parts]
     output, _ = attend(query, held, layer.recent_keys, layer.recent_values, hidden[..., packed:], scale)
-    layer.pack_recent(padded=bool(hidden[:, :, -1].any()))
+    layer.pack_recent(hidden[:, :, -1])
     return output.transpose(1, 2).contiguous(), None
 
 

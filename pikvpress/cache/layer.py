@@ -263,17 +263,20 @@ class PiKVLayer(CacheLayerMixin):
             return stretch if kept is None else stretch[kept[place][first:last]]
 
         keys = Ragged.store(
-            [rows(self.recent_keys, place) for place in places], [key_codecs[head] for _, head in places], True
+            [rows(self.recent_keys, place) for place in places],
+            [key_codecs[head] for _, head in places],
+            True,
+            all_channels=kept is None,  # entries behind the context are joined, group by group
         )
         values = Ragged.store(
             [rows(self.recent_values, place) for place in places], [value_codecs[head] for _, head in places], False
         )
         return Part(keys, values, last - first)
 
-    def pack_recent(self, padded: bool) -> None:
-        """Pack entries behind the context whose groups are full, but for the window; none of a padded batch."""
+    def pack_recent(self, hidden: torch.Tensor) -> None:
+        """Pack entries behind the context whose groups are full, but for the window; none if some are padding."""
         whole = (self.recent_keys.shape[2] - self.window) // GROUP * GROUP
-        if self._codecs is None or whole <= 0 or padded:
+        if self._codecs is None or whole <= 0 or bool(hidden.any()):
             return
         part = self._stored(None, 0, whole, *([c.following for c in side] for side in self._codecs))
         if self.decoded is not None:

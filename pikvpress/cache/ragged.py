@@ -45,8 +45,12 @@ class Ragged:
     is_keys: bool
 
     @staticmethod
-    def store(parts: Sequence[torch.Tensor], codecs: Sequence[Codec], is_keys: bool) -> Ragged:
-        """Store parts, each of shape (entries, head_dim). Channels of keys that are 0 throughout are left out.
+    def store(
+        parts: Sequence[torch.Tensor], codecs: Sequence[Codec], is_keys: bool, all_channels: bool = False
+    ) -> Ragged:
+        """Store parts, each of shape (entries, head_dim).
+
+        Channels of keys that are 0 throughout are left out, unless others are to be joined, which may not have them.
 
         Raises
         ------
@@ -57,7 +61,7 @@ class Ragged:
         encoded, channels = [], []
         for part, codec in zip(parts, codecs, strict=True):
             codec.check(head_dim)
-            live = _live_channels(part, codec) if is_keys else None
+            live = _live_channels(part, codec) if is_keys and not all_channels else None
             channels.append(live)
             encoded.append(codec.encode(part if live is None else part[:, live.long()], is_keys))
         buffer = torch.cat([_filled_up(part) for part in encoded])

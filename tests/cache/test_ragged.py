@@ -73,6 +73,13 @@ def test_joining_and_cutting_are_storing_together(name, is_keys):
     assert torch.equal(whole.cut(128).buffer, stored([part[:128] for part in parts], name, is_keys).buffer)
 
 
+def test_groups_with_other_zero_channels_can_be_joined():
+    first, second = rows(64, 64)
+    first[:, 3] = second[:, 5] = 0
+    one, other = (Ragged.store([part], [codec("int8")], True, all_channels=True) for part in (first, second))
+    assert (one.joined(other).part(0) - torch.cat([first, second])).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("name", ["exact", "int4", "int3"])
 def test_channels_that_are_zero_take_no_bytes(name):
     (part,) = rows(128)
