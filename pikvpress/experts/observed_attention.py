@@ -8,7 +8,7 @@ import torch
 from kvpress import ScorerPress
 
 from pikvpress import models
-from pikvpress.kernels.window_scores import observed_attention
+from pikvpress.kernels.window_scores import received_attention
 
 
 @dataclass
@@ -42,8 +42,10 @@ class WindowedObservedAttentionPress(ScorerPress):
         kwargs: dict,
     ) -> torch.Tensor:
         """Return observed attention, shape (batch, kv_heads, keys)."""
-        window = min(self.window_size, hidden_states.shape[1], keys.shape[2])
+        num_keys = keys.shape[2]
+        window = min(self.window_size, hidden_states.shape[1], num_keys)
         queries = models.queries_before_rotation(module, hidden_states[:, -window:])
         cos, sin = kwargs["position_embeddings"]
         queries = models.rotate(queries, cos[:, -window:], sin[:, -window:])
-        return observed_attention(queries, keys, module.scaling)
+        seen_by = (num_keys - torch.arange(num_keys, device=keys.device)).clamp(max=window)
+        return received_attention(queries, keys, module.scaling) / seen_by

@@ -1,5 +1,8 @@
-"""Attention that keys received from a window of queries."""
+"""Attention that keys receive from a window of queries."""
 
-from pikvpress.kernels.window_scores.reference import observed_attention
+from pikvpress.kernels.by_device import by_device
+from pikvpress.kernels.window_scores import reference
 
-__all__ = ["observed_attention"]
+received_attention = by_device(reference.received_attention)
+
+__all__ = ["received_attention"]

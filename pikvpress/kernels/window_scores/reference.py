@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 
-def observed_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Return the mean attention each key received from the last queries that could see it.
+def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Return the attention that each key receives from the last queries.
 
-    With a = softmax(q kᵀ · scaling) under the causal mask, the score of key t is the sum of a[q, t] over the
-    queries, divided by how many of them stand at or after t, then averaged over the queries of a KV head.
+    With a = softmax(q kᵀ · scaling) under the causal mask, key t receives the sum of a[q, t] over the queries, averaged
+    over the query heads of its KV head (SnapKV, https://arxiv.org/abs/2404.14469; H2O, https://arxiv.org/abs/2306.14048).
 
     Parameters
     ----------
@@ -23,16 +23,16 @@ def observed_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float
     Returns
     -------
     torch.Tensor
-        float32, shape (B, H, T).
+        float32 (float64 of float64), shape (B, H, T); a head's sum is Q.
     """
     batch, heads, num_keys, _ = keys.shape
     window = queries.shape[2]
     position = torch.arange(num_keys, device=keys.device)
-    seen_by = (num_keys - position).clamp(max=window)
     hidden = position > (num_keys - window + torch.arange(window, device=keys.device))[:, None]
-    received = torch.zeros(batch, heads, num_keys, dtype=torch.float32, device=keys.device)
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    received = torch.zeros(batch, heads, num_keys, dtype=wide, device=keys.device)
     per_head = queries.unflatten(1, (heads, -1))
     for member in range(per_head.shape[2]):  # one query head of each group at a time bounds the logits' memory
-        logits = (per_head[:, :, member] @ keys.transpose(2, 3)).float() * scaling
+        logits = (per_head[:, :, member] @ keys.transpose(2, 3)).to(wide) * scaling
         received += logits.masked_fill_(hidden, -torch.inf).softmax(dim=-1).sum(dim=2)
-    return received / seen_by / per_head.shape[2]
+    return received / per_head.shape[2]

@@ -1,0 +1,109 @@
+"""What tests and benchmarks need to know of an operation."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+Shape = Mapping[str, int]
+Inputs = dict[str, Any]
+
+
+class Work(NamedTuple):
+    """What an operation cannot do without.
+
+    Attributes
+    ----------
+    bytes : int
+        Read and written once each.
+    flops : int
+        Floating-point operations of matrix products.
+    """
+
+    bytes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: its inputs, its definition, and what it is compared to.
+
+    Parameters
+    ----------
+    name : str
+        A function of the folder ``pikvpress/kernels/<folder>``, in `reference` and in `triton`.
+    folder : str
+        Where it is.
+    make : callable
+        Returns its arguments: ``make(dtype, device, **shape)``, drawn from torch's generator.
+    small : sequence of Shape
+        What it is tested on wherever Triton's interpreter runs.
+    large : sequence of Shape
+        What it is tested and timed on where there is a GPU.
+    work : callable
+        ``work(element_size, **shape)``: the floor.
+    rivals : mapping of str to callable
+        Other ways to compute it, which take the same arguments; the result is not compared.
+    dtypes : sequence of torch.dtype
+        Of the inputs.
+    tolerance : mapping of torch.dtype to float
+        Largest root mean square of the error, relative to that of the result.
+    """
+
+    name: str
+    folder: str
+    make: Callable[..., Inputs]
+    small: Sequence[Shape]
+    large: Sequence[Shape]
+    work: Callable[..., Work]
+    rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.float16, torch.bfloat16)
+    tolerance: Mapping[torch.dtype, float] = field(
+        default_factory=lambda: {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+    )
+
+    @property
+    def reference(self) -> Callable[..., Any]:
+        """The definition."""
+        return self._function("reference")
+
+    @property
+    def kernel(self) -> Callable[..., Any]:
+        """The same in Triton; imports it."""
+        return self._function("triton")
+
+    def _function(self, form: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(
+            importlib.import_module(f"pikvpress.kernels.{self.folder}.{form}"), self.name
+        )
+        return function
+
+    def error(self, inputs: Inputs) -> float:
+        """Return how far the kernel is from the reference in float64, relative, the worst of all results."""
+        found = _tensors(self.kernel(**inputs))
+        exact = _tensors(self.reference(**{name: _wide(value) for name, value in inputs.items()}))
+        if len(found) != len(exact) or any(a.shape != b.shape for a, b in zip(found, exact, strict=True)):
+            raise AssertionError(f"{self.name}: {[a.shape for a in found]} instead of {[b.shape for b in exact]}")
+        return max((_relative(a, b) for a, b in zip(found, exact, strict=True)), default=0.0)
+
+
+def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
+    found, exact = found.double(), exact.double()
+    same = (found == exact) | (found.isnan() & exact.isnan())  # infinities too
+    difference = torch.where(same, 0.0, found - exact)
+    if not difference.isfinite().all():
+        return float("inf")
+    scale = exact[exact.isfinite()].square().mean().sqrt() if exact.isfinite().any() else exact.new_tensor(1.0)
+    return float(difference.square().mean().sqrt() / scale.clamp_min(1e-30)) if difference.numel() else 0.0
+
+
+def _wide(value: Any) -> Any:
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    return [result] if isinstance(result, torch.Tensor) else list(result)

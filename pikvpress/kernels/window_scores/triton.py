@@ -1,0 +1,120 @@
+"""The window scores in two passes over the keys, without a buffer of logits.
+
+The first pass leaves the log-sum-exp of every query over each block of keys; joined, they are the denominators of the
+softmax. The second computes the logits again and sums each key's column. Temporary memory: 4 B H G Q T / 512 bytes.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from pikvpress.kernels.tiles import padded_size, precision, product
+
+KEYS = 128  # of a tile
+TILES = 4  # of keys that a program of the first pass joins
+ROWS = 64  # queries of a tile
+
+
+def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Return the attention that each key receives; see the reference."""
+    batch, heads, num_keys, head_dim = keys.shape
+    window = queries.shape[2]
+    rows = queries.unflatten(1, (heads, -1)).flatten(2, 3).flatten(0, 1)  # (B * H, G * Q, D)
+    num_rows = rows.shape[1]
+    keys = keys.flatten(0, 1)
+    blocks = triton.cdiv(num_keys, KEYS * TILES)
+    partial = torch.empty(batch * heads, blocks, num_rows, dtype=torch.float32, device=keys.device)
+    received = torch.empty(batch * heads, num_keys, dtype=torch.float32, device=keys.device)
+    sizes = (num_rows, num_keys, window, head_dim)
+    tile = {"ROWS": ROWS, "KEYS": KEYS, "DIM": padded_size(head_dim), "PRECISION": precision(keys)}
+    _log_sum_kernel[(blocks, batch * heads)](
+        rows, keys, partial, scaling, *sizes, *rows.stride(), *keys.stride(), TILES=TILES, **tile
+    )
+    denominators = partial.logsumexp(dim=1)
+    _column_sum_kernel[(triton.cdiv(num_keys, KEYS), batch * heads)](
+        rows, keys, denominators, received, scaling, *sizes, *rows.stride(), *keys.stride(), **tile
+    )
+    return (received / (num_rows // window)).view(batch, heads, num_keys)
+
+
+@triton.jit
+def _logits(
+    queries, key, row, column, scaling, num_rows, num_keys, window, head_dim, stride_row, stride_dim,
+    DIM: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Return scaled logits of a tile, -inf where a query does not see a key."""
+    dim = tl.arange(0, DIM)
+    query = tl.load(
+        queries + row[:, None].to(tl.int64) * stride_row + dim[None, :] * stride_dim,
+        mask=(row[:, None] < num_rows) & (dim[None, :] < head_dim),
+        other=0.0,
+    )
+    logits = product(query, key, PRECISION) * scaling
+    last = num_keys - window + row % window
+    seen = (column[None, :] <= last[:, None]) & (column[None, :] < num_keys)
+    return tl.where(seen, logits, -float("inf"))
+
+
+@triton.jit
+def _transposed_keys(keys, column, num_keys, head_dim, stride_key, stride_dim, DIM: tl.constexpr):
+    dim = tl.arange(0, DIM)
+    return tl.load(
+        keys + column[None, :].to(tl.int64) * stride_key + dim[:, None] * stride_dim,
+        mask=(column[None, :] < num_keys) & (dim[:, None] < head_dim),
+        other=0.0,
+    )
+
+
+@triton.jit
+def _log_sum_kernel(
+    queries, keys, partial, scaling, num_rows, num_keys, window, head_dim,
+    query_head, query_row, query_dim, key_head, key_row, key_dim,
+    TILES: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """partial[head, block, row] = log Σ_t exp(logit[row, t]) over the keys t of a block."""
+    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    queries += head * query_head
+    keys += head * key_head
+    for start in range(0, num_rows, ROWS):
+        row = start + tl.arange(0, ROWS)
+        largest = tl.full((ROWS,), -float("inf"), tl.float32)
+        total = tl.zeros((ROWS,), tl.float32)
+        for tile in range(TILES):
+            column = (block * TILES + tile) * KEYS + tl.arange(0, KEYS)
+            key = _transposed_keys(keys, column, num_keys, head_dim, key_row, key_dim, DIM)
+            logits = _logits(
+                queries, key, row, column, scaling, num_rows, num_keys, window, head_dim, query_row, query_dim,
+                DIM, PRECISION,
+            )  # fmt: skip
+            higher = tl.maximum(largest, tl.max(logits, axis=1))
+            safe = tl.where(higher == -float("inf"), 0.0, higher)
+            total = total * tl.exp(largest - safe) + tl.sum(tl.exp(logits - safe[:, None]), axis=1)
+            largest = higher
+        found = tl.where(total > 0, largest + tl.log(tl.where(total > 0, total, 1.0)), -float("inf"))
+        place = (head * tl.num_programs(0) + block) * num_rows + row
+        tl.store(partial + place, found, mask=row < num_rows)
+
+
+@triton.jit
+def _column_sum_kernel(
+    queries, keys, denominators, received, scaling, num_rows, num_keys, window, head_dim,
+    query_head, query_row, query_dim, key_head, key_row, key_dim,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """received[head, t] = Σ_rows exp(logit[row, t] - denominator[row])."""
+    head = tl.program_id(1).to(tl.int64)
+    column = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    queries += head * query_head
+    key = _transposed_keys(keys + head * key_head, column, num_keys, head_dim, key_row, key_dim, DIM)
+    total = tl.zeros((KEYS,), tl.float32)
+    for start in range(0, num_rows, ROWS):
+        row = start + tl.arange(0, ROWS)
+        logits = _logits(
+            queries, key, row, column, scaling, num_rows, num_keys, window, head_dim, query_row, query_dim,
+            DIM, PRECISION,
+        )  # fmt: skip
+        below = tl.load(denominators + head * num_rows + row, mask=row < num_rows, other=float("inf"))
+        total += tl.sum(tl.exp(logits - below[:, None]), axis=0)
+    tl.store(received + head * num_keys + column, total, mask=column < num_keys)
