@@ -31,7 +31,7 @@ demo: setup
 	$(BIN)/pikvpress demo
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check .

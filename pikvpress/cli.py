@@ -65,9 +65,9 @@ def calibrate(
     ] = None,
     minutes: Annotated[float, typer.Option(help="About how long it may take.")] = 15.0,
     expert: Annotated[
-        list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: all that are registered.")
+        list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: MoERouterPress's.")
     ] = None,
-    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 4,
+    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 6,
     router: Annotated[
         list[str] | None, typer.Option(help="Router to fit; repeatable, the first also end to end. Default: all.")
     ] = None,

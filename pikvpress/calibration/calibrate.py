@@ -27,12 +27,12 @@ from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.steps import Report, Steps
 from pikvpress.calibration.texts import shipped_texts, split
 from pikvpress.calibration.training import KEEP_SHARES
-from pikvpress.experts import Expert, available_experts, make_experts
+from pikvpress.experts import DEFAULT_EXPERTS, Expert, make_experts
 from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
 
 FEWEST, MOST = 4, 64  # contexts to fit on
-COLLECTING = 0.11  # share of the time in which the contexts to fit on are measured
+COLLECTING = 0.1  # share of the time in which the contexts to fit on are measured
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def calibrate(
     contexts: int | None = None,
     length: int = 1024,
     experts: Sequence[str] | None = None,
-    max_experts: int = 4,
+    max_experts: int = 6,
     routers: Sequence[str] | None = None,
     objective: str | None = "kl",
     seed: int = 0,
@@ -91,8 +91,8 @@ def calibrate(
     length : int, default=1024
         Tokens of a context.
     experts : sequence of str, optional
-        Candidates, by name. By default all registered ones.
-    max_experts : int, default=4
+        Candidates, by name. By default `DEFAULT_EXPERTS`.
+    max_experts : int, default=6
         How many of them the gates may use: each costs time in every prefill. If there are more, those are chosen with
         which the model's predictions change least.
     routers : sequence of str, optional
@@ -118,7 +118,7 @@ def calibrate(
         that were there stay.
     """
     models.check_supported(model)
-    names = list(available_experts() if experts is None else experts)
+    names = list(DEFAULT_EXPERTS if experts is None else experts)
     candidates = make_experts(names, None)
     types = list(routers) if routers is not None else ["pikv", *(name for name in ROUTERS if name != "pikv")]
     _check(minutes, contexts, max_experts, types)

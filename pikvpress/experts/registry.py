@@ -89,7 +89,7 @@ register_expert("knorm", KnormPress)
 register_expert("cur", CURPress, min_tokens=5, positional=True)
 register_expert("streaming_llm", StreamingLLMPress, min_tokens=5, positional=True)
 
-DEFAULT_EXPERTS = ("compactor", "expected_attention", "snapkv", "probe_attention")
+DEFAULT_EXPERTS = ("compactor", "expected_attention", "snapkv", "probe_attention", "keydiff", "lagkv")
 
 
 def available_experts() -> tuple[str, ...]:
