@@ -6,13 +6,15 @@ STAMP := $(VENV)/.setup-done
 LOCK_VENV := .venv-lock
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test lint format bench lock clean
+.PHONY: help setup demo test test-gpu lint format bench bench-kernels bench-gpu lock clean
 
 help:
 	@echo "make demo    a real model answers questions from a compressed cache"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   what presses add to a prefill, what sharing one saves, how fast is decoding"
+	@echo "make bench-kernels  the operations without a GPU, beside kvpress's own code"
+	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names an environment of your own"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
 	@echo "make setup   only what the others need: .venv"
 
@@ -32,6 +34,19 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# torch in .venv is built for CPUs: on a GPU these run in the environment that is active.
+GPU_PYTHON ?= $(PYTHON)
+
+test-gpu:
+	$(GPU_PYTHON) -m pytest tests/kernels
+
+bench-gpu:
+	$(GPU_PYTHON) -m benchmarks.kernels
+	$(GPU_PYTHON) -m benchmarks.end_to_end
+
+bench-kernels: setup
+	$(BIN)/python -m benchmarks.kernels
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import csv
+from dataclasses import replace
 
-from benchmarks import decoding, held_bytes, prefill_cost, sharing
+import pytest
+import torch
+
+from benchmarks import decoding, end_to_end, held_bytes, prefill_cost, sharing
+from benchmarks.kernels import __main__ as kernels
+from benchmarks.kernels.floor import Speed
+from benchmarks.kernels.operation import Work
+from benchmarks.kernels.operations import OPERATIONS
 
 
 def test_the_cost_table(capsys):
@@ -34,3 +42,33 @@ def test_the_table_of_bytes_held(capsys):
 def test_rounds_are_needed():
     with pytest.raises(ValueError, match="at least 1 round"):
         sharing.main(rounds=0)
+
+
+def test_operations_are_timed_beside_their_rivals(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kernels, "OPERATIONS", [replace(one, large=one.small[:1]) for one in OPERATIONS])
+    kernels.main(calls=1, output=tmp_path / "kernels.csv")
+    with (tmp_path / "kernels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["operation"] for row in rows} == {one.name for one in OPERATIONS}
+    assert all(float(row["median_ms"]) > 0 and row["torch"] and row["date"] for row in rows)
+    assert "kvpress SnapKV" in capsys.readouterr().out
+
+
+def test_what_is_wrong_is_not_timed(monkeypatch):
+    operation = replace(OPERATIONS[0], tolerance={torch.float32: -1.0}, dtypes=(torch.float32,))
+    monkeypatch.setattr(kernels, "time_calls", None)
+    (row,) = kernels.timed(operation, operation.small[0], torch.float32, "cpu", 1, Speed(1, 1), ours="kernel")
+    assert row["way"] == "wrong" and "median_ms" not in row
+
+
+def test_the_floor_is_what_takes_longer():
+    assert Speed(bytes_per_ms=10, flops_per_ms=100).floor(Work(bytes=100, flops=100)) == 10
+    assert Speed(bytes_per_ms=10, flops_per_ms=100).floor(Work(bytes=1, flops=2000)) == 20
+
+
+def test_the_end_to_end_table(tmp_path, capsys):
+    end_to_end.main(tokens=[128], shape="tiny", new=2, rounds=1, output=tmp_path / "table.csv")
+    shown = capsys.readouterr().out
+    assert "PiKVPress" in shown and "tokens_per_s" in shown
+    with (tmp_path / "table.csv").open() as file:
+        assert [row["contender"] for row in csv.DictReader(file)] == list(end_to_end.CONTENDERS)

@@ -1,0 +1,171 @@
+"""A whole model of real shape with random weights: prefill, peak memory, decoding speed and the largest batch.
+
+python -m benchmarks.end_to_end [--tokens 8192 --tokens 32768 --tokens 131072] [--shape llama-3.1-8b]
+
+What is kept does not matter here, only how much and in which form. Prefills are medians over rounds in which every
+contender runs once; decoding follows on the last one. The largest batch is found by doubling the cache until a
+decoded token runs out of memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from kvpress import AdaKVPress, BasePress, SnapKVPress
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, Cache, DynamicCache, LlamaConfig, PreTrainedModel
+
+from benchmarks.decoding import decode
+from benchmarks.kernels.__main__ import RESULTS, write
+from benchmarks.kernels.machine import describe
+from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-3.1-8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "rope_theta": 500000.0,
+        "max_position_embeddings": 131072 + 1024,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 512,
+        "max_position_embeddings": 4096,
+    },
+}
+LARGEST_BATCH = 256
+
+Contender = tuple[Callable[[], Cache], Callable[[], BasePress | None]]
+CONTENDERS: dict[str, Contender] = {
+    "full cache": (DynamicCache, lambda: None),
+    "kvpress AdaKV over SnapKV, 50 % (masked)": (DynamicCache, lambda: AdaKVPress(SnapKVPress(0.5))),
+    "MoERouterPress, 50 %": (DynamicCache, lambda: MoERouterPress(0.5)),
+    "AdaKV over MoERouterPress, 50 %, PiKVCache": (PiKVCache, lambda: AdaKVPress(MoERouterPress(0.5))),
+    "PiKVPress, 87.5 % of the bytes, PiKVCache": (PiKVCache, lambda: PiKVPress(0.875)),
+}
+
+
+def make_model(shape: str) -> PreTrainedModel:
+    """Return a model of a shape with random weights, in bfloat16 on a GPU."""
+    on_gpu = torch.cuda.is_available()
+    torch.manual_seed(0)
+    with torch.device("cuda" if on_gpu else "cpu"):
+        config = LlamaConfig(**SHAPES[shape], pad_token_id=0, eos_token_id=None, bos_token_id=None)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16 if on_gpu else torch.float32).eval()
+
+
+def prefill(model: PreTrainedModel, ids: torch.Tensor, contender: Contender) -> tuple[Cache, float, int]:
+    """Return the cache that a context leaves, the seconds it took, and the most bytes that were held, weights too."""
+    make_cache, make_press = contender
+    _free(model)
+    cache, press = make_cache(), make_press()
+    began = time.perf_counter()
+    with press(model) if press is not None else nullcontext():
+        model.model(input_ids=ids, past_key_values=cache)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return cache, seconds, torch.cuda.max_memory_allocated() if model.device.type == "cuda" else 0
+
+
+def largest_batch(model: PreTrainedModel, cache: Cache, token: torch.Tensor, tokens: int) -> int:
+    """Return how many such contexts a token can be decoded behind at once, a power of two; the cache is used up."""
+    batch = 1
+    while batch < LARGEST_BATCH:
+        try:
+            cache.batch_repeat_interleave(2)
+            decode(model, cache, token.expand(2 * batch, -1), tokens, 1)
+        except torch.OutOfMemoryError:
+            return batch
+        batch *= 2
+    return batch
+
+
+def _free(model: PreTrainedModel) -> None:
+    for layer in models.attention_layers(model):
+        layer.masked_key_indices = None
+    gc.collect()
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+@torch.no_grad()
+def measure(model: PreTrainedModel, tokens: int, new: int, rounds: int) -> list[dict[str, Any]]:
+    """Return a row for every contender."""
+    ids = torch.randint(model.config.vocab_size, (1, tokens), device=model.device)
+    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    peaks: dict[str, int] = {}
+    speeds: dict[str, float] = {}
+    batches: dict[str, int] = {}
+    for round_ in range(rounds + 1):  # the first one warms up
+        for name, contender in CONTENDERS.items():
+            try:
+                cache, taken, peaks[name] = prefill(model, ids, contender)
+                if round_:
+                    seconds[name].append(taken)
+                if round_ == rounds:
+                    decode(model, cache, ids[:, -1:], tokens, 2)
+                    speeds[name] = decode(model, cache, ids[:, -1:], tokens + 2, new)
+                    if model.device.type == "cuda":
+                        batches[name] = largest_batch(model, cache, ids[:, -1:], tokens + 2 + new)
+                del cache
+            except torch.OutOfMemoryError:
+                continue
+    full = seconds["full cache"]
+    return [
+        {
+            "tokens": tokens,
+            "contender": name,
+            "prefill_s": statistics.median(taken) if taken else None,
+            "prefill_added": statistics.median(a / b - 1 for a, b in zip(taken, full, strict=True)) if taken else None,
+            "peak_gib": peaks[name] / 2**30 if peaks.get(name) else None,
+            "tokens_per_s": speeds.get(name),
+            "largest_batch": batches.get(name),
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def main(
+    tokens: Annotated[list[int] | None, typer.Option(help="Repeatable. Default: 8192, 32768, 131072.")] = None,
+    shape: Annotated[str, typer.Option(help=", ".join(SHAPES))] = "llama-3.1-8b",
+    new: int = 32,
+    rounds: int = 3,
+    output: Annotated[Path | None, typer.Option(help="Default: benchmarks/results/end-to-end.csv")] = None,
+) -> None:
+    """Measure, print and write a table."""
+    if shape not in SHAPES:
+        raise typer.BadParameter(f"there is no shape {shape!r}; there are {', '.join(SHAPES)}")
+    model = make_model(shape)
+    rows = [row for count in tokens or (8192, 32768, 131072) for row in measure(model, count, new, rounds)]
+    about = describe(model.device.type)
+    table = Table(box=SIMPLE, title=f"{shape} with random weights on {about['device']}, medians of {rounds}")
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if heading == "contender" else "right")
+    for row in rows:
+        table.add_row(*("-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=130).print(table)
+    write(output or RESULTS / "end-to-end.csv", [{"shape": shape, **row, **about} for row in rows])
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,83 @@
+"""Timing one call: inputs rotate, so that none is found in a cache, and the median and its spread are told."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.kernels.operation import Inputs
+
+PAST_THE_CACHE = 256 * 2**20  # bytes of inputs that take turns on a GPU: several times its second-level cache
+
+
+class Timing(NamedTuple):
+    """Milliseconds of a call, and what it held beside its inputs.
+
+    Attributes
+    ----------
+    median, low, high : float
+        Median, 20th and 80th percentile of the calls.
+    peak_bytes : int or None
+        Most bytes that a call allocated, its result among them; None on a CPU.
+    """
+
+    median: float
+    low: float
+    high: float
+    peak_bytes: int | None
+
+
+def time_calls(function: Callable[..., Any], inputs: Sequence[Inputs], calls: int, device: str) -> Timing:
+    """Time calls after warming up.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one of the inputs as keyword arguments.
+    inputs : sequence of Inputs
+        Take turns.
+    calls : int
+        How many are timed.
+    device : str
+        "cuda" or "cpu".
+    """
+    for number in range(2):
+        function(**inputs[number % len(inputs)])
+    if device != "cuda":
+        taken = []
+        for number in range(calls):
+            began = time.perf_counter()
+            function(**inputs[number % len(inputs)])
+            taken.append(1000 * (time.perf_counter() - began))
+        return _timing(taken, None)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    function(**inputs[0])
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() - before
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+    for number, (start, end) in enumerate(marks):
+        start.record()
+        function(**inputs[number % len(inputs)])
+        end.record()
+    torch.cuda.synchronize()
+    return _timing([start.elapsed_time(end) for start, end in marks], peak)
+
+
+def copies_needed(inputs: Inputs, device: str) -> int:
+    """Return how many inputs must take turns so that a call finds none of its own in a cache."""
+    if device != "cuda":
+        return 1
+    size = sum(getattr(value, "nbytes", 0) for value in inputs.values())
+    return max(1, min(64, -(-PAST_THE_CACHE // max(1, size))))
+
+
+def _timing(taken: Sequence[float], peak: int | None) -> Timing:
+    ordered = sorted(taken)
+    place = (len(ordered) - 1) / 5
+    return Timing(statistics.median(ordered), ordered[round(place)], ordered[round(4 * place)], peak)
