@@ -14,6 +14,7 @@ from kvpress import (
     DMSPress,
     KeyRerotationPress,
     KnormPress,
+    MergingPress,
     PerLayerCompressionPress,
     PrefillDecodingPress,
     StreamingLLMPress,
@@ -74,6 +75,17 @@ def test_criticalkv_keeps_our_best_half_and_fills_up_by_projected_values(llama, 
         )
         weighed = weighed.scatter(2, first, torch.inf)
         assert (top(weighed, 120) == positions.sort(dim=-1).values).all()
+
+
+def test_merging_folds_what_we_evict_into_what_we_keep(llama, ids, full, router):
+    with recorded_scores() as scores:
+        cache = prefill(llama, ids, MergingPress(routed(0.6, router), similarity_threshold=0.0))
+    first = cache.layers[0]
+    positions = kept_positions(first.keys, full[0].keys)
+    assert (positions.sort(dim=-1).values == top(scores[0][0], 120)).all()
+    before = full[0].values.gather(2, positions.unsqueeze(-1).expand_as(first.values))
+    merged = (first.values != before).any(dim=-1)
+    assert merged.any() and not merged.all()
 
 
 def test_criticaladakv_masks_as_many_and_spares_our_best(llama, ids, router):
