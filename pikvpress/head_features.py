@@ -36,6 +36,7 @@ import torch
 
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.probes import probe_queries
+from pikvpress.kernels.key_geometry import key_geometry
 from pikvpress.kernels.retained_error import measure
 
 VERSION = "1"
@@ -118,9 +119,7 @@ def _statistics(keys: torch.Tensor, values: torch.Tensor, mass: torch.Tensor, ke
     """Return the features that are no expert's, shape (batch, kv_heads, len(STATISTICS))."""
     num_keys = keys.shape[2]
     log_keys = math.log(max(2, num_keys))
-    key_norm = torch.linalg.vector_norm(keys, dim=-1, dtype=torch.float32).clamp_min(1e-12)
-    value_norm = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float32).clamp_min(1e-12)
-    direction = (key_norm.reciprocal().to(keys.dtype).unsqueeze(-2) @ keys).squeeze(-2) / num_keys
+    geometry = key_geometry(keys, values)
     keep_share = kept.float().mean(dim=-1)[..., 0].clamp_min(1e-6)
     columns = [
         torch.full_like(keep_share, math.log2(num_keys) / 10),
@@ -128,8 +127,13 @@ def _statistics(keys: torch.Tensor, values: torch.Tensor, mass: torch.Tensor, ke
         -(mass * mass.clamp_min(1e-30).log()).sum(dim=-1) / log_keys,
         mass[..., :4].sum(dim=-1),
         mass[..., -64:].sum(dim=-1),
-        torch.linalg.vector_norm(direction, dim=-1, dtype=torch.float32),
-        key_norm.std(dim=-1, correction=0) / key_norm.mean(dim=-1),
-        value_norm.std(dim=-1, correction=0) / value_norm.mean(dim=-1),
+        torch.linalg.vector_norm(geometry.direction, dim=-1),
+        _spread(geometry.key_norms),
+        _spread(geometry.value_norms),
     ]
-    return torch.stack(columns, dim=-1)
+    return torch.stack(columns, dim=-1).float()
+
+
+def _spread(norms: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation over the mean, (B, H) of (B, H, T)."""
+    return norms.std(dim=-1, correction=0) / norms.mean(dim=-1).clamp_min(1e-12)

@@ -102,7 +102,9 @@ def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def _wide(value: Any) -> Any:
-    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+    """Return floating-point tensors in float64, and what knows how to widen itself."""
+    whole = isinstance(value, torch.Tensor) and not value.is_floating_point()
+    return value.double() if hasattr(value, "double") and not whole else value
 
 
 def _tensors(result: Any) -> list[torch.Tensor]:

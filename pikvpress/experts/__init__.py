@@ -1,11 +1,16 @@
 """Compression strategies the router can choose."""
 
 from pikvpress.experts.chunk_scores import ChunkScorePress
+from pikvpress.experts.compactor import StreamedCompactorPress
+from pikvpress.experts.expected_attention import StreamedExpectedAttentionPress
 from pikvpress.experts.expert import Expert
+from pikvpress.experts.key_diff import StreamedKeyDiffPress
 from pikvpress.experts.layer_view import LayerView
+from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.registry import DEFAULT_EXPERTS, available_experts, make_experts, register_expert
+from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 __all__ = [
     "DEFAULT_EXPERTS",
@@ -13,6 +18,11 @@ __all__ = [
     "Expert",
     "LayerView",
     "ProbeAttentionPress",
+    "StreamedCompactorPress",
+    "StreamedExpectedAttentionPress",
+    "StreamedKeyDiffPress",
+    "StreamedNonCausalAttnPress",
+    "StreamedSnapKVPress",
     "WindowedObservedAttentionPress",
     "available_experts",
     "make_experts",

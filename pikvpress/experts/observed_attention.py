@@ -8,6 +8,7 @@ import torch
 from kvpress import ScorerPress
 
 from pikvpress import models
+from pikvpress.kernels.column_sums import column_sums
 from pikvpress.kernels.window_scores import received_attention
 
 
@@ -24,13 +25,13 @@ class WindowedObservedAttentionPress(ScorerPress):
     ----------
     compression_ratio : float, default=0.0
         Fraction of key-value pairs to remove.
-    window_size : int, default=256
-        Number of latest queries. With a window as long as the context the scores are those of
-        `ObservedAttentionPress`.
+    window_size : int or None, default=256
+        Number of latest queries; None for all. With all queries the scores are those of `ObservedAttentionPress`, in
+        memory that grows with the context, not with its square.
     """
 
     compression_ratio: float = 0.0
-    window_size: int = 256
+    window_size: int | None = 256
 
     def score(
         self,
@@ -43,9 +44,10 @@ class WindowedObservedAttentionPress(ScorerPress):
     ) -> torch.Tensor:
         """Return observed attention, shape (batch, kv_heads, keys)."""
         num_keys = keys.shape[2]
-        window = min(self.window_size, hidden_states.shape[1], num_keys)
+        window = min(self.window_size or num_keys, hidden_states.shape[1], num_keys)
         queries = models.queries_before_rotation(module, hidden_states[:, -window:])
         cos, sin = kwargs["position_embeddings"]
         queries = models.rotate(queries, cos[:, -window:], sin[:, -window:])
         seen_by = (num_keys - torch.arange(num_keys, device=keys.device)).clamp(max=window)
-        return received_attention(queries, keys, module.scaling) / seen_by
+        received = column_sums if window == num_keys else received_attention
+        return received(queries, keys, module.scaling) / seen_by

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvpress import (
-    CompactorPress,
     CURPress,
-    ExpectedAttentionPress,
-    KeyDiffPress,
     KnormPress,
     LagKVPress,
-    NonCausalAttnPress,
     ScorerPress,
-    SnapKVPress,
     StreamingLLMPress,
     TOVAPress,
 )
 
 from pikvpress.experts.chunk_scores import ChunkScorePress
+from pikvpress.experts.compactor import StreamedCompactorPress
+from pikvpress.experts.expected_attention import StreamedExpectedAttentionPress
 from pikvpress.experts.expert import Expert
+from pikvpress.experts.key_diff import StreamedKeyDiffPress
+from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
+from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,28 @@ def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -
 # on contexts of the calibration texts with SmolLM2-135M-Instruct.
 register_expert(
     "compactor",
-    CompactorPress,
+    StreamedCompactorPress,
     min_tokens=16,
     reads_hidden_states=True,
     aligned=True,
     positional=True,
     random=True,
 )
-register_expert("expected_attention", ExpectedAttentionPress, min_tokens=6, reads_hidden_states=True)
-register_expert("snapkv", SnapKVPress, min_tokens=65, reads_hidden_states=True, positional=True)
+register_expert("expected_attention", StreamedExpectedAttentionPress, min_tokens=6, reads_hidden_states=True)
+register_expert("snapkv", StreamedSnapKVPress, min_tokens=65, reads_hidden_states=True, positional=True)
 register_expert("probe_attention", ProbeAttentionPress, reads_hidden_states=True, prior=2.0)
-register_expert("keydiff", KeyDiffPress)
+register_expert("keydiff", StreamedKeyDiffPress)
 register_expert("lagkv", LagKVPress, min_tokens=5, positional=True)
 register_expert("observed_attention", WindowedObservedAttentionPress, reads_hidden_states=True, positional=True)
 register_expert("chunkkv", ChunkScorePress, min_tokens=65, reads_hidden_states=True, positional=True)
-register_expert("non_causal", NonCausalAttnPress, min_tokens=2, reads_hidden_states=True, aligned=True, positional=True)
+register_expert(
+    "non_causal",
+    StreamedNonCausalAttnPress,
+    min_tokens=2,
+    reads_hidden_states=True,
+    aligned=True,
+    positional=True,
+)
 register_expert("tova", TOVAPress, min_tokens=2, reads_hidden_states=True, positional=True)
 register_expert("knorm", KnormPress)
 register_expert("cur", CURPress, min_tokens=5, positional=True)
@@ -154,6 +161,11 @@ def _make(expert: str | ScorerPress, taken: set[str]) -> Expert:
         number = 2
         while name in taken:
             name, number = f"{type(expert).__name__}_{number}", number + 1
-        known = next((entry.needs for entry in _REGISTRY.values() if entry.build is type(expert)), {})
+        known = next((entry.needs for entry in _REGISTRY.values() if _makes(entry.build, type(expert))), {})
         return Expert(name, expert, **known)
     raise TypeError(f"an expert is a name or a kvpress ScorerPress, got {type(expert).__name__}: {expert!r}")
+
+
+def _makes(build: Callable[[], ScorerPress], kind: type[ScorerPress]) -> bool:
+    """Return whether a registered expert is of this class, or our form of this class of kvpress's."""
+    return build is kind or (isinstance(build, type) and kind is not ScorerPress and kind in build.__bases__)

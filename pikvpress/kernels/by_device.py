@@ -23,15 +23,17 @@ def by_device(reference: Function) -> Function:
     Parameters
     ----------
     reference : callable
-        Of a module `reference`; the kernel is in `triton` beside it.
+        Of a module `reference`; the kernel is in `triton` beside it. Its first argument, given by position, is a tensor
+        on the device that everything is on.
     """
     beside = reference.__module__.rpartition(".")[0] + ".triton"
 
     @wraps(reference)
     def chosen(first: Any, *args: Any, **kwargs: Any) -> Any:
-        if runs_triton(first):
+        if not runs_triton(first):
+            return reference(first, *args, **kwargs)
+        with torch.cuda.device(first.device):  # Triton launches on the current one
             return getattr(importlib.import_module(beside), reference.__name__)(first, *args, **kwargs)
-        return reference(first, *args, **kwargs)
 
     return chosen  # type: ignore[return-value]
 

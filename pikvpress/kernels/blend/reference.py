@@ -31,16 +31,37 @@ def blend(ranked: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     ranked : torch.Tensor
-        Ranks of each expert's scores, shape (B, H, E, T).
+        Ranks of each expert's scores, shape (B, H, E, T). On a GPU those of an expert with weight 0 are not read.
     weights : torch.Tensor
         Gate weights, shape (B, H, E), rows summing to 1.
 
     Returns
     -------
     torch.Tensor
-        float32 in [0, 1], shape (B, H, T).
+        float32 (float64 of float64) in [0, 1], shape (B, H, T).
     """
-    return (weights.float().unsqueeze(-2) @ ranked).squeeze(-2)
+    wide = torch.promote_types(ranked.dtype, torch.float32)
+    return (weights.to(wide).unsqueeze(-2) @ ranked.to(wide)).squeeze(-2)
+
+
+def blended_ranks(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of the experts' ranks where the ranks themselves are not wanted.
+
+    On a GPU the experts are ranked one after the other and no ranks are kept, so that it takes the memory of one.
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        Each expert's scores, any scale, shape (B, H, E, T). Must hold no NaN.
+    weights : torch.Tensor
+        Gate weights, shape (B, H, E), rows summing to 1.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 in [0, 1], shape (B, H, T); the same number for keys that every expert of the head ranks the same.
+    """
+    return blend(ranks(scores), weights)
 
 
 def transport(order: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:

@@ -27,12 +27,12 @@ def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float
     """
     batch, heads, num_keys, _ = keys.shape
     window = queries.shape[2]
-    position = torch.arange(num_keys, device=keys.device)
-    hidden = position > (num_keys - window + torch.arange(window, device=keys.device))[:, None]
+    later = torch.ones(window, window, dtype=torch.bool, device=keys.device).triu(1)  # all keys in front are seen
     wide = torch.promote_types(keys.dtype, torch.float32)
     received = torch.zeros(batch, heads, num_keys, dtype=wide, device=keys.device)
     per_head = queries.unflatten(1, (heads, -1))
     for member in range(per_head.shape[2]):  # one query head of each group at a time bounds the logits' memory
         logits = (per_head[:, :, member] @ keys.transpose(2, 3)).to(wide) * scaling
-        received += logits.masked_fill_(hidden, -torch.inf).softmax(dim=-1).sum(dim=2)
+        logits[..., num_keys - window :].masked_fill_(later, -torch.inf)
+        received += logits.softmax(dim=-1).sum(dim=2)
     return received / per_head.shape[2]

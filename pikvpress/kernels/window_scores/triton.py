@@ -1,7 +1,8 @@
 """The window scores in two passes over the keys, without a buffer of logits.
 
 The first pass leaves the log-sum-exp of every query over each block of keys; joined, they are the denominators of the
-softmax. The second computes the logits again and sums each key's column. Temporary memory: 4 B H G Q T / 512 bytes.
+softmax. The second computes the logits again and sums each key's column. Temporary memory: 4 B H G Q T / 512 bytes, in
+float32 four times as much.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import triton.language as tl
 
 from pikvpress.kernels.tiles import padded_size, precision, product
 
-KEYS = 128  # of a tile
 TILES = 4  # of keys that a program of the first pass joins
-ROWS = 64  # queries of a tile
+# Queries and keys of a tile: products of float32 are not computed by tensor cores, and larger ones spill registers.
+SIZES = {2: (64, 128), 4: (32, 32)}
 
 
 def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -24,16 +25,23 @@ def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float
     rows = queries.unflatten(1, (heads, -1)).flatten(2, 3).flatten(0, 1)  # (B * H, G * Q, D)
     num_rows = rows.shape[1]
     keys = keys.flatten(0, 1)
-    blocks = triton.cdiv(num_keys, KEYS * TILES)
+    tile_rows, tile_keys = SIZES[keys.element_size()]
+    blocks = triton.cdiv(num_keys, tile_keys * TILES)
     partial = torch.empty(batch * heads, blocks, num_rows, dtype=torch.float32, device=keys.device)
     received = torch.empty(batch * heads, num_keys, dtype=torch.float32, device=keys.device)
     sizes = (num_rows, num_keys, window, head_dim)
-    tile = {"ROWS": ROWS, "KEYS": KEYS, "DIM": padded_size(head_dim), "PRECISION": precision(keys)}
+    tile = {
+        "ROWS": tile_rows,
+        "KEYS": tile_keys,
+        "DIM": padded_size(head_dim),
+        "PRECISION": precision(keys),
+        "num_warps": 8,
+    }
     _log_sum_kernel[(blocks, batch * heads)](
         rows, keys, partial, scaling, *sizes, *rows.stride(), *keys.stride(), TILES=TILES, **tile
     )
     denominators = partial.logsumexp(dim=1)
-    _column_sum_kernel[(triton.cdiv(num_keys, KEYS), batch * heads)](
+    _column_sum_kernel[(triton.cdiv(num_keys, tile_keys), batch * heads)](
         rows, keys, denominators, received, scaling, *sizes, *rows.stride(), *keys.stride(), **tile
     )
     return (received / (num_rows // window)).view(batch, heads, num_keys)

@@ -1,0 +1,21 @@
+"""kvpress's Compactor with our form of its attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvpress import CompactorPress
+
+from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
+
+
+@dataclass
+class StreamedCompactorPress(CompactorPress):
+    """Score keys as kvpress's `CompactorPress` does (https://arxiv.org/abs/2507.08143).
+
+    Its settings, and in float32 its scores.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._non_causal_press = StreamedNonCausalAttnPress(self.compression_ratio, chunk_size=self.chunk_size)

@@ -1,0 +1,132 @@
+"""Ranks from one sort: torch sorts, a kernel finds the ends of each run of equal scores and scatters its mean rank.
+
+The ends are searched in the sorted row, since a run may be longer than a tile; tiles without equal scores search none.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+TILE = 1024  # scores of a program
+
+
+def ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Return each score's rank within its head, from 0 to 1; see the reference."""
+    ranked = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
+    if ranked.numel() == 0:
+        return ranked
+    length = scores.shape[-1]
+    ordered, order = scores.contiguous().sort(dim=-1)
+    _rank_kernel[_grid(ranked)](ordered, order, ranked, length, length.bit_length(), _highest(length), TILE=TILE)
+    return ranked
+
+
+def blend(ranked: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of the experts' ranks; see the reference."""
+    batch, heads, experts, length = ranked.shape
+    blended = torch.empty(batch, heads, length, dtype=torch.float32, device=ranked.device)
+    if blended.numel() > 0:
+        _blend_kernel[_grid(blended)](
+            ranked, weights, blended, experts, length, heads, *ranked.stride(), *weights.stride(), TILE=TILE
+        )
+    return blended
+
+
+def blended_ranks(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the weighted sum of the experts' ranks, never written; see the reference."""
+    batch, heads, experts, length = scores.shape
+    blended = torch.zeros(batch, heads, length, dtype=torch.float32, device=scores.device)
+    if blended.numel() == 0:
+        return blended
+    for expert in range(experts):  # in turn: sums in the order of arrival would part keys of equal ranks
+        ordered, order = scores[:, :, expert].contiguous().sort(dim=-1)
+        _add_kernel[_grid(blended)](
+            ordered, order, weights[:, :, expert].contiguous(), blended, length, length.bit_length(),
+            _highest(length), TILE=TILE,
+        )  # fmt: skip
+    return blended
+
+
+def _grid(result: torch.Tensor) -> tuple[int, int]:
+    length = result.shape[-1]
+    return triton.cdiv(length, TILE), result.numel() // length
+
+
+def _highest(length: int) -> float:
+    """Return the largest sum of the first and the last place of a run."""
+    return 2.0 * max(1, length - 1)
+
+
+@triton.jit
+def _mean_rank(ordered, place, length, steps, highest):
+    """Return the mean rank of the run of equal scores around each place of a sorted row.
+
+    steps : halvings of the row until one place is left.
+    """
+    inside = place < length
+    score = tl.load(ordered + place, mask=inside, other=0.0).to(tl.float32)
+    before = tl.load(ordered + place - 1, mask=inside & (place > 0), other=0.0).to(tl.float32)
+    behind = tl.load(ordered + place + 1, mask=place + 1 < length, other=0.0).to(tl.float32)
+    runs_before = inside & (place > 0) & (before == score)
+    runs_behind = (place + 1 < length) & (behind == score)
+    first_low, first_high = tl.where(runs_before, 0, place), place
+    last_low, last_high = place, tl.where(runs_behind, length - 1, place)
+    if tl.max((runs_before | runs_behind).to(tl.int32), axis=0) > 0:
+        for _ in range(steps):
+            middle = (first_low + first_high) // 2
+            open_ = first_low < first_high
+            lower = tl.load(ordered + middle, mask=open_, other=0.0).to(tl.float32) < score
+            first_low = tl.where(open_ & lower, middle + 1, first_low)
+            first_high = tl.where(open_ & (lower == 0), middle, first_high)
+            middle = (last_low + last_high + 1) // 2
+            open_ = last_low < last_high
+            higher = tl.load(ordered + middle, mask=open_, other=0.0).to(tl.float32) > score
+            last_low = tl.where(open_ & (higher == 0), middle, last_low)
+            last_high = tl.where(open_ & higher, middle - 1, last_high)
+    return tl.div_rn((first_low + last_low).to(tl.float32), highest)
+
+
+@triton.jit
+def _rank_kernel(ordered, order, ranked, length, steps, highest, TILE: tl.constexpr):
+    """ranked[row, order[row, place]] = mean rank of the score at a place."""
+    row = tl.program_id(1).to(tl.int64) * length
+    place = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    rank = _mean_rank(ordered + row, place, length, steps, highest)
+    source = tl.load(order + row + place, mask=place < length, other=0)
+    tl.store(ranked + row + source, rank, mask=place < length)
+
+
+@triton.jit
+def _add_kernel(ordered, order, weights, blended, length, steps, highest, TILE: tl.constexpr):
+    """blended[row, order[row, place]] += weights[row] · mean rank of the score at a place."""
+    weight = tl.load(weights + tl.program_id(1)).to(tl.float32)
+    if weight != 0:
+        row = tl.program_id(1).to(tl.int64) * length
+        place = tl.program_id(0) * TILE + tl.arange(0, TILE)
+        rank = _mean_rank(ordered + row, place, length, steps, highest)
+        source = tl.load(order + row + place, mask=place < length, other=0)
+        total = tl.load(blended + row + source, mask=place < length, other=0.0)
+        tl.store(blended + row + source, total + weight * rank, mask=place < length)
+
+
+@triton.jit
+def _blend_kernel(
+    ranked, weights, blended, experts, length, heads,
+    rank_batch, rank_head, rank_expert, rank_place, weight_batch, weight_head, weight_expert, TILE: tl.constexpr,
+):  # fmt: skip
+    """blended[head, t] = Σ_e weights[head, e] · ranked[head, e, t]."""
+    row = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    ranked += (row // heads) * rank_batch + (row % heads) * rank_head
+    weights += (row // heads) * weight_batch + (row % heads) * weight_head
+    total = tl.zeros((TILE,), tl.float32)
+    ranked += place.to(tl.int64) * rank_place
+    for _ in range(0, experts):
+        weight = tl.load(weights).to(tl.float32)
+        if weight != 0:
+            total += weight * tl.load(ranked, mask=place < length, other=0.0).to(tl.float32)
+        ranked += rank_expert
+        weights += weight_expert
+    tl.store(blended + row * length + place, total, mask=place < length)
