@@ -105,6 +105,8 @@ def _hidden(mask: torch.Tensor | None, tokens: int, new: int, device: torch.devi
     """Return which of the entries behind the context each query must not see, shape (batch or 1, 1, tokens, new)."""
     if mask is not None and mask.dim() == 4:
         return _is_hidden(mask[..., -new:])
+    if mask is None and tokens == 1:
+        return torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, 1, new)
     place = torch.arange(new, device=device)
     later = (place > new - tokens + torch.arange(tokens, device=device).unsqueeze(1))[None, None]
     return later if mask is None else later | (mask[:, None, None, -new:] == 0)
@@ -128,8 +130,7 @@ def _fitted(mask: torch.Tensor | None, tokens: int, length: int) -> torch.Tensor
 
 
 def _padding(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    """Return which entries not even the last query sees, shape (batch, entries), or None if there are none."""
+    """Return which entries not even the last query sees, shape (batch, entries), or None if the mask does not say."""
     if mask is None or mask.dim() != 4 or mask.shape[-1] != length:
         return None
-    hidden = _is_hidden(mask[:, 0, -1])
-    return hidden if bool(hidden.any()) else None
+    return _is_hidden(mask[:, 0, -1])

@@ -34,6 +34,11 @@ class Codec:
         return 1 if self.bits is None else codes_in_whole_bytes(self.bits)
 
     @property
+    def has_kernel(self) -> bool:
+        """Whether attention kernels read it."""
+        return True
+
+    @property
     def following(self) -> Codec:
         """For entries that come behind the context, group by group."""
         return self

@@ -60,6 +60,7 @@ class PiKVLayer(CacheLayerMixin):
         self.context: tuple[Part, ...] = ()
         self.decoded: Part | None = None
         self._hidden: torch.Tensor | None = None
+        self._unseen = False  # whether entries behind the context are known to be padding
         self._slides = False
         self._module: Any = None
         self._codecs: tuple[list[Codec], list[Codec]] | None = None
@@ -153,6 +154,12 @@ class PiKVLayer(CacheLayerMixin):
         """
         self._module, self._hidden, self._slides = weakref.ref(module), hidden, models.is_sliding(module)
 
+    def _padding(self) -> torch.Tensor | None:
+        """Return which entries are padding, None if none are. On a GPU this waits for it: asked for when packing."""
+        if self._hidden is not None and not bool(self._hidden.any()):
+            self._hidden = None
+        return self._hidden
+
     def left_by(self, module: models.Attention) -> None:
         """Forget a module that reads another cache now."""
         if self._reader() is module:
@@ -226,12 +233,13 @@ class PiKVLayer(CacheLayerMixin):
         if self.context:
             raise ValueError("this layer holds compressed entries already: reset the cache, or crop it")
         _, heads, length, _ = self.recent_keys.shape
-        if self._hidden is not None:
-            if self._hidden.shape[1] != length:
+        padding = self._padding()
+        if padding is not None:
+            if padding.shape[1] != length:
                 raise ValueError(
                     "a press has shortened a padded batch, and padding cannot be told any more: do not pad"
                 )
-            kept = kept & ~self._hidden.unsqueeze(1)
+            kept = kept & ~padding.unsqueeze(1)
         packs = any(codec is not EXACT for codec in (*key_codecs, *value_codecs))
         split = max(0, length - window) if packs else length
         context = [self._stored(kept, 0, split, key_codecs, value_codecs)]
@@ -276,7 +284,10 @@ class PiKVLayer(CacheLayerMixin):
     def pack_recent(self, hidden: torch.Tensor) -> None:
         """Pack entries behind the context whose groups are full, but for the window; none if some are padding."""
         whole = (self.recent_keys.shape[2] - self.window) // GROUP * GROUP
-        if self._codecs is None or whole <= 0 or bool(hidden.any()):
+        if self._codecs is None or whole <= 0 or self._unseen:
+            return
+        if bool(hidden.any()):  # on a GPU this waits for it, so that it is asked once
+            self._unseen = True
             return
         part = self._stored(None, 0, whole, *([c.following for c in side] for side in self._codecs))
         if self.decoded is not None:
@@ -305,6 +316,7 @@ class PiKVLayer(CacheLayerMixin):
         wanted = self.check_crop(max_length)
         if wanted == self.get_seq_length():
             return
+        self._unseen = False
         new = wanted - self.context_length
         if self.decoded is not None and new < self.decoded.length:
             whole = new // GROUP * GROUP
@@ -369,6 +381,7 @@ class PiKVLayer(CacheLayerMixin):
         self.settle()
         rows = rows.to(self.device)
         self.recent_keys, self.recent_values = self.recent_keys[rows], self.recent_values[rows]
+        self._unseen = False
         if self._hidden is not None:
             self._hidden = self._hidden[rows]
         heads = self.recent_keys.shape[1]
@@ -401,7 +414,8 @@ class PiKVLayer(CacheLayerMixin):
             for storage in (states.untyped_storage() for states in (self.recent_keys, self.recent_values))
         }
         packed = sum(part.keys.nbytes + part.values.nbytes for part in self.parts)
-        return sum(storages.values()) + packed + (0 if self._hidden is None else self._hidden.nbytes)
+        padding = self._padding()
+        return sum(storages.values()) + packed + (0 if padding is None else padding.nbytes)
 
     def counts(self) -> list[list[int]]:
         """Return how many entries each head of each row of the batch can be read from."""

@@ -37,6 +37,11 @@ class LowRankCodec(Codec):
         return 1 if self.residual is None else self.residual.unit
 
     @property
+    def has_kernel(self) -> bool:
+        """Whether attention kernels read it."""
+        return False
+
+    @property
     def following(self) -> Codec:
         """For entries that come group by group: directions of their own would cost more than they save."""
         return CODECS["int8"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import torch
 
-from pikvpress.cache.codecs import EXACT, Codec
+from pikvpress.cache.codecs import EXACT, GROUP, Codec
+from pikvpress.kernels.ragged_attention import Layout
 
 ALIGNED = 16  # bytes to whose multiple each head's part is filled up, so that it can be read as any type
 
@@ -135,6 +137,18 @@ class Ragged:
     def is_exact(self) -> bool:
         """Whether every number is as it was."""
         return all(codec is EXACT for codec in self.codecs)
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """Where the parts lie, for kernels; None if there is a codec that they do not read."""
+        if not all(codec.has_kernel for codec in self.codecs):
+            return None
+        bits = [codec.bits or 0 for codec in self.codecs]
+        return Layout(self.buffer, self.dtype, self._starts, self.counts, bits, self.channels, self.head_dim, GROUP)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields: what is cached beside them, addresses among it, is not a copy's."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _views(self) -> dict[int, torch.Tensor]:

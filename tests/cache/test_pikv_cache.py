@@ -10,7 +10,8 @@ from kvpress import AdaKVPress, CriticalAdaKVPress, KnormPress, PyramidKVPress, 
 from transformers import AttentionInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from pikvpress import PiKVCache, models
+from pikvpress import PiKVCache, attention, models
+from pikvpress.kernels.ragged_attention import triton
 from tests.conftest import CONFIGS, make_tiny
 
 CONTEXT, NEW = 200, 6
@@ -341,3 +342,39 @@ def test_packing_by_hand(llama, ids, question):
     cache.pack("int8", "int4", window=4)
     again = read(llama, ids, PiKVCache("int8", "int4", window=4))
     assert torch.equal(ask(llama, question, cache), ask(llama, question, again))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("names", [("exact", "exact"), ("int3", "int4"), ("rank4", "int4")])
+def test_kernels_read_what_the_definition_reads(names, llama, ids, monkeypatch):
+    """Behind masked entries, with a group that is packed while decoding, in a copy."""
+
+    def answers():
+        cache = read(llama, ids, PiKVCache(*names, window=1), AdaKVPress(KnormPress(0.5)))
+        first = llama(input_ids=ids[:, :65].flip(1), past_key_values=cache).logits
+        assert names[1] == "exact" or cache.layers[0].decoded is not None
+        cache = deepcopy(cache)
+        return torch.cat(
+            [first, *(llama(input_ids=ids[:, i : i + 1], past_key_values=cache).logits for i in (1, 2))], 1
+        )
+
+    expected = answers()
+    monkeypatch.setattr(attention, "attend", triton.attend)
+    torch.testing.assert_close(answers(), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_what_is_padded_is_not_packed_until_it_is_cropped(llama, ids):
+    cache = read(llama, ids, PiKVCache("int4", "int4", window=0))
+    layer, more = cache.layers[0], ids[:, :63]
+    seen = torch.ones(1, CONTEXT + 63, dtype=torch.long)
+    seen[:, CONTEXT : CONTEXT + 4] = 0
+    llama(input_ids=more, past_key_values=cache, attention_mask=seen)
+    for _ in range(3):
+        seen = torch.nn.functional.pad(seen, (0, 1), value=1)
+        llama(input_ids=more[:, :1], past_key_values=cache, attention_mask=seen)
+    assert layer.decoded is None and layer.recent_keys.shape[2] == 66
+    cache.crop(CONTEXT)
+    llama(input_ids=more, past_key_values=cache)
+    llama(input_ids=more[:, :1], past_key_values=cache)
+    assert layer.decoded is not None and layer.recent_keys.shape[2] == 0

@@ -1,12 +1,20 @@
-"""Attention over heads of different length, against softmax written out in float64."""
+"""Attention over heads of different length: the definition against softmax written out, the kernel against that."""
 
 from __future__ import annotations
+
+from copy import deepcopy
 
 import pytest
 import torch
 
-from pikvpress.kernels.ragged_attention import attend
+from pikvpress.cache import CODECS, codec
+from pikvpress.cache.ragged import Ragged
+from pikvpress.kernels.ragged_attention import attend, triton
+from pikvpress.kernels.ragged_attention.plan import ANY, Piece, entries_a_piece, plan
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+NAMES = ["exact", "int8", "int4", "int3", "int2"]
 BATCH, HEADS, GROUP, DIM = 2, 3, 2, 16
 
 
@@ -44,3 +52,211 @@ def test_it_is_softmax_over_everything_that_is_there(tokens, recent):
                 output[row, head].double(), logits.softmax(-1) @ all_values, atol=1e-5, rtol=1e-5
             )
             torch.testing.assert_close(lse[row, head].double(), logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
+
+
+class Wide:
+    layout = None
+
+    def __init__(self, ragged):
+        self._ragged = ragged
+
+    def part(self, index):
+        return self._ragged.part(index).double()
+
+
+def held_of(counts, key_names, value_names, head_dim=DIM, dtype=torch.float32, cleared=()):
+    """Return keys and values of as many heads, codecs in turn; some channels of keys are 0, other ones in each head."""
+    sides = []
+    for is_keys, names in ((True, key_names), (False, value_names)):
+        parts = [torch.randn(count, head_dim, device=DEVICE) for count in counts]
+        for number, part in enumerate(parts):
+            part[:, [(channel + number) % head_dim for channel in cleared if is_keys]] = 0
+        codecs = [codec(names[number % len(names)]) for number in range(len(parts))]
+        sides.append(Ragged.store([part.to(dtype) for part in parts], codecs, is_keys))
+    return tuple(sides)
+
+
+def inputs_of(held, recent=5, tokens=1, batch=1, group=2):
+    """Return what the kernel and the definition take; the recent entries and queries lie as models leave them."""
+    ragged = held[0][0]
+    heads = len(ragged.counts) // batch
+    query = torch.randn(batch, tokens, heads * group, ragged.head_dim, device=DEVICE).to(ragged.dtype)
+    keys, values = torch.randn(2, batch, heads, recent + 3, ragged.head_dim, device=DEVICE).to(ragged.dtype)
+    latest = torch.arange(recent, device=DEVICE)
+    hidden = latest > recent - tokens + torch.arange(tokens, device=DEVICE)[:, None]
+    scaling = ragged.head_dim**-0.5
+    return query.transpose(1, 2), held, keys[:, :, 3:], values[:, :, 3:], hidden[None, None], scaling
+
+
+def check(query, held, keys, values, hidden, scaling):
+    """Check the kernel against the definition in float64."""
+    found = triton.attend(query, held, keys, values, hidden, scaling)
+    wide = [(Wide(k), Wide(v)) for k, v in held]
+    expected = attend(query.double(), wide, keys.double(), values.double(), hidden, scaling)
+    assert found[0].dtype == query.dtype and found[1].dtype == torch.float32
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        error = (one.double() - other).norm() / other.norm()
+        assert error < TOLERANCE[query.dtype], error
+    return found
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_kernel_reads_every_codec(name, dtype, poisoned):
+    torch.manual_seed(0)
+    check(*inputs_of([held_of([150, 0, 65, 1], [name], [name], 64, dtype)]))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_heads_and_both_sides_may_have_codecs_of_their_own(dtype, poisoned):
+    torch.manual_seed(0)
+    held = held_of([70, 3, 130, 64, 90, 1], NAMES, NAMES[::-1], 128, dtype)
+    check(*inputs_of([held], batch=2, tokens=3))
+    check(*inputs_of([held_of([70, 80], ["exact"], ["int4"], 32, dtype)], recent=0))
+    check(*inputs_of([held_of([70, 80], ["int3"], ["exact"], 32, dtype)], recent=0))
+
+
+@pytest.mark.parametrize("group", [1, 3, 5, 8])
+@pytest.mark.parametrize("tokens", [1, 3, 16])
+def test_groups_of_queries_and_several_tokens(group, tokens, poisoned):
+    torch.manual_seed(0)
+    held = held_of([140, 20], ["int4", "exact"], ["int8", "exact"], 32, torch.float16)
+    check(*inputs_of([held], recent=20, tokens=tokens, group=group))
+
+
+@pytest.mark.parametrize("head_dim", [16, 32, 64, 80, 96, 128, 256])
+@pytest.mark.parametrize("name", ["exact", "int3", "int2"])
+def test_head_sizes(head_dim, name, poisoned):
+    torch.manual_seed(0)
+    check(*inputs_of([held_of([70, 129], [name], [name], head_dim)], group=1))
+
+
+@pytest.mark.parametrize("names", [["exact"], ["int8"], ["int4"], ["int3"], NAMES])
+@pytest.mark.parametrize("cleared", [1, 24, 40, 64])
+def test_channels_that_are_not_stored_are_zero(names, cleared, poisoned):
+    torch.manual_seed(0)
+    held = held_of([66, 10, 70], names, ["int4"], 64, cleared=range(cleared))
+    assert cleared == 1 or any(live is not None for live in held[0].channels)
+    check(*inputs_of([held]))
+
+
+def test_stretches_are_attended_to_together(poisoned):
+    """A context, its window, which is exact, and what has been packed since."""
+    torch.manual_seed(0)
+    first, second = (held_of([64] * 4, ["int4"], ["int2"]) for _ in range(2))
+    decoded = tuple(one.joined(other) for one, other in zip(first, second, strict=True))
+    held = [held_of([130, 0, 7, 260], ["int4"], ["int2"]), held_of([9, 16, 0, 1], ["exact"], ["exact"]), decoded]
+    check(*inputs_of(held, batch=2, tokens=2))
+
+
+def test_nothing_held_or_nothing_recent(poisoned):
+    torch.manual_seed(0)
+    check(*inputs_of([held_of([0, 0], ["exact"], ["int4"])], recent=300))
+    check(*inputs_of([held_of([1, 300], ["exact"], ["exact"])], recent=0))
+    check(*inputs_of([held_of([5, 300], ["int4"], ["int4"])], recent=0, tokens=2))
+
+
+def test_padding_is_hidden_by_row_of_the_batch(poisoned):
+    torch.manual_seed(0)
+    query, held, keys, values, _, scaling = inputs_of([held_of([5, 0, 70, 1], ["int8"], ["int8"])], batch=2, tokens=2)
+    hidden = torch.zeros(2, 1, 2, 5, dtype=torch.bool, device=DEVICE)
+    hidden[1, :, :, :3] = True
+    hidden[:, :, 0, 4] = True
+    check(query, held, keys, values, hidden, scaling)
+    check(query, held, keys, values, hidden.new_zeros(1, 1, 1, 1).expand(1, 1, 2, 5), scaling)
+
+
+def test_halves_are_merged_by_their_log_sums(poisoned):
+    torch.manual_seed(0)
+    one, other = held_of([200, 3], ["int4"], ["int4"]), held_of([40, 90], ["exact"], ["exact"])
+    query, _, keys, values, hidden, scaling = inputs_of([one])
+    whole, log_sum = triton.attend(query, [one, other], keys, values, hidden, scaling)
+    first, of_first = triton.attend(query, [one], keys, values, hidden, scaling)
+    second, of_second = triton.attend(query, [other], keys[:, :, :0], values[:, :, :0], hidden[..., :0], scaling)
+    torch.testing.assert_close(torch.logaddexp(of_first, of_second), log_sum, atol=1e-5, rtol=1e-5)
+    weights = [(part - log_sum).exp().unsqueeze(-1) for part in (of_first, of_second)]
+    torch.testing.assert_close(weights[0] * first + weights[1] * second, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_query_that_sees_nothing_of_a_part_has_nothing_from_it(poisoned):
+    """Its log-sum-exp is that of nothing; the definition alone would have no number there."""
+    torch.manual_seed(0)
+    query, held, keys, values, hidden, scaling = inputs_of([held_of([0, 4], ["exact"], ["exact"])])
+    output, log_sum = triton.attend(query, held, keys, values, torch.ones_like(hidden), scaling)
+    assert (output[:, :2] == 0).all() and (log_sum[:, :2] == -torch.inf).all() and log_sum[:, 2:].isfinite().all()
+
+
+def test_numbers_far_from_zero_do_not_overflow(poisoned):
+    torch.manual_seed(0)
+    query, held, keys, values, hidden, _ = inputs_of([held_of([300, 4], ["exact"], ["exact"])])
+    check(100 * query, held, keys, values, hidden, 10.0)
+
+
+def test_what_no_kernel_reads_is_left_to_the_definition():
+    torch.manual_seed(0)
+    given = inputs_of([held_of([90, 40], ["int4", "rank4"], ["exact"])])
+    assert given[1][0][0].layout is None
+    for one, other in zip(triton.attend(*given), attend(*given), strict=True):
+        assert torch.equal(one, other)
+    nothing = (given[0], [], *given[2:])
+    for one, other in zip(triton.attend(*nothing), attend(*nothing), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_types_that_differ_are_refused():
+    query, held, keys, values, hidden, scaling = inputs_of([held_of([9, 4], ["exact"], ["exact"])])
+    with pytest.raises(ValueError, match=r"queries are torch.float16.*convert them to one type"):
+        triton.attend(query.half(), held, keys, values, hidden, scaling)
+
+
+def layouts_of(*held):
+    return [tuple(side.layout for side in pair) for pair in held]
+
+
+@pytest.mark.parametrize("programs", [1, 4, 30])
+def test_a_plan_covers_every_entry_once_in_pieces_of_like_size(programs):
+    first, second = [3000, 0, 100, 1], [64, 64, 0, 64]
+    cut = plan(layouts_of(held_of(first, ["int4"], ["int2"]), held_of(second, ["exact"], ["exact"])), programs)
+    pieces = [Piece(*row) for row in cut.table.tolist()]
+    assert len(pieces) == cut.pieces <= max(programs, 2 * 6)
+    for place, count in enumerate(zip(first, second, strict=True)):
+        rows = pieces[cut.firsts[place] : cut.firsts[place + 1]]
+        assert all(piece.place == place for piece in rows)
+        for bits, total in zip((4, 0), count, strict=True):
+            stretches = sorted((piece.first, piece.last) for piece in rows if piece.key_bits == bits)
+            assert [a for a, _ in stretches] == [0, *(b for _, b in stretches)][: len(stretches)]
+            assert (stretches[-1][1] if stretches else 0) == total
+    assert (cut.key_bits, cut.value_bits) == (4, 2)
+    assert max(piece.last - piece.first for piece in pieces) == entries_a_piece([*first, *second], programs, 64)
+
+
+def test_where_bits_differ_the_plan_says_so():
+    cut = plan(layouts_of(held_of([70, 70, 0], ["int4", "int8", "int2"], ["exact"])), 10)
+    assert (cut.key_bits, cut.value_bits, cut.exact_align) == (ANY, 0, 0)
+
+
+def test_a_plan_is_kept_as_long_as_what_is_held():
+    one, other = held_of([70, 3], ["int4"], ["int4"]), held_of([64, 64], ["int4"], ["int4"])
+    cut = plan(layouts_of(one, other), 10)
+    assert plan(layouts_of(one, other), 10) is cut
+    assert plan(layouts_of(one, other), 20) is not cut
+    more = tuple(side.joined(side) for side in other)
+    assert plan(layouts_of(one, more), 10) is not cut
+    assert plan(layouts_of(one, other), 10) is cut
+    assert plan(layouts_of(held_of([70, 3], ["int4"], ["int4"]), other), 10) is not cut
+
+
+def test_a_copy_is_read_where_it_lies(poisoned):
+    given = inputs_of([held_of([70, 3], ["int4"], ["exact"])])
+    expected = check(*given)
+    query, held, *rest = given
+    copied = deepcopy(held)
+    for side in held[0]:
+        side.buffer.fill_(0)
+    assert copied[0][0].layout is not held[0][0].layout
+    assert torch.equal(triton.attend(query, copied, *rest)[0], expected[0])
+
+
+def test_every_codec_that_is_not_low_rank_has_a_kernel():
+    assert all(one.has_kernel for one in CODECS.values()) and not codec("rank8+int2").has_kernel

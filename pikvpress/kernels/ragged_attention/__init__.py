@@ -1,5 +1,9 @@
 """Attention over a cache whose heads have different lengths."""
 
-from pikvpress.kernels.ragged_attention.reference import Rows, attend
+from pikvpress.kernels.by_device import by_device
+from pikvpress.kernels.ragged_attention import reference
+from pikvpress.kernels.ragged_attention.layout import Layout, Rows
 
-__all__ = ["Rows", "attend"]
+attend = by_device(reference.attend)
+
+__all__ = ["Layout", "Rows", "attend"]

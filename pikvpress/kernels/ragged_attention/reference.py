@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
-
-class Rows(Protocol):
-    """Keys or values of every KV head of every row of a batch, stored in any way."""
-
-    def part(self, index: int) -> torch.Tensor:
-        """Return those of head ``index % kv_heads`` of row ``index // kv_heads``, shape (entries, head_dim)."""
+from pikvpress.kernels.ragged_attention.layout import Rows
 
 
 def attend(
@@ -43,13 +37,14 @@ def attend(
     Returns
     -------
     (torch.Tensor, torch.Tensor)
-        Output, shape (B, Q, n, D), and the log-sum-exp of the logits, float32, shape (B, Q, n): parts of a cache that
-        were attended to apart can be merged by it.
+        Output, shape (B, Q, n, D), and the log-sum-exp of the logits, float32 (float64 of float64), shape (B, Q, n):
+        parts of a cache that were attended to apart can be merged by it.
     """
     batch, heads, _, head_dim = keys.shape
     grouped = query.unflatten(1, (heads, -1))  # (B, H, G, n, D)
     shape = grouped.shape[2:4]
     rows = grouped.flatten(2, 3)
+    wide = torch.promote_types(query.dtype, torch.float32)
     recent = rows @ keys.transpose(2, 3) * scaling
     masked = hidden.expand(batch, query.shape[1], *hidden.shape[2:]).unflatten(1, (heads, -1)).flatten(2, 3)
     recent = recent.masked_fill(masked, -torch.inf)
@@ -58,7 +53,7 @@ def attend(
         row, head = divmod(index, heads)
         parts = [(k.part(index), v.part(index)) for k, v in held]
         logits = [rows[row, head] @ part.T * scaling for part, _ in parts]
-        together = torch.cat([*logits, recent[row, head]], dim=-1).float()
+        together = torch.cat([*logits, recent[row, head]], dim=-1).to(wide)
         sums.append(together.logsumexp(dim=-1))
         weights = together.softmax(dim=-1).to(query.dtype).split([*(len(part) for part, _ in parts), keys.shape[2]], -1)
         output = weights[-1] @ values[row, head]

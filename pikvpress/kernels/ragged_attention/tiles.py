@@ -1,0 +1,171 @@
+"""Tiles of keys and values as numbers, read from whatever they are stored as.
+
+BITS is that of a number: 0 for exact ones, -1 (`plan.ANY`) where each part has its own, which is then told at run time.
+Codes and scales are addresses. What lies beyond a part is 0.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def key_tile(
+    codes, scales, zeros, row_bytes, width, bits, start, last,
+    BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
+    GROUP: tl.constexpr,
+):  # fmt: skip
+    """Return the stored channels of keys from `start` on, shape (ENTRIES, DIM), which must be of one group."""
+    if BITS == 0:
+        numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
+    elif BITS > 0:
+        numbers = _packed_keys(
+            codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
+        )
+    else:
+        if bits == 0:
+            numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
+        else:
+            numbers = _packed_keys(
+                codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
+            )
+    return numbers
+
+
+@triton.jit
+def value_tile(
+    codes, scales, zeros, row_bytes, width, bits, start, last,
+    BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
+    GROUP: tl.constexpr,
+):  # fmt: skip
+    """Return values from `start` on, shape (ENTRIES, DIM)."""
+    if BITS == 0:
+        numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
+    elif BITS > 0:
+        numbers = _packed_values(
+            codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
+        )
+    else:
+        if bits == 0:
+            numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
+        else:
+            numbers = _packed_values(
+                codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
+            )
+    return numbers
+
+
+@triton.jit
+def _exact(codes, row_bytes, width, start, last, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    entry = start + tl.arange(0, ENTRIES)
+    channel = tl.arange(0, DIM)
+    rows = _rows(codes, row_bytes, start, ENTRIES).to(tl.pointer_type(DTYPE))
+    return tl.load(
+        rows[:, None] + channel[None, :], mask=(entry[:, None] < last) & (channel[None, :] < width), other=0.0
+    )
+
+
+@triton.jit
+def _rows(codes, row_bytes, start, ENTRIES: tl.constexpr):
+    """Return the first byte of each row."""
+    return codes + row_bytes.to(tl.int64) * start + tl.arange(0, ENTRIES) * row_bytes
+
+
+@triton.jit
+def _packed_keys(
+    codes, scales, zeros, row_bytes, width, bits, start, last,
+    BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
+    GROUP: tl.constexpr,
+):  # fmt: skip
+    channel = tl.arange(0, DIM)
+    place = start // GROUP * width + channel
+    scale = tl.load(scales.to(tl.pointer_type(tl.float16)) + place, mask=channel < width, other=0.0)
+    zero = tl.load(zeros.to(tl.pointer_type(tl.float16)) + place, mask=channel < width, other=0.0)
+    unpacked = _codes(codes, row_bytes, bits, start, last, BITS, ENTRIES, DIM).to(tl.float32)
+    return (unpacked * scale.to(tl.float32)[None, :] + zero.to(tl.float32)[None, :]).to(DTYPE)
+
+
+@triton.jit
+def _packed_values(
+    codes, scales, zeros, row_bytes, width, bits, start, last,
+    BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
+    GROUP: tl.constexpr,
+):  # fmt: skip
+    GROUPS: tl.constexpr = DIM // GROUP if DIM > GROUP else 1
+    groups = (width + GROUP - 1) // GROUP
+    entry = start + tl.arange(0, ENTRIES)
+    group = tl.arange(0, GROUPS)
+    place = entry.to(tl.int64)[:, None] * groups + group[None, :]
+    there = (entry[:, None] < last) & (group[None, :] < groups)
+    scale = tl.load(scales.to(tl.pointer_type(tl.float16)) + place, mask=there, other=0.0)
+    zero = tl.load(zeros.to(tl.pointer_type(tl.float16)) + place, mask=there, other=0.0)
+    unpacked = _codes(codes, row_bytes, bits, start, last, BITS, ENTRIES, DIM).to(tl.float32)
+    grouped = tl.reshape(unpacked, (ENTRIES, GROUPS, DIM // GROUPS))
+    grouped = grouped * scale.to(tl.float32)[:, :, None] + zero.to(tl.float32)[:, :, None]
+    return tl.reshape(grouped, (ENTRIES, DIM)).to(DTYPE)
+
+
+@triton.jit
+def _codes(codes, row_bytes, bits, start, last, BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    """Return codes, uint8, shape (ENTRIES, DIM)."""
+    rows = _rows(codes, row_bytes, start, ENTRIES)
+    left = last - start
+    if BITS == 8:
+        unpacked = _bytes(rows, 0, row_bytes, left, 1, ENTRIES, DIM)
+    elif BITS == 4:
+        unpacked = _unpacked_4(rows, row_bytes, left, ENTRIES, DIM)
+    elif BITS == 3:
+        unpacked = _unpacked_3(rows, row_bytes, left, ENTRIES, DIM)
+    elif BITS == 2:
+        unpacked = _unpacked_2(rows, row_bytes, left, ENTRIES, DIM)
+    else:
+        if bits == 8:
+            unpacked = _bytes(rows, 0, row_bytes, left, 1, ENTRIES, DIM)
+        elif bits == 4:
+            unpacked = _unpacked_4(rows, row_bytes, left, ENTRIES, DIM)
+        elif bits == 3:
+            unpacked = _unpacked_3(rows, row_bytes, left, ENTRIES, DIM)
+        else:
+            unpacked = _unpacked_2(rows, row_bytes, left, ENTRIES, DIM)
+    return unpacked
+
+
+@triton.jit
+def _bytes(rows, first, row_bytes, left, STEP: tl.constexpr, ENTRIES: tl.constexpr, BYTES: tl.constexpr):
+    """Return every so many bytes of each row, from the first one on."""
+    place = first + tl.arange(0, BYTES) * STEP
+    there = (tl.arange(0, ENTRIES)[:, None] < left) & (place[None, :] < row_bytes)
+    return tl.load(rows[:, None] + place[None, :], mask=there, other=0)
+
+
+@triton.jit
+def _unpacked_4(rows, row_bytes, left, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    pair = _bytes(rows, 0, row_bytes, left, 1, ENTRIES, DIM // 2)
+    return tl.interleave(pair & 15, pair >> 4)
+
+
+@triton.jit
+def _unpacked_2(rows, row_bytes, left, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    four = _bytes(rows, 0, row_bytes, left, 1, ENTRIES, DIM // 4)
+    even = tl.interleave(four & 3, (four >> 4) & 3)
+    odd = tl.interleave((four >> 2) & 3, four >> 6)
+    return tl.interleave(even, odd)
+
+
+@triton.jit
+def _unpacked_3(rows, row_bytes, left, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    """Eight codes lie in three bytes."""
+    low = _bytes(rows, 0, row_bytes, left, 3, ENTRIES, DIM // 8).to(tl.int32)
+    middle = _bytes(rows, 1, row_bytes, left, 3, ENTRIES, DIM // 8).to(tl.int32)
+    high = _bytes(rows, 2, row_bytes, left, 3, ENTRIES, DIM // 8).to(tl.int32)
+    word = low | (middle << 8) | (high << 16)
+    even = tl.interleave(
+        tl.interleave((word & 7).to(tl.uint8), ((word >> 12) & 7).to(tl.uint8)),
+        tl.interleave(((word >> 6) & 7).to(tl.uint8), ((word >> 18) & 7).to(tl.uint8)),
+    )
+    odd = tl.interleave(
+        tl.interleave(((word >> 3) & 7).to(tl.uint8), ((word >> 15) & 7).to(tl.uint8)),
+        tl.interleave(((word >> 9) & 7).to(tl.uint8), ((word >> 21) & 7).to(tl.uint8)),
+    )
+    return tl.interleave(even, odd)
