@@ -14,6 +14,7 @@ from pikvpress import models
 from pikvpress.cache.codecs import EXACT, GROUP, Codec
 from pikvpress.cache.held import Held
 from pikvpress.cache.ragged import Ragged
+from pikvpress.cache.storing import store_kept
 
 
 @dataclass(frozen=True)
@@ -263,22 +264,13 @@ class PiKVLayer(CacheLayerMixin):
         value_codecs: Sequence[Codec],
     ) -> Part:
         """Return recent entries first..last as a part."""
-        batch, heads = self.recent_keys.shape[:2]
-        places = [(row, head) for row in range(batch) for head in range(heads)]
-
-        def rows(states: torch.Tensor, place: tuple[int, int]) -> torch.Tensor:
-            stretch = states[place][first:last]
-            return stretch if kept is None else stretch[kept[place][first:last]]
-
-        keys = Ragged.store(
-            [rows(self.recent_keys, place) for place in places],
-            [key_codecs[head] for _, head in places],
-            True,
-            all_channels=kept is None,  # entries behind the context are joined, group by group
-        )
-        values = Ragged.store(
-            [rows(self.recent_values, place) for place in places], [value_codecs[head] for _, head in places], False
-        )
+        every = kept is None
+        if kept is None:
+            kept = torch.ones(self.recent_keys.shape[:3], dtype=torch.bool, device=self.device)
+        stay = kept[..., first:last]
+        # Entries behind the context are joined, group by group: they store all channels.
+        keys = store_kept(self.recent_keys[:, :, first:last], stay, key_codecs, True, all_channels=every)
+        values = store_kept(self.recent_values[:, :, first:last], stay, value_codecs, False)
         return Part(keys, values, last - first)
 
     def pack_recent(self, hidden: torch.Tensor) -> None:

@@ -66,7 +66,7 @@ class Ragged:
             live = _live_channels(part, codec) if is_keys and not all_channels else None
             channels.append(live)
             encoded.append(codec.encode(part if live is None else part[:, live.long()], is_keys))
-        buffer = torch.cat([_filled_up(part) for part in encoded])
+        buffer = torch.cat([filled_up(part) for part in encoded])
         counts = tuple(len(part) for part in parts)
         return Ragged(buffer, counts, tuple(codecs), tuple(channels), head_dim, dtype, is_keys)
 
@@ -120,7 +120,7 @@ class Ragged:
         return self.buffer[self._starts[index] : self._starts[index] + self._sizes[index]]
 
     def _of(self, parts: Sequence[torch.Tensor], counts: Sequence[int]) -> Ragged:
-        buffer = torch.cat([_filled_up(part) for part in parts])
+        buffer = torch.cat([filled_up(part) for part in parts])
         return replace(self, buffer=buffer, counts=tuple(counts))
 
     def to(self, device: torch.device | str) -> Ragged:
@@ -191,5 +191,6 @@ def _multiple(size: int) -> int:
     return -(-size // ALIGNED) * ALIGNED
 
 
-def _filled_up(stored: torch.Tensor) -> torch.Tensor:
+def filled_up(stored: torch.Tensor) -> torch.Tensor:
+    """Return a part's bytes with zeros behind them, so that the next part starts where it may."""
     return torch.nn.functional.pad(stored, (0, _multiple(len(stored)) - len(stored)))

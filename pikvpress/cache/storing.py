@@ -1,0 +1,65 @@
+"""From dense keys or values to ragged ones: what is kept, in the codec of its head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pikvpress.cache.codecs import GROUP, Codec
+from pikvpress.cache.ragged import Ragged, filled_up, stored_bytes
+from pikvpress.kernels.compact import compact_and_pack, compact_rows
+
+
+def store_kept(
+    states: torch.Tensor, kept: torch.Tensor, codecs: Sequence[Codec], is_keys: bool, all_channels: bool = False
+) -> Ragged:
+    """Store the kept entries of every head.
+
+    Heads of one codec are selected and packed in one go. The host waits once, for the number of entries of each head.
+
+    Parameters
+    ----------
+    states : torch.Tensor
+        Keys or values, shape (batch, kv_heads, entries, head_dim).
+    kept : torch.Tensor
+        bool, shape (batch, kv_heads, entries).
+    codecs : sequence of Codec
+        By KV head.
+    is_keys : bool
+        Whether these are keys, which are grouped along tokens.
+    all_channels : bool, default=False
+        As in `Ragged.store`: whether channels of keys that are 0 throughout are stored too.
+
+    Raises
+    ------
+    ValueError
+        If a codec cannot take the head size, or a number is too large for it.
+    """
+    counts = kept.flatten(0, 1).sum(dim=-1).tolist()
+    of_parts = list(codecs) * states.shape[0]
+    if is_keys and not all_channels and not bool((states != 0).any(dim=2).all()):
+        rows = compact_rows(states, kept, sum(counts)).rows.split(counts)
+        return Ragged.store(rows, of_parts, is_keys)
+    head_dim = states.shape[3]
+    pieces: dict[int, torch.Tensor] = {}
+    for codec in dict.fromkeys(codecs):
+        codec.check(head_dim)
+        members = [index for index, other in enumerate(of_parts) if other == codec]
+        chosen, stay, numbers = _of(states, members), _of(kept, members), [counts[index] for index in members]
+        if codec.bits is None:
+            rows = compact_rows(chosen, stay, sum(numbers)).rows.split(numbers)
+            pieces |= {index: filled_up(codec.encode(part, is_keys)) for index, part in zip(members, rows, strict=True)}
+        else:
+            sizes = [stored_bytes(codec, number, head_dim, states.dtype, is_keys) for number in numbers]
+            packed = compact_and_pack(chosen, stay, numbers, codec.bits, GROUP, is_keys).buffer
+            pieces |= dict(zip(members, packed.split(sizes), strict=True))
+    buffer = torch.cat([pieces[index] for index in range(len(of_parts))])
+    channels = (None,) * len(of_parts)
+    return Ragged(buffer, tuple(counts), tuple(of_parts), channels, head_dim, states.dtype, is_keys)
+
+
+def _of(tensor: torch.Tensor, members: list[int]) -> torch.Tensor:
+    """Return some heads of all rows of a batch as one row, (1, len(members), ...); as it is where these are all."""
+    parts = tensor.flatten(0, 1)
+    return (parts if len(members) == len(parts) else parts[members]).unsqueeze(0)
