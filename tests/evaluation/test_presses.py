@@ -73,7 +73,7 @@ def test_settings_reach_the_press_or_the_one_inside():
         ("snapkv@compression_ratio=0.3", "--ratio sets"),
         ("kvzap_mlp", "write kvzap_mlp@threshold="),
         ("moe_router@router_type=best", "known are base"),
-        ("moe_router@top_k=9", "more experts than the 4"),
+        ("moe_router@top_k=9", "more experts than the 6"),
         ("adakv_knorm@alpha_safeguard=2", "cannot be made"),
         ("no_press@a=1", "no settings"),
         ("per_layer@presses={first: knorm}", "'first' is no layer"),

@@ -24,7 +24,7 @@ from tests.helpers import prefill
         ({"compression_ratio": "half"}, TypeError, "must be a number"),
         ({"router_type": "pickv"}, ValueError, "did you mean pikv"),
         ({"experts": ["keydif"]}, ValueError, "did you mean keydiff"),
-        ({"top_k": 5}, ValueError, "top_k=5 chooses more experts than the 4"),
+        ({"top_k": 7}, ValueError, "top_k=7 chooses more experts than the 6"),
         ({"experts": ["knorm"], "num_experts": 2}, ValueError, "only 1 experts are given"),
         ({"router_type": "hierarchical", "num_groups": 9}, ValueError, "num_groups=9 leaves groups empty"),
         ({"temperature": -1}, ValueError, "temperature"),
