@@ -74,12 +74,13 @@ def run(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")],
     output: Annotated[Path | None, typer.Option(help="Where to put it. Default: the first folder.")] = None,
+    press: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
 ) -> None:
     """Draw a report: Markdown, CSV, pictures and one HTML page."""
     try:
         from evaluation.report import report as write_report
 
-        for path in write_report(folders, output or folders[0]):
+        for path in write_report(folders, output or folders[0], press or ()):
             typer.echo(path)
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)

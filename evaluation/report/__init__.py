@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluation.files import write_whole
 from evaluation.report import markdown, page, tables
 from evaluation.report.figures.canvas import to_png
-from evaluation.report.load import load
+from evaluation.report.load import load, only
 from evaluation.report.pictures import png_pictures
 from evaluation.report.summary import summarise
 from evaluation.report.theme import THEMES
@@ -16,7 +16,7 @@ from evaluation.report.theme import THEMES
 __all__ = ["report"]
 
 
-def report(folders: Sequence[Path], output: Path) -> list[Path]:
+def report(folders: Sequence[Path], output: Path, presses: Sequence[str] = ()) -> list[Path]:
     """Write the report of study folders.
 
     Parameters
@@ -25,6 +25,8 @@ def report(folders: Sequence[Path], output: Path) -> list[Path]:
         Folders with `study.yaml` and `samples-*.jsonl`; several are merged if model, seed and query_aware agree.
     output : Path
         Folder for `report.md`, `report.csv`, `report.html` and the pictures; made if it is not there.
+    presses : sequence of str, optional
+        Only these, by name. By default all.
 
     Returns
     -------
@@ -34,9 +36,11 @@ def report(folders: Sequence[Path], output: Path) -> list[Path]:
     Raises
     ------
     ValueError
-        If a folder holds no results, a line is bad, a result occurs twice, or the folders do not belong together.
+        If a folder holds no results, a line is bad, a result occurs twice, the folders do not belong together, or a
+        press has no results.
     """
-    summary = summarise(load([Path(folder) for folder in folders]))
+    study = load([Path(folder) for folder in folders])
+    summary = summarise(only(study, presses) if presses else study)
     pictures = list(png_pictures(summary))
     output = Path(output)
     written = [

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,25 @@ def load(folders: Sequence[Path]) -> Study:
         presses=[press for press in presses if press.name in seen and press.name != FULL_CACHE],
         rows=rows,
         notes=_missing_results(rows, cut, _planned(heads)),
+    )
+
+
+def only(study: Study, presses: Sequence[str]) -> Study:
+    """Return a study as if only some presses had been run, and the full cache.
+
+    Raises
+    ------
+    ValueError
+        If a press has no results.
+    """
+    known = [press.name for press in study.presses]
+    unknown = [name for name in presses if name not in known]
+    if unknown:
+        raise ValueError(f"there are no results of {', '.join(unknown)}; there are some of {', '.join(known)}")
+    return replace(
+        study,
+        presses=[press for press in study.presses if press.name in presses],
+        rows=study.rows[study.rows["press"].isin([*presses, FULL_CACHE])].reset_index(drop=True),
     )
 
 

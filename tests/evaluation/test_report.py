@@ -16,7 +16,7 @@ from evaluation.report import report
 from evaluation.report.figures.canvas import Box
 from evaluation.report.figures.curves import score_limits, tick_labels
 from evaluation.report.figures.labels import place, spread
-from evaluation.report.load import Measure, load
+from evaluation.report.load import Measure, load, only
 from evaluation.report.statistics import (
     bootstrap_means,
     intervals,
@@ -331,6 +331,16 @@ def test_colours_can_be_read(theme: Any) -> None:
 
 
 # Loading
+
+
+def test_some_presses_can_be_drawn_alone(tmp_path: Path) -> None:
+    study = load([write_study(tmp_path, ["moe_router", "knorm", "tova"], benchmarks=("fidelity",))])
+    some = only(study, ["tova", "moe_router"])
+    assert [press.name for press in some.presses] == ["moe_router", "tova"]
+    assert set(some.rows["press"]) == {"moe_router", "tova", "no_press"}
+    assert len(summarise(some).study.presses) == 2
+    with pytest.raises(ValueError, match="there are no results of snapkv; there are some of moe_router, knorm, tova"):
+        only(study, ["snapkv"])
 
 
 def test_a_half_written_last_line_is_left_out_and_said(tmp_path: Path) -> None:
