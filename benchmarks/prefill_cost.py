@@ -1,6 +1,6 @@
 """What presses add to a prefill: medians over rounds in which every press runs once, so that drift hits all alike.
 
-python -m benchmarks.prefill_cost [--tokens 4096] [--rounds 5] [--model NAME]
+python -m benchmarks.prefill_cost [--tokens 4096] [--rounds 5] [--press MoERouterPress] [--model NAME]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import nullcontext
+from typing import Annotated
 
 import torch
 import typer
@@ -35,17 +36,28 @@ def contenders(ratio: float) -> dict[str, BasePress | None]:
     return presses
 
 
-def main(tokens: int = 4096, rounds: int = 5, ratio: float = 0.5, model: str | None = None) -> None:
+def main(
+    tokens: int = 4096,
+    rounds: int = 5,
+    ratio: float = 0.5,
+    model: str | None = None,
+    press: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
+) -> None:
     """Time the prefill under each press and print the overhead."""
+    presses = contenders(ratio)
+    unknown = set(press or ()) - set(presses)
+    if unknown:
+        raise typer.BadParameter(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(presses)}")
+    if press:
+        presses = {name: one for name, one in presses.items() if one is None or name in press}
     network, tokenizer = load_model(model)
     ids = tokenizer(manual(), return_tensors="pt").input_ids[:, :tokens].to(network.device)
-    presses = contenders(ratio)
     seconds: dict[str, list[float]] = {name: [] for name in presses}
     steps = [(round_, name) for round_ in range(rounds + 1) for name in presses]
     for round_, name in track(steps, "prefilling", console=Console(stderr=True)):
-        press = presses[name]
+        used = presses[name]
         began = time.perf_counter()
-        with torch.no_grad(), press(network) if press is not None else nullcontext():
+        with torch.no_grad(), used(network) if used is not None else nullcontext():
             network.model(input_ids=ids, past_key_values=DynamicCache())
             if network.device.type == "cuda":
                 torch.cuda.synchronize()
