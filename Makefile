@@ -33,7 +33,7 @@ demo: setup
 	$(BIN)/pikvpress demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # torch in .venv is built for CPUs: on a GPU these run in the environment that is active.
 GPU_PYTHON ?= $(PYTHON)
