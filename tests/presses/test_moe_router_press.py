@@ -183,7 +183,7 @@ def test_settings_are_fixed_but_for_the_ratio():
         {"router_type": "adaptive", "importance_threshold": 0.3},
         {"router_type": "hierarchical", "num_groups": 4},
         {"router_type": "hierarchical", "group_top_k": 2},
-        {"router_type": "eplb", "top_k": 2, "capacity_factor": 2.0},
+        {"router_type": "eplb", "top_k": 2, "capacity_factor": 4.0},
         {"experts": ["tova", "cur"]},
     ],
 )
