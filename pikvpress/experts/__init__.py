@@ -5,6 +5,7 @@ from pikvpress.experts.compactor import StreamedCompactorPress
 from pikvpress.experts.expected_attention import StreamedExpectedAttentionPress
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.key_diff import StreamedKeyDiffPress
+from pikvpress.experts.lag_kv import StreamedLagKVPress
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
@@ -21,6 +22,7 @@ __all__ = [
     "StreamedCompactorPress",
     "StreamedExpectedAttentionPress",
     "StreamedKeyDiffPress",
+    "StreamedLagKVPress",
     "StreamedNonCausalAttnPress",
     "StreamedSnapKVPress",
     "WindowedObservedAttentionPress",

@@ -7,20 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvpress import (
-    CURPress,
-    KnormPress,
-    LagKVPress,
-    ScorerPress,
-    StreamingLLMPress,
-    TOVAPress,
-)
+from kvpress import CURPress, KnormPress, ScorerPress, StreamingLLMPress, TOVAPress
 
 from pikvpress.experts.chunk_scores import ChunkScorePress
 from pikvpress.experts.compactor import StreamedCompactorPress
 from pikvpress.experts.expected_attention import StreamedExpectedAttentionPress
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.key_diff import StreamedKeyDiffPress
+from pikvpress.experts.lag_kv import StreamedLagKVPress
 from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
@@ -80,7 +74,7 @@ register_expert("expected_attention", StreamedExpectedAttentionPress, min_tokens
 register_expert("snapkv", StreamedSnapKVPress, min_tokens=65, reads_hidden_states=True, positional=True)
 register_expert("probe_attention", ProbeAttentionPress, reads_hidden_states=True, prior=2.0)
 register_expert("keydiff", StreamedKeyDiffPress)
-register_expert("lagkv", LagKVPress, min_tokens=5, positional=True)
+register_expert("lagkv", StreamedLagKVPress, min_tokens=5, positional=True)
 register_expert("observed_attention", WindowedObservedAttentionPress, reads_hidden_states=True, positional=True)
 register_expert("chunkkv", ChunkScorePress, min_tokens=65, reads_hidden_states=True, positional=True)
 register_expert(

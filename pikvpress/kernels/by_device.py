@@ -20,6 +20,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def by_device(reference: Function) -> Function:
     """Return a function that runs the kernel of the same name where there is one for the first tensor it is given.
 
+    No gradients pass through it.
+
     Parameters
     ----------
     reference : callable
@@ -29,6 +31,7 @@ def by_device(reference: Function) -> Function:
     beside = reference.__module__.rpartition(".")[0] + ".triton"
 
     @wraps(reference)
+    @torch.no_grad()
     def chosen(first: Any, *args: Any, **kwargs: Any) -> Any:
         if not runs_triton(first):
             return reference(first, *args, **kwargs)

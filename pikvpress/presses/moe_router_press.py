@@ -56,8 +56,8 @@ class MoERouterPress(ScorerPress):
     router_type : {"pikv", "base", "topk_balanced", "adaptive", "eplb", "hierarchical", "static"}, default="pikv"
         Which router; see `pikvpress.routers`. What is routed is KV heads, to experts.
     experts : sequence of str or ScorerPress, optional
-        Names of registered experts (`pikvpress.available_experts()`), or presses of one's own. By default Compactor,
-        ExpectedAttention, SnapKV and ProbeAttention.
+        Names of registered experts (`pikvpress.available_experts()`), or presses of one's own. By default those of
+        the gates, or without gates Compactor, ExpectedAttention, SnapKV, ProbeAttention, KeyDiff and LagKV.
     num_experts : int, optional
         Use only the first so many of `experts`, or of all registered ones if `experts` is not given.
     top_k : int, optional

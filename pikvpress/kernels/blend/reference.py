@@ -18,11 +18,15 @@ def ranks(scores: torch.Tensor) -> torch.Tensor:
     torch.Tensor
         float32, shape (..., T).
     """
-    scores = scores.contiguous()
-    ordered = scores.sort(dim=-1).values
-    below = torch.searchsorted(ordered, scores, side="left")
-    not_above = torch.searchsorted(ordered, scores, side="right")
-    return (below + not_above - 1).float() / (2 * max(1, scores.shape[-1] - 1))
+    length = scores.shape[-1]
+    ordered, order = scores.contiguous().sort(dim=-1)
+    begins = torch.ones_like(ordered, dtype=torch.bool)  # a run of equal scores
+    begins[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    first = begins.flatten().nonzero().squeeze(1)
+    lengths = first.diff(append=first.new_tensor([ordered.numel()]))
+    ranked = (2 * (first % max(1, length)) + lengths - 1).float() / (2 * max(1, length - 1))
+    ranked = ranked.repeat_interleave(lengths, output_size=ordered.numel()).view(ordered.shape)
+    return torch.empty_like(ranked).scatter_(-1, order, ranked)
 
 
 def blend(ranked: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from pikvpress.kernels.attend import attend
 from pikvpress.kernels.checks import check_self_attention
 
 
@@ -43,11 +44,13 @@ def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> to
     filled = -tokens % chunk
     if filled:
         queries, keys = F.pad(queries, (0, 0, 0, filled)), F.pad(keys, (0, 0, 0, filled))
-    queries, keys = queries.unflatten(2, (-1, chunk)), keys.unflatten(2, (-1, chunk))  # (B, H, chunks, chunk, D)
-    received = torch.zeros(keys.shape[:4], dtype=wide, device=keys.device)
-    for member in range(group):  # one query head of each group at a time bounds the logits' memory
-        logits = (queries[:, member::group] @ keys.transpose(3, 4)).to(wide)
-        received += logits.softmax(dim=-1).sum(dim=3)
+    queries = queries.unflatten(1, (heads, group)).unflatten(3, (-1, chunk))  # (B, H, G, chunks, chunk, D)
+    keys = keys.unflatten(2, (-1, chunk))
+    received = torch.empty(keys.shape[:4], dtype=wide, device=keys.device)
+    attention = torch.empty(*keys.shape[:2], group * chunk, chunk, dtype=wide, device=keys.device)
+    for number in range(keys.shape[2]):
+        rows = queries[:, :, :, number].flatten(2, 3)
+        received[:, :, number] = attend(rows, keys[:, :, number], 1.0, attention).sum(dim=2)
     return received.flatten(2)[..., :tokens] / group
 
 

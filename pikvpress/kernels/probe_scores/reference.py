@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from pikvpress.kernels.attend import attend
 
+
+@torch.no_grad()
 def probe_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float, block: int = 64) -> torch.Tensor:
     """Return √(mean · maximum) of the attention that each key receives from queries that see every key.
 
@@ -30,8 +33,9 @@ def probe_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float, bloc
     rows = queries.unflatten(1, (heads, -1)).flatten(2, 3)
     total = torch.zeros(batch, heads, num_keys, dtype=torch.float32, device=keys.device)
     largest = torch.zeros_like(total)
+    buffer = torch.empty(batch, heads, min(block, rows.shape[2]), num_keys, dtype=torch.float32, device=keys.device)
     for part in rows.split(block, dim=2):
-        attention = ((part @ keys.transpose(2, 3)).float() * scaling).softmax(dim=-1)
+        attention = attend(part, keys, scaling, buffer[:, :, : part.shape[2]])
         total += attention.sum(dim=2)
         largest = torch.maximum(largest, attention.amax(dim=2))
     return (total / rows.shape[2] * largest).sqrt()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from pikvpress.kernels.attend import attend
+
 
 def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
     """Return the attention that each key receives from the last queries.
@@ -31,8 +33,7 @@ def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float
     wide = torch.promote_types(keys.dtype, torch.float32)
     received = torch.zeros(batch, heads, num_keys, dtype=wide, device=keys.device)
     per_head = queries.unflatten(1, (heads, -1))
-    for member in range(per_head.shape[2]):  # one query head of each group at a time bounds the logits' memory
-        logits = (per_head[:, :, member] @ keys.transpose(2, 3)).to(wide) * scaling
-        logits[..., num_keys - window :].masked_fill_(later, -torch.inf)
-        received += logits.softmax(dim=-1).sum(dim=2)
+    attention = torch.empty(batch, heads, window, num_keys, dtype=wide, device=keys.device)
+    for member in range(per_head.shape[2]):  # one query head of each group at a time bounds the memory
+        received += attend(per_head[:, :, member], keys, scaling, attention, later).sum(dim=2)
     return received / per_head.shape[2]

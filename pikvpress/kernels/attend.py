@@ -1,0 +1,42 @@
+"""Attention of some queries, written to memory that is used again.
+
+On a CPU, fresh memory for every step costs more time than the products in it: the system must find and clear its pages.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def attend(
+    rows: torch.Tensor, keys: torch.Tensor, scaling: float, buffer: torch.Tensor, hidden: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Write softmax(rows keysᵀ · scaling) into a buffer.
+
+    Parameters
+    ----------
+    rows : torch.Tensor
+        Queries, shape (..., Q, D).
+    keys : torch.Tensor
+        Shape (..., T, D).
+    scaling : float
+        Factor on the logits.
+    buffer : torch.Tensor
+        float32 or float64, shape (..., Q, T); what it holds is overwritten.
+    hidden : torch.Tensor, optional
+        Which of the last keys a query must not see, bool, shape (Q, their number).
+
+    Returns
+    -------
+    torch.Tensor
+        The buffer.
+    """
+    if rows.dtype == buffer.dtype:
+        torch.matmul(rows, keys.transpose(-1, -2), out=buffer)
+    else:
+        buffer.copy_(rows @ keys.transpose(-1, -2))
+    if scaling != 1:
+        buffer.mul_(scaling)
+    if hidden is not None:
+        buffer[..., buffer.shape[-1] - hidden.shape[1] :].masked_fill_(hidden, -torch.inf)
+    return torch.softmax(buffer, dim=-1, out=buffer)
