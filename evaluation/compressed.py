@@ -13,8 +13,16 @@ import torch
 from kvpress import BasePress, FinchPress, KeyRerotationPress, KVComposePress, RestoreKVPress, ScorerPress
 from kvpress.utils import extract_keys_and_values
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoTokenizer, Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    Cache,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    QuantizedCache,
+)
 
+from evaluation.quantized import QuantizedPress, bytes_of
 from pikvpress import PiKVCache, PiKVPress, models
 from pikvpress.examination import Examination, examine
 from pikvpress.experts import Expert, LayerView
@@ -39,7 +47,8 @@ class CompressedContext:
     seconds : float
         What compressing took, the prefill without a press excluded.
     packed_bytes : int, optional
-        Bytes that a `PiKVCache` held; `layers` are then what it gives back, filled up and the filling masked.
+        Bytes that a `PiKVCache` or `QuantizedCache` held; `layers` are then what it gives back, filled up and the
+        filling masked.
     """
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
@@ -205,7 +214,7 @@ class SharedPrefill:
         scores : Scores, optional
             Of the same press at other ratios, for one whose scores do not depend on the ratio: filled or used.
         """
-        cache: Cache = PiKVCache() if isinstance(press, PiKVPress) else DynamicCache()
+        cache = _cache_for(press, self._model)
         watch = Stopwatch()
         once = scores.of(press) if scores else nullcontext()
         with torch.no_grad(), at_hand(self._model), once, self._examinations.shared():
@@ -357,6 +366,12 @@ def tokenizer_by_name(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         yield
 
 
+def _cache_for(press: BasePress | None, model: PreTrainedModel) -> Cache:
+    if isinstance(press, PiKVPress):
+        return PiKVCache()
+    return press.cache(model) if isinstance(press, QuantizedPress) else DynamicCache()
+
+
 def _unpacked(cache: PiKVCache, length: int, seconds: float) -> CompressedContext:
     """Return what a cache for one row holds as rectangles: heads filled up to the longest of their layer."""
     layers: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -387,7 +402,8 @@ def _taken(
     layers = [extract_keys_and_values(cache, index) for index in range(len(cache))]
     masked = [getattr(layer, "masked_key_indices", None) for layer in models.attention_layers(model)]
     position = cache.get_seq_length() if _moves_positions(press) else length
-    return CompressedContext(layers, [m and tuple(m) for m in masked], position, seconds)  # type: ignore[misc]
+    packed = bytes_of(cache) if isinstance(cache, QuantizedCache) else None
+    return CompressedContext(layers, [m and tuple(m) for m in masked], position, seconds, packed)  # type: ignore[misc]
 
 
 def _moves_positions(press: BasePress | None) -> bool:

@@ -14,6 +14,7 @@ from kvpress import BasePress, ScorerPress
 from evaluation import ablations
 from evaluation.names import check_name
 from evaluation.oracle import Oracle
+from evaluation.quantized import QuantizedPress
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVPress
 from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
@@ -106,6 +107,10 @@ def _expected_attention(**settings: Any) -> ScorerPress:
     return kv.ExpectedAttentionPress(**settings)
 
 
+def _quantized(scorer: Callable[[], ScorerPress]) -> Entry:
+    return Entry(lambda: QuantizedPress(scorer()), unit="bytes")
+
+
 def _decoding(make: Callable[[], BasePress], wrap: Callable[..., BasePress] = kv.DecodingPress) -> Entry:
     return Entry(lambda: wrap(base_press=make()), unit="", shares=False, decodes=True)
 
@@ -190,6 +195,7 @@ PRESSES: dict[str, Entry] = {
     "oracle_blend": _oracle(most=3),
     "per_layer": Entry(lambda: PerLayerPress({}, default=kv.KnormPress()), needs_option="presses"),
     "pikv": Entry(PiKVPress, unit="bytes"),
+    **{f"quantized_{name}": _quantized(scorer) for name, scorer in SCORERS.items()},
     "pyramidkv": Entry(kv.PyramidKVPress),
     "RestoreKV": Entry(kv.RestoreKVPress, shares=False, masks=True),
     "RestoreKV_plus": Entry(lambda: kv.RestoreKVPress(kvzip_plus_normalization=True), shares=False, masks=True),

@@ -2,7 +2,8 @@
 
 from pikvpress.allocators.by_bytes import spend_bytes
 from pikvpress.allocators.fitted import fitted_counts
+from pikvpress.allocators.marginal import marginal_errors
 from pikvpress.allocators.pooled import pooled
 from pikvpress.allocators.pyramid import pyramid_counts
 
-__all__ = ["fitted_counts", "pooled", "pyramid_counts", "spend_bytes"]
+__all__ = ["fitted_counts", "marginal_errors", "pooled", "pyramid_counts", "spend_bytes"]

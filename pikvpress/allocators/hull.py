@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 
 
-def pieces_of_hull(sizes: Sequence[int], errors: Sequence[float]) -> list[tuple[float, int, int]]:
+def pieces_of_hull(sizes: Sequence[float], errors: Sequence[float]) -> list[tuple[float, int, int]]:
     """Return the pieces of a curve's lower convex hull, the steepest first.
 
     Parameters
     ----------
-    sizes : sequence of int
+    sizes : sequence of float
         Ascending.
     errors : sequence of float
         At each size.
@@ -34,5 +34,5 @@ def pieces_of_hull(sizes: Sequence[int], errors: Sequence[float]) -> list[tuple[
     return [(_slope(sizes, least, first, last), first, last) for first, last in itertools.pairwise(hull)]
 
 
-def _slope(sizes: Sequence[int], errors: Sequence[float], first: int, last: int) -> float:
+def _slope(sizes: Sequence[float], errors: Sequence[float], first: int, last: int) -> float:
     return (errors[first] - errors[last]) / (sizes[last] - sizes[first])

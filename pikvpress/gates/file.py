@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pikvpress import head_features
-from pikvpress.allocators import fitted_counts
+from pikvpress.allocators import fitted_counts, marginal_errors
 
 FORMAT = "pikvpress-gates-3"
 CURVES = ("curves", "codec_curves")
@@ -103,10 +103,37 @@ class Gates:
         ValueError
             If the gates carry no curves.
         """
+        return fitted_counts(self._curves_near(ratio), self.keep_shares, num_keys, num_kept)
+
+    def marginal_errors(self, ratio: float, layer: int, num_keys: int) -> torch.Tensor:
+        """Return the error that each token a head keeps removes, from the first to the last, by the same curves.
+
+        Parameters
+        ----------
+        ratio : float
+            Share of the keys to remove.
+        layer : int
+            Which layer.
+        num_keys : int
+            Keys of a head.
+
+        Returns
+        -------
+        torch.Tensor
+            Nats a token, float32, shape (kv_heads, num_keys), descending.
+
+        Raises
+        ------
+        ValueError
+            If the gates carry no curves.
+        """
+        return marginal_errors(self._curves_near(ratio)[layer], self.keep_shares, num_keys)
+
+    def _curves_near(self, ratio: float) -> torch.Tensor:
         if self.curves is None:
             raise ValueError("these gates carry no error curves: fit gates anew, or use budgets='equal'")
         nearest = min(range(len(self.ratios)), key=lambda i: abs(self.ratios[i] - ratio))
-        return fitted_counts(self.curves[nearest], self.keep_shares, num_keys, num_kept)
+        return self.curves[nearest]
 
     def check_model(self, model: Mapping[str, str]) -> None:
         """Raise a ``ValueError`` that names every difference if they were fitted for another model."""

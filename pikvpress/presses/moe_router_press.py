@@ -44,8 +44,9 @@ class MoERouterPress(ScorerPress):
 
     In every layer the experts score the keys; probe queries measure what each expert's own selection would lose; the
     router turns these head features into gate weights per KV head; the experts' scores become ranks in [0, 1], are
-    mixed by those weights, and the mixed order is given the scale of the measured attention mass, so that scores mean
-    the same in every head. The highest-scoring share of the tokens is kept, in position order.
+    mixed by those weights, and the mixed order is given a scale that means the same in every head: what a token there
+    is worth by the error curves of the gates, or without gates the measured attention mass. The highest-scoring share
+    of the tokens is kept, in position order.
 
     It is a kvpress press like any other: use it with the pipeline, as a context manager, or inside kvpress's wrappers.
 
@@ -254,7 +255,8 @@ class MoERouterPress(ScorerPress):
         Returns
         -------
         torch.Tensor
-            Estimated share of attention, float32, shape (batch, kv_heads, keys), rows summing to 1; higher = keep.
+            What a key is worth, float32, shape (batch, kv_heads, keys), higher = keep: with gates that carry error
+            curves the nats by which predictions would change without it, else its estimated share of attention.
 
         Raises
         ------
@@ -285,7 +287,7 @@ class MoERouterPress(ScorerPress):
             seen = examine(self._experts, view, hidden_states, keys, values, attentions, kwargs, ratio)
             routing = self._route(module.layer_idx, seen.features, seen.available)
             order = blend(seen.ranked, routing.weights[..., seen.available])
-            result = transport(order, seen.mass)
+            result = transport(order, self._worth(module.layer_idx, seen.mass, ratio))
         num_kept = compute_n_kept(keys.shape[2], self._share_removed(keys.shape[2]))
         self._recorder.record(module.layer_idx, routing, keys, values, num_kept)
         self._log(module.layer_idx, routing, num_kept, keys.shape[2])
@@ -358,6 +360,12 @@ class MoERouterPress(ScorerPress):
     def _share_removed(self, num_keys: int) -> float:
         """Return the share of tokens to remove, by which experts are compared."""
         return self.compression_ratio
+
+    def _worth(self, layer: int, mass: torch.Tensor, ratio: float) -> torch.Tensor:
+        """Return what the keys of each head are worth, in any order, shape (batch, kv_heads, keys)."""
+        if self._gates is None or self._gates.curves is None:
+            return mass
+        return self._gates.marginal_errors(ratio, layer, mass.shape[2]).to(mass.device).expand_as(mass)
 
     def _route(self, layer: int, features: torch.Tensor, available: list[int]) -> Routing:
         assert self._router is not None

@@ -18,6 +18,7 @@ from evaluation.compressed import (
     tokenizer_by_name,
 )
 from evaluation.presses import FULL_CACHE, PRESSES, parse_press
+from evaluation.quantized import bytes_of
 from pikvpress import PiKVCache, PiKVPress, models
 from pikvpress.examination import examine
 from pikvpress.gates import Gates, file_name, key, save_gates
@@ -33,7 +34,7 @@ NEEDS = {
     "snap_think": "@key_channel_compression_ratio=0.25",
 }
 OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in (*FROM_A_HUB, "ablation"))]
-SHARING = [name for name in OFFLINE if PRESSES[name].shares and name != FULL_CACHE and name != "pikv"]
+SHARING = [name for name in OFFLINE if PRESSES[name].shares and name != FULL_CACHE and PRESSES[name].unit != "bytes"]
 MASKING = [name for name in OFFLINE if PRESSES[name].masks and PRESSES[name].unit == "tokens"]
 
 
@@ -204,6 +205,28 @@ def test_a_packed_cache_is_read_as_its_own_attention_reads_it(tiny, context):
     logits = tiny(input_ids=torch.tensor([question]), past_key_values=cache, position_ids=position).logits[0]
     (ours,) = log_probabilities(tiny, [found], question)
     torch.testing.assert_close(ours, logits.log_softmax(dim=-1), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["quantized_snapkv", "quantized_keydiff@bits=2", "quantized_moe_router"])
+def test_a_press_over_a_quantised_cache_is_that_of_kvpress(name, tiny, context, shared):
+    press = parse_press(name).make(0.95)
+    ours = shared.compress(press)
+    cache = press.cache(tiny)
+    with press.press(tiny):
+        tiny.model(input_ids=torch.tensor([context]), past_key_values=cache)
+    for index, (keys, values) in enumerate(ours.layers):
+        their_keys, their_values = extract_keys_and_values(cache, index)
+        torch.testing.assert_close(keys, their_keys)
+        torch.testing.assert_close(values, their_values)
+    assert ours.bytes_held == bytes_of(cache) == pytest.approx(0.05 * shared.compress(None).bytes_held, rel=0.02)
+
+
+def test_a_quantised_cache_keeps_every_token_that_fits(tiny, context, shared):
+    ours = shared.compress(parse_press("quantized_snapkv").make(0.8))
+    assert ours.tokens_kept == len(context) and ours.bytes_held < 0.2 * shared.compress(None).bytes_held
+    with pytest.raises(ValueError, match="bits must be 2 or 4"):
+        parse_press("quantized_snapkv@bits=3")
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from kvpress import AdaKVPress
 
 from pikvpress import MoERouterPress, PiKVCache, models
-from pikvpress.gates import Gates, save_gates
+from pikvpress.gates import Gates, load_gates, save_gates
 from pikvpress.head_features import feature_names
 from pikvpress.routers import RouterSettings, router_class
 from tests.helpers import prefill
@@ -54,7 +54,9 @@ def test_fitted_budgets_spend_the_same_total(gates, llama, ids):
     assert " to " in str(press.plan)
 
 
-def test_the_best_scores_of_each_head_are_kept(gates, llama, ids, monkeypatch):
+@pytest.fixture
+def scores_seen(monkeypatch):
+    """Scores by layer of the last call."""
     seen = {}
     score = MoERouterPress.score
 
@@ -63,13 +65,17 @@ def test_the_best_scores_of_each_head_are_kept(gates, llama, ids, monkeypatch):
         return seen[module.layer_idx]
 
     monkeypatch.setattr(MoERouterPress, "score", remember)
+    return seen
+
+
+def test_the_best_scores_of_each_head_are_kept(gates, llama, ids, scores_seen):
     press = MoERouterPress(0.75, gates=gates, budgets="fitted")
     prefill(llama, ids, press)
     for attention, layer in zip(models.attention_layers(llama), press.plan.layers, strict=True):
         _, heads, positions = attention.masked_key_indices
         for head, count in enumerate(layer.head_tokens):
             removed = set(positions[heads == head].tolist())
-            best = set(seen[layer.layer][0, head].topk(count).indices.tolist())
+            best = set(scores_seen[layer.layer][0, head].topk(count).indices.tolist())
             assert not removed & best and len(removed) + count == ids.shape[1]
 
 
@@ -124,6 +130,29 @@ def test_adakv_budgets_are_what_adakv_keeps(llama, ids):
     for one, other in zip(ours, theirs, strict=True):
         assert len(one ^ other) <= 0.02 * len(one)
     assert any(len(set(layer.head_tokens)) > 1 for layer in press.plan.layers)
+
+
+@pytest.mark.parametrize("budgets", ["adakv", "global"])
+def test_pooled_scores_follow_the_error_curves_of_gates(budgets, gates, llama, ids):
+    press = MoERouterPress(0.5, gates=gates, budgets=budgets)
+    prefill(llama, ids, press)
+    (idle, needy), *_ = [layer.head_tokens for layer in press.plan.layers]
+    assert needy > 0.85 * ids.shape[1] and idle < 0.15 * ids.shape[1]
+
+
+def test_adakv_over_gates_gives_tokens_to_the_head_that_needs_them(gates, llama, ids):
+    prefill(llama, ids, AdaKVPress(MoERouterPress(0.5, gates=gates)))
+    _, heads, _ = attentions(llama)[0].masked_key_indices
+    removed = torch.bincount(heads, minlength=2)
+    assert removed[0] > 5 * removed[1]
+
+
+def test_a_score_is_what_the_token_is_worth(gates, llama, ids, scores_seen):
+    press = MoERouterPress(0.5, gates=gates)
+    prefill(llama, ids, press)
+    worth = load_gates(gates).marginal_errors(0.5, 0, ids.shape[1])
+    found = scores_seen[0][0].sort(dim=-1, descending=True).values
+    torch.testing.assert_close(found, worth, atol=1e-5 / ids.shape[1], rtol=1e-5)
 
 
 def test_a_global_pool_is_shared_over_layers_and_heads(llama, ids):

@@ -69,23 +69,23 @@ def blended_ranks(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def transport(order: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-    """Give a blended order the scale of an attention mass: the n-th best key gets the n-th largest mass.
+    """Give a blended order the scale of a worth: the n-th best key gets the n-th largest.
 
     Ranks are distributed alike in every head, so that comparing them between heads says nothing. After this quantile
-    transport the order within a head is that of `order`, and the values that of a head's attention: steep where a
-    few keys hold the mass, flat where it is spread.
+    transport the order within a head is that of `order`, and the values those of a head's attention mass, say: steep
+    where a few keys hold it, flat where it is spread.
 
     Parameters
     ----------
     order : torch.Tensor
         What to keep first, shape (B, H, T), higher = keep.
     mass : torch.Tensor
-        Share of attention per key, shape (B, H, T), rows summing to 1.
+        What keys are worth, such as their shares of attention, in any order, shape (B, H, T).
 
     Returns
     -------
     torch.Tensor
-        float32, shape (B, H, T), rows summing to 1 up to 1e-6.
+        float32, shape (B, H, T), rows summing to those of `mass` up to 1e-6.
     """
     length = mass.shape[-1]
     position = order.argsort(dim=-1, stable=True)
