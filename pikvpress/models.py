@@ -180,11 +180,12 @@ def rotary_embedding(attention: Attention, like: torch.Tensor, positions: torch.
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); channels past its size pass through."""
     size = cos.shape[-1]
-    turned, rest = states[..., :size], states[..., size:]
-    half = size // 2
-    swapped = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)
-    turned = turned * cos.unsqueeze(1) + swapped * sin.unsqueeze(1)
-    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+    first, second = states[..., :size].chunk(2, dim=-1)
+    first_sin, second_sin = sin.unsqueeze(1).chunk(2, dim=-1)
+    turned = states[..., :size] * cos.unsqueeze(1)
+    turned[..., : size // 2].addcmul_(second, first_sin, value=-1)  # in place: fresh memory is what costs time on a CPU
+    turned[..., size // 2 :].addcmul_(first, second_sin)
+    return torch.cat((turned, states[..., size:]), dim=-1) if size < states.shape[-1] else turned
 
 
 def fingerprint(attention: Attention) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pikvpress.experts.expert import Expert
 from pikvpress.experts.key_diff import StreamedKeyDiffPress
 from pikvpress.experts.lag_kv import StreamedLagKVPress
 from pikvpress.experts.layer_view import LayerView
+from pikvpress.experts.leverage import StreamedLeverageScorePress
 from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
@@ -23,6 +24,7 @@ __all__ = [
     "StreamedExpectedAttentionPress",
     "StreamedKeyDiffPress",
     "StreamedLagKVPress",
+    "StreamedLeverageScorePress",
     "StreamedNonCausalAttnPress",
     "StreamedSnapKVPress",
     "WindowedObservedAttentionPress",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kvpress import CompactorPress
 
+from pikvpress.experts.leverage import StreamedLeverageScorePress
 from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 
 
@@ -18,4 +19,5 @@ class StreamedCompactorPress(CompactorPress):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._leverage_press = StreamedLeverageScorePress(self.compression_ratio, self.sketch_dimension)
         self._non_causal_press = StreamedNonCausalAttnPress(self.compression_ratio, chunk_size=self.chunk_size)

@@ -35,8 +35,10 @@ def query_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     wide = torch.promote_types(queries.dtype, torch.float32)
     mean = queries.mean(dim=2, dtype=wide)
     products = torch.zeros(batch * heads, head_dim, head_dim, dtype=wide, device=queries.device)
-    for part in queries.split(max(1, NUMBERS // head_dim), dim=2):
-        centred = (part - mean.unsqueeze(2)).flatten(0, 1)
+    parts = queries.split(max(1, NUMBERS // head_dim), dim=2)
+    buffer = torch.empty(parts[0].shape, dtype=wide, device=queries.device)  # fresh memory costs time on a CPU
+    for part in parts:
+        centred = torch.sub(part, mean.unsqueeze(2), out=buffer[:, :, : part.shape[2]]).flatten(0, 1)
         products.baddbmm_(centred.transpose(1, 2), centred)
     return mean, products.view(batch, heads, head_dim, head_dim) / num_tokens
 
@@ -78,12 +80,14 @@ def expected_attention(
     linear = mean.to(wide).unflatten(1, (heads, -1)) * scaling  # (B, H, G, D)
     square = None if covariance is None else covariance.to(wide).unflatten(1, (heads, -1)) * (scaling**2 / 2)
     logits = keys.new_empty(*linear.shape[:3], num_keys, dtype=wide)
+    buffer = keys.new_empty(*keys.shape[:2], min(block, num_keys), head_dim, dtype=wide)
     for start in range(0, num_keys, block):
         key = keys[:, :, start : start + block].to(wide)
         part = linear @ key.transpose(2, 3)
         if square is not None:
+            products = buffer[:, :, : key.shape[2]]
             for member in range(linear.shape[2]):
-                part[:, :, member] += ((key @ square[:, :, member]) * key).sum(dim=-1)
+                part[:, :, member] += torch.matmul(key, square[:, :, member], out=products).mul_(key).sum(dim=-1)
         logits[..., start : start + block] = part
     return logits.softmax(dim=-1).mean(dim=2)
 
