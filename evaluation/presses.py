@@ -107,8 +107,8 @@ def _expected_attention(**settings: Any) -> ScorerPress:
     return kv.ExpectedAttentionPress(**settings)
 
 
-def _quantized(scorer: Callable[[], ScorerPress]) -> Entry:
-    return Entry(lambda: QuantizedPress(scorer()), unit="bytes")
+def _quantized(name: str) -> Entry:
+    return Entry(lambda: QuantizedPress(SCORERS[name]()), unit="bytes", scores_once=_scorer(name).scores_once)
 
 
 def _decoding(make: Callable[[], BasePress], wrap: Callable[..., BasePress] = kv.DecodingPress) -> Entry:
@@ -195,7 +195,7 @@ PRESSES: dict[str, Entry] = {
     "oracle_blend": _oracle(most=3),
     "per_layer": Entry(lambda: PerLayerPress({}, default=kv.KnormPress()), needs_option="presses"),
     "pikv": Entry(PiKVPress, unit="bytes"),
-    **{f"quantized_{name}": _quantized(scorer) for name, scorer in SCORERS.items()},
+    **{f"quantized_{name}": _quantized(name) for name in SCORERS},
     "pyramidkv": Entry(kv.PyramidKVPress),
     "RestoreKV": Entry(kv.RestoreKVPress, shares=False, masks=True),
     "RestoreKV_plus": Entry(lambda: kv.RestoreKVPress(kvzip_plus_normalization=True), shares=False, masks=True),
