@@ -119,14 +119,18 @@ def load(folders: Sequence[Path]) -> Study:
     if not records:
         raise ValueError(f"no results in {', '.join(map(str, folders))}: run the benchmark before its report")
     # Processes that were started again may share samples out anew; as for them, the first result counts.
-    rows = _with_reached_ratios(_without_repeats(pd.DataFrame(records)))
+    found = pd.DataFrame(records)
+    planned = _planned(heads)
+    for key, count in _full_cache_again(found).groupby(["benchmark", "length"]).size().items():
+        planned[key] = planned.get(key, 0) - count  # samples that two folders have
+    rows = _with_reached_ratios(_without_repeats(found))
     seen = set(rows["press"])
     return Study(
         facts={name: _agreed([head[name] for head in heads]) for name in FACTS},
         benchmarks=[benchmark for benchmark in benchmarks if benchmark.name in set(rows["benchmark"])],
         presses=[press for press in presses if press.name in seen and press.name != FULL_CACHE],
         rows=rows,
-        notes=_missing_results(rows, cut, _planned(heads)),
+        notes=_missing_results(rows, cut, planned),
     )
 
 
@@ -246,7 +250,11 @@ def _finite(value: Any) -> bool:
 
 
 def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with the first of those that several files of one folder share, refusing all other repeats."""
+    """Return rows with the first of those that several files of one folder share, and of the full cache's.
+
+    All other repeats are refused. The full cache is part of every study.
+    """
+    rows = rows.drop(_full_cache_again(rows).index)
     again = rows[rows.duplicated([*KEY, "file"]) | (rows.duplicated(KEY) & ~rows.duplicated([*KEY, "folder"]))]
     if len(again):
         row = again.iloc[0]
@@ -257,6 +265,11 @@ def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
             "leave one folder out"
         )
     return rows.drop_duplicates(KEY).drop(columns=["folder", "file", "line"]).reset_index(drop=True)
+
+
+def _full_cache_again(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return results of the full cache that another folder has too."""
+    return rows[(rows["press"] == FULL_CACHE) & rows.duplicated(KEY) & ~rows.duplicated([*KEY, "folder"])]
 
 
 def _with_reached_ratios(rows: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evaluation.report.figures.bytes import draw_bytes, spends_bytes
 from evaluation.report.figures.canvas import to_svg
 from evaluation.report.figures.curves import draw_curves
 from evaluation.report.figures.heatmaps import draw_depth_heat, draw_task_heat
@@ -59,6 +60,12 @@ def png_pictures(summary: Summary) -> Iterator[Picture]:
             f"{label}: {measure} against bytes really held",
             partial(draw_pareto, summary, [(group, None) for group in groups], HELD),
         )
+        if spends_bytes(summary):
+            yield Picture(
+                f"bytes-{benchmark.slug}",
+                f"{label}: {measure} against bytes really held, as shares of a full cache in 16 bits",
+                partial(draw_bytes, summary, groups),
+            )
         if has_times(summary, groups):
             yield Picture(
                 f"time-{benchmark.slug}",

@@ -415,8 +415,19 @@ def test_a_sample_that_only_the_full_cache_has_seen_spoils_nothing(tmp_path: Pat
 
 def test_two_folders_may_not_share_a_result(tmp_path: Path) -> None:
     folders = [small_study(tmp_path / name, benchmarks=("ruler",)) for name in ("first", "second")]
-    with pytest.raises(ValueError, match=r"second.samples-ruler.jsonl, line 1 repeats .*first.samples-ruler.jsonl"):
+    with pytest.raises(ValueError, match=r"second.samples-ruler.jsonl, line 2 repeats .*first.samples-ruler.jsonl"):
         load(folders)
+
+
+def test_folders_may_share_the_full_cache(tmp_path: Path) -> None:
+    first, second = (small_study(tmp_path / name, benchmarks=("ruler",)) for name in ("first", "second"))
+    for folder, ours in ((first, True), (second, False)):
+        path = folder / "samples-ruler.jsonl"
+        lines = [json.loads(line) for line in lines_of(path)]
+        kept = [line for line in lines if line["press"] == "no_press" or line["press"].startswith("moe") == ours]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    study = load([first, second])
+    assert len(study.rows) == 9 * 8 and study.notes == []
 
 
 def test_samples_that_were_planned_but_not_begun_are_missed(tmp_path: Path) -> None:

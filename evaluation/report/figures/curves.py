@@ -122,7 +122,7 @@ def draw_panel(
     if len(full) and (full.iloc[0] > 0 or not on_log_axis(measure)):
         panel.axhline(full.iloc[0], color=theme.ink, linewidth=1.2, dashes=(5, 3), zorder=2.5)
         ends.append((FULL_CACHE, panel.get_xlim()[1], full.iloc[0]))
-    _label_ends(panel, ends, styles, theme, box)
+    label_ends(panel, ends, styles, theme, box)
 
 
 def tick_labels(ratios: Sequence[float], box: Box) -> list[str]:
@@ -139,12 +139,14 @@ def tick_labels(ratios: Sequence[float], box: Box) -> list[str]:
     return labels[::-1]
 
 
-def draw_line(panel: Axes, line: pd.DataFrame, look: Look, colour: str, theme: Theme, band: float) -> None:
-    """Draw one press; only highlighted ones are thick, and shaded with the opacity `band`."""
+def draw_line(
+    panel: Axes, line: pd.DataFrame, look: Look, colour: str, theme: Theme, band: float, across: str = "ratio"
+) -> None:
+    """Draw one press against a column; only highlighted ones are thick, and shaded with the opacity `band`."""
     if look.highlighted:
-        panel.fill_between(line["ratio"], line["low"], line["high"], color=colour, alpha=band, linewidth=0, zorder=3)
+        panel.fill_between(line[across], line["low"], line["high"], color=colour, alpha=band, linewidth=0, zorder=3)
     panel.plot(
-        line["ratio"],
+        line[across],
         line["mean"],
         color=colour,
         linewidth=2.6 if look.highlighted else 1.1,
@@ -158,7 +160,7 @@ def draw_line(panel: Axes, line: pd.DataFrame, look: Look, colour: str, theme: T
     )
 
 
-def _label_ends(
+def label_ends(
     panel: Axes, ends: list[tuple[str, float, float]], styles: dict[str, Look], theme: Theme, box: Box
 ) -> None:
     """Write each name beside the end of its line, moved apart where they crowd, with a thin line to lead there."""
