@@ -99,6 +99,42 @@ def calibrate(
         raise typer.Exit(2) from error
 
 
+@app.command()
+def bases(
+    output: Annotated[Path, typer.Argument(help="File to write, for pikvpress.cache.load_bases.")],
+    model: Annotated[
+        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+    ] = None,
+    texts: Annotated[
+        list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Directions a head, fewer than its channels.")] = 32,
+    contexts: Annotated[int, typer.Option(help="How many to fit on.")] = 12,
+    length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+) -> None:
+    """Find directions of keys and values for a low-rank PiKVCache."""
+    try:
+        from pikvpress.cache import save_bases
+        from pikvpress.calibration import calibrate_bases
+        from pikvpress.calibration.texts import read_texts
+        from pikvpress.default_model import load_model
+
+        if not output.parent.is_dir():
+            raise ValueError(f"{output.parent} is no folder: make it, or write elsewhere")
+        read = read_texts(texts) if texts else None
+        loaded, tokenizer = load_model(model)
+        found = calibrate_bases(loaded, tokenizer, read, rank=rank, contexts=contexts, length=length, seed=seed)
+        save_bases(output, found)
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    for side, left in found.about["unexplained"].items():
+        shares = ", ".join(f"{share:.1%} with {what}" for what, share in left.items())
+        typer.echo(f"{side}: variance left on held-out text {shares}".replace(" with directions", ""))
+    typer.echo(f"bases: {output} ({found.nbytes / 1024:,.0f} KiB)")
+
+
 def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, **settings: Any) -> None:
     # Imported here: loading torch and transformers takes seconds, and `--help` should not.
     from pikvpress.calibration import calibrate as fit

@@ -2,6 +2,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pikvpress
+from pikvpress.cache import load_bases
 from pikvpress.cli import app
 from tests.conftest import make_tiny
 from tests.evaluation.tiny_tokenizer import make_tokenizer
@@ -99,5 +100,26 @@ def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatc
 )
 def test_bad_calibrations_end_in_one_clear_line(arguments, message, tiny_folder):
     result = runner.invoke(app, ["calibrate", "--model", str(tiny_folder), *arguments])
+    assert result.exit_code == 2
+    assert message in result.output and "Traceback" not in result.output
+
+
+def test_bases_are_written_for_a_cache(tiny_folder, tmp_path):
+    (tmp_path / "text.txt").write_text("".join(f"Line {i} of text 0 tells of things. " for i in range(400)))
+    arguments = ["bases", tmp_path / "x.safetensors", "--model", tiny_folder, "--texts", tmp_path / "text.txt"]
+    arguments += ["--rank", 8, "--contexts", 2, "--length", 256]
+    result = runner.invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    assert load_bases(tmp_path / "x.safetensors").about["rank"] == 8
+    assert "keys: variance left on held-out text" in result.output and "with correction" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["x", "--rank", "99"], "rank must be from 1 to 15"), (["nowhere/x"], "nowhere is no folder")],
+)
+def test_bad_bases_end_in_one_clear_line(arguments, message, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(app, ["bases", *arguments, "--model", str(tiny_folder)])
     assert result.exit_code == 2
     assert message in result.output and "Traceback" not in result.output

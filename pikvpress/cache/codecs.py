@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from pikvpress import models
 from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, pack_bits, quantise, unpack_bits
 
 GROUP = 64  # numbers that share a scale
@@ -41,6 +43,13 @@ class Codec:
     @property
     def following(self) -> Codec:
         """For entries that come behind the context, group by group."""
+        return self
+
+    def check_reader(self, module: models.Attention) -> None:
+        """Raise a ``ValueError`` if it cannot be used in the model whose layer 0 this is."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Codec:
+        """Return itself: a copied cache has the same codecs."""
         return self
 
     def check(self, head_dim: int) -> None:

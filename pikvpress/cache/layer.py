@@ -34,6 +34,17 @@ class Part:
     length: int
 
 
+Choice = Codec | Sequence[Codec]
+
+
+def _by_head(choice: Choice, heads: int) -> list[Codec]:
+    if isinstance(choice, Codec):
+        return [choice] * heads
+    if len(choice) != heads:
+        raise ValueError(f"there are codecs for {len(choice)} KV heads, but {heads} heads: calibrate for this model")
+    return list(choice)
+
+
 class PiKVLayer(CacheLayerMixin):
     """Keys and values of one layer: first as they come, then compressed, with those that follow beside them.
 
@@ -42,15 +53,15 @@ class PiKVLayer(CacheLayerMixin):
 
     Parameters
     ----------
-    key_codec, value_codec : Codec
-        For what comes after the context, and for the context unless a press says otherwise.
+    key_codec, value_codec : Codec or sequence of Codec
+        For what comes after the context, and for the context unless a press says otherwise; of all KV heads, or each.
     window : int
         Most recent entries, which stay exact.
     """
 
     is_sliding = False
 
-    def __init__(self, key_codec: Codec = EXACT, value_codec: Codec = EXACT, window: int = 0):
+    def __init__(self, key_codec: Choice = EXACT, value_codec: Choice = EXACT, window: int = 0):
         self._key_codec, self._value_codec, self.window = key_codec, value_codec, window
         self._clear()
         self.is_initialized = False
@@ -175,19 +186,20 @@ class PiKVLayer(CacheLayerMixin):
     def _reader(self) -> models.Attention | None:
         return self._module and self._module()
 
-    def use(self, key_codec: Codec, value_codec: Codec, window: int | None) -> None:
+    def use(self, key_codec: Choice, value_codec: Choice, window: int | None) -> None:
         """Take other codecs, for what is held too."""
         self._key_codec, self._value_codec = key_codec, value_codec
         self.window = self.window if window is None else window
         self.settle()
 
-    def check(self, key_codec: Codec, value_codec: Codec) -> None:
+    def check(self, key_codec: Choice, value_codec: Choice) -> None:
         """Raise a ``ValueError`` if the layer cannot take codecs."""
         if self.context:
             raise ValueError("the cache holds compressed entries already: reset it, or choose the codecs beforehand")
         if self.is_initialized:
-            key_codec.check(self.recent_keys.shape[3])
-            value_codec.check(self.recent_values.shape[3])
+            for choice, states in ((key_codec, self.recent_keys), (value_codec, self.recent_values)):
+                for codec in _by_head(choice, states.shape[1]):
+                    codec.check(states.shape[3])
 
     def settle(self) -> None:
         """Take out what a press has masked, and pack what is to be packed.
@@ -212,7 +224,11 @@ class PiKVLayer(CacheLayerMixin):
         if masked is not None:
             kept[tuple(masked)] = False
         heads = kept.shape[1]
-        self.pack(kept, [self._key_codec] * heads, [self._value_codec] * heads, self.window)
+        codecs = _by_head(self._key_codec, heads), _by_head(self._value_codec, heads)
+        if module.layer_idx == 0:
+            for codec in dict.fromkeys(codecs[0] + codecs[1]):
+                codec.check_reader(module)
+        self.pack(kept, *codecs, self.window)
 
     def pack(self, kept: torch.Tensor, key_codecs: Sequence[Codec], value_codecs: Sequence[Codec], window: int) -> None:
         """Keep some of the entries, in the codec of their head; of what follows, `window` entries stay exact.

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Cache
 
+from pikvpress.cache.calibrated import Bases
 from pikvpress.cache.codecs import Codec
-from pikvpress.cache.layer import PiKVLayer
+from pikvpress.cache.layer import Choice, PiKVLayer
 from pikvpress.cache.names import codec
 
 
@@ -25,11 +26,12 @@ class PiKVCache(Cache):
 
     Parameters
     ----------
-    key_codec, value_codec : str, default="exact"
+    key_codec, value_codec : str or Bases, default="exact"
         How the context is stored once it has been read, and what follows once `window` more tokens have: "exact", or
         "int8", "int4", "int3", "int2": numbers of so many bits, scales for groups of 64, of keys along tokens, of
         values along channels (KIVI, https://arxiv.org/abs/2402.02750); or "rank16" (any rank), a few directions of the
-        context's own, with "+int2" their error in 2 bits; see `LowRankCodec`. A `PiKVPress` decides by itself.
+        context's own, with "+int2" their error in 2 bits, see `LowRankCodec`; or those that `calibrate_bases` found
+        for the model. A `PiKVPress` decides by itself.
     window : int, default=128
         Where a codec is not exact: most recent entries of the context, and of what follows, that stay exact.
 
@@ -47,12 +49,15 @@ class PiKVCache(Cache):
 
     layers: list[PiKVLayer]  # type: ignore[assignment]
 
-    def __init__(self, key_codec: str | Codec = "exact", value_codec: str | Codec = "exact", window: int = 128):
+    def __init__(
+        self, key_codec: str | Codec | Bases = "exact", value_codec: str | Codec | Bases = "exact", window: int = 128
+    ):
         if window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
-        keys, values = codec(key_codec), codec(value_codec)
+        keys, values = _known(key_codec), _known(value_codec)
         super().__init__(layers=[])
-        self._make = lambda: PiKVLayer(keys, values, window)
+        self._make = lambda layer: PiKVLayer(_of_layer(keys, layer, True), _of_layer(values, layer, False), window)
+        self._bases = _distinct_bases(keys, values)
         self._before: list[int] = []  # lengths of the layers before the latest forward
         self._reached = -1  # the last layer that it came to
 
@@ -73,7 +78,7 @@ class PiKVCache(Cache):
         if layer_idx == 0:
             self._begin()
         while len(self.layers) <= layer_idx:
-            self.layers.append(self._make())
+            self.layers.append(self._make(len(self.layers)))
         if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):  # KVgrad lends it others meanwhile
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
@@ -95,12 +100,12 @@ class PiKVCache(Cache):
             )
         self._before = [layer.get_seq_length() for layer in self.layers]
 
-    def pack(self, key_codec: str | Codec, value_codec: str | Codec, window: int | None = None) -> None:
+    def pack(self, key_codec: str | Codec | Bases, value_codec: str | Codec | Bases, window: int | None = None) -> None:
         """Store what is held, and what follows, in other codecs.
 
         Parameters
         ----------
-        key_codec, value_codec : str
+        key_codec, value_codec : str or Bases
             As for the cache.
         window : int, optional
             Most recent entries that stay exact. By default as before.
@@ -110,11 +115,13 @@ class PiKVCache(Cache):
         ValueError
             For an unknown codec, or one that cannot take the heads; if the cache is compressed already.
         """
-        keys, values = codec(key_codec), codec(value_codec)
-        for layer in self.layers:
-            layer.check(keys, values)
-        for layer in self.layers:
-            layer.use(keys, values, window)
+        keys, values = _known(key_codec), _known(value_codec)
+        choices = [(_of_layer(keys, index, True), _of_layer(values, index, False)) for index in range(len(self.layers))]
+        for layer, choice in zip(self.layers, choices, strict=True):
+            layer.check(*choice)
+        for layer, choice in zip(self.layers, choices, strict=True):
+            layer.use(*choice, window)
+        self._bases = _distinct_bases(keys, values)
 
     def crop(self, max_length: int) -> None:
         """Forget the latest entries, so that ``max_length`` are left, or so many fewer if it is negative.
@@ -150,8 +157,8 @@ class PiKVCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: keys, values, scales, filling, padding that is known of."""
-        return sum(layer.nbytes for layer in self.layers)
+        """Bytes held: keys, values, scales, filling, padding that is known of, and calibrated directions."""
+        return sum(layer.nbytes for layer in self.layers) + sum(bases.nbytes for bases in self._bases)
 
     def table(self) -> Table:
         """Return what each layer holds, for `rich` to print."""
@@ -171,3 +178,15 @@ class PiKVCache(Cache):
         with console.capture() as capture:
             console.print(self.table())
         return capture.get()
+
+
+def _known(choice: str | Codec | Bases) -> Codec | Bases:
+    return choice if isinstance(choice, Bases) else codec(choice)
+
+
+def _of_layer(choice: Codec | Bases, layer: int, are_keys: bool) -> Choice:
+    return choice.codecs(layer, are_keys) if isinstance(choice, Bases) else choice
+
+
+def _distinct_bases(*choices: Codec | Bases) -> list[Bases]:
+    return list({id(choice): choice for choice in choices if isinstance(choice, Bases)}.values())

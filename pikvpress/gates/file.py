@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from pikvpress import head_features
 from pikvpress.allocators import fitted_counts, marginal_errors
+from pikvpress.tensor_file import read_tensors, write_tensors
 
 FORMAT = "pikvpress-gates-3"
 CURVES = ("curves", "codec_curves")
@@ -171,23 +168,14 @@ def save_gates(path: str | Path, gates: Gates) -> None:
         "about": json.dumps(dict(gates.about)),
     }
     tensors = {
-        f"{router}/{name}": tensor.detach().cpu().contiguous()
+        f"{router}/{name}": tensor
         for router, parameters in gates.routers.items()
         for name, tensor in parameters.items()
     }
     for name in CURVES:
         if getattr(gates, name) is not None:
-            tensors[name] = getattr(gates, name).detach().cpu().float().contiguous()
-    metadata["digest"] = _digest(tensors)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    os.close(handle)
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        Path(partial).chmod(0o644)  # mkstemp's files are for their owner alone
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+            tensors[name] = getattr(gates, name).float()
+    write_tensors(path, tensors, metadata)
 
 
 def load_gates(path: str | Path) -> Gates:
@@ -201,18 +189,9 @@ def load_gates(path: str | Path) -> Gates:
         If it is no gates file, is cut short or altered, or was fitted with head features of another version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no gates file at {path}: give the path of a file, or leave gates out")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole gates file ({error}): restore it or fit gates anew") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a gates file: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-    if metadata.get("digest") != _digest(tensors) or not all(map(_finite, tensors.items())):
-        raise ValueError(f"{path} has been altered since it was written: restore it or fit gates anew")
+    tensors, metadata = read_tensors(path, "gates", FORMAT)
+    if not all(map(_finite, tensors.items())):
+        raise ValueError(f"{path} holds numbers that are none: restore it or fit gates anew")
     if metadata["features"] != head_features.VERSION:
         raise ValueError(
             f"the gates in {path} were fitted with head features of version {metadata['features']}, but this is "
@@ -234,14 +213,6 @@ def load_gates(path: str | Path) -> Gates:
         ratios=tuple(json.loads(metadata["ratios"])),
         about=json.loads(metadata["about"]),
     )
-
-
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _finite(item: tuple[str, torch.Tensor]) -> bool:

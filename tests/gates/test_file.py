@@ -115,7 +115,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(gates, llama, monke
     def fail(tensors, path, metadata):
         raise OSError("disk full")
 
-    monkeypatch.setattr("pikvpress.gates.file.save_file", fail)
+    monkeypatch.setattr("pikvpress.tensor_file.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         save_gates(gates, fitted(llama))
     assert gates.read_bytes() == before

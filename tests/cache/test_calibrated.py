@@ -1,0 +1,149 @@
+"""Directions found by calibration, and the cache that stores coordinates along them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from pikvpress import PiKVCache, models
+from pikvpress.cache import load_bases, save_bases
+from pikvpress.cache.calibrated import read_back
+from pikvpress.calibration import calibrate_bases
+from pikvpress.calibration.bases import _learn, _Moments, _unexplained
+from tests.cache.test_pikv_cache import ask, read
+from tests.calibration.test_calibrate import Tokenizer
+from tests.conftest import make_tiny
+
+SETTINGS = {"contexts": 3, "length": 256}
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return ["".join(f"Line {i} of text {n} tells of things. " for i in range(40)) for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def bases(model, texts):
+    return calibrate_bases(model, Tokenizer(), texts, rank=12, **SETTINGS)
+
+
+@pytest.fixture
+def question():
+    return torch.arange(40, 46)[None]
+
+
+def test_the_directions_are_the_principal_ones():
+    torch.manual_seed(0)
+    states = torch.randn(2, 3, 500, 16) @ torch.diag(torch.arange(16.0, 0, -1)) + 5
+    moments = _Moments()
+    moments.add(states[:, :, :200])
+    moments.add(states[:, :, 200:])
+    factors = moments.factors(4)
+    centred = states - states.mean(dim=2, keepdim=True)
+    singular = torch.linalg.svd(centred, full_matrices=False)
+    torch.testing.assert_close(factors["mean"], states.mean(dim=2), atol=1e-4, rtol=1e-4)
+    alike = (factors["directions"] @ singular.Vh[..., :4, :].transpose(-1, -2)).abs()
+    torch.testing.assert_close(alike, torch.eye(4).expand_as(alike), atol=1e-3, rtol=0)
+    left = singular.S[..., 4:].square().sum(dim=-1) / singular.S.square().sum(dim=-1)
+    torch.testing.assert_close(_unexplained(states, factors), left, atol=1e-4, rtol=1e-3)
+
+
+def test_the_correction_foresees_what_depends_on_the_coordinates():
+    torch.manual_seed(0)
+    leading = 5 * torch.randn(1, 1, 4000, 4)
+    states = torch.cat([leading, leading.abs() - 4], dim=-1) + 0.01 * torch.randn(1, 1, 4000, 8)
+    moments = _Moments()
+    moments.add(states[:, :, :3000])
+    factors = moments.factors(4)
+    before = _unexplained(states[:, :, 3000:], factors)
+    learned = _learn(states[:, :, :3000], factors, torch.Generator().manual_seed(0))
+    assert before > 0.1 and _unexplained(states[:, :, 3000:], learned) < 0.3 * before
+
+
+def test_calibration_says_what_is_left_on_held_out_text(model, texts, bases):
+    before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    fewer = calibrate_bases(model, Tokenizer(), texts, rank=4, learned=False, **SETTINGS)
+    for side in ("keys", "values"):
+        found = bases.about["unexplained"][side]
+        assert 0 < found["with correction"] <= found["directions"] < fewer.about["unexplained"][side]["directions"] < 1
+        assert "outward" not in getattr(fewer, side)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert bases.codecs(0, True)[0].name == "calibrated12+learned" and fewer.codecs(1, False)[1].name == "calibrated4"
+
+
+@torch.no_grad()
+def test_a_cache_holds_the_projections(model, ids, bases):
+    cache, exact = read(model, ids, PiKVCache(bases, bases, window=20)), read(model, ids, DynamicCache())
+    cache.layers[0].settle()
+    for side, name in ((bases.keys, "keys"), (bases.values, "values")):
+        states = getattr(exact.layers[0], name)[0, 1, :280]
+        factors = {key: tensor[0, 1].float() for key, tensor in side.items()}
+        expected = read_back((states - factors["mean"]) @ factors["directions"].T, factors)
+        found = getattr(cache.layers[0].context[0], name).part(1)
+        torch.testing.assert_close(found, expected, atol=0.02 * states.abs().max().item(), rtol=0)
+    assert cache.nbytes - bases.nbytes < 0.4 * sum(layer.keys.nbytes + layer.values.nbytes for layer in exact.layers)
+    assert "calibrated12+learned" in str(cache)
+
+
+@torch.no_grad()
+def test_more_directions_lose_less(model, texts, ids, question):
+    exact = ask(model, question, read(model, ids, DynamicCache()))
+    errors = []
+    for rank in (4, 15):
+        bases = calibrate_bases(model, Tokenizer(), texts, rank=rank, learned=False, **SETTINGS)
+        errors.append((ask(model, question, read(model, ids, PiKVCache(bases, bases, window=8))) - exact).abs().mean())
+    assert errors[1] < 0.7 * errors[0]
+
+
+@torch.no_grad()
+def test_what_follows_is_packed_cropped_and_copied(model, ids, bases):
+    cache = read(model, ids, PiKVCache("exact", bases, window=10))
+    more = torch.randint(1, 500, (1, 200), generator=torch.Generator().manual_seed(1))
+    for start in range(0, 200, 20):
+        model(input_ids=more[:, start : start + 20], past_key_values=cache)
+    assert cache.layers[0].decoded.length == 128
+    twin = copy.deepcopy(cache)
+    held, length = cache.layers[0].decoded.values.part(0)[:64].clone(), ids.shape[1]
+    cache.crop(length + 100)
+    assert cache.get_seq_length() == length + 100 and cache.layers[0].decoded.length == 64
+    torch.testing.assert_close(cache.layers[0].decoded.values.part(0), held)
+    twin.crop(length + 100)
+    assert torch.equal(ask(model, more[:, :6], twin), ask(model, more[:, :6], cache))
+    assert twin.nbytes == cache.nbytes
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path, ids, model, bases, question):
+    path = tmp_path / "bases.safetensors"
+    save_bases(path, bases)
+    again = load_bases(path)
+    assert again.about == bases.about and again.nbytes == bases.nbytes
+    answers = [ask(model, question, read(model, ids, PiKVCache(one, one))) for one in (bases, again)]
+    assert torch.equal(*answers)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="not a whole bases file"):
+        load_bases(path)
+    with pytest.raises(FileNotFoundError, match="no bases file"):
+        load_bases(tmp_path / "other")
+
+
+def test_what_does_not_fit_is_refused(ids, model, texts, bases):
+    with pytest.raises(ValueError, match="rank must be from 1 to 15"):
+        calibrate_bases(model, Tokenizer(), texts, rank=16)
+    other = make_tiny("llama", seed=1)
+    with pytest.raises(ValueError, match="calibrated for another model"):
+        read(other, ids, PiKVCache(bases, bases)).nbytes  # noqa: B018
+    cache = read(model, ids, PiKVCache())
+    deeper = calibrate_bases(make_tiny("qwen3"), Tokenizer(), texts, rank=4, **SETTINGS)
+    with pytest.raises(ValueError, match="calibrate"):
+        cache.pack(deeper, deeper)
+        cache.nbytes  # noqa: B018
+    assert models.attention_layers(model)[0].layer_idx == 0
