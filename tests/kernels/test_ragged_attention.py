@@ -7,9 +7,10 @@ from copy import deepcopy
 import pytest
 import torch
 
+from benchmarks.kernels.operations.ragged_attention import RAGGED_ATTENTION
 from pikvpress.cache import CODECS, codec
 from pikvpress.cache.ragged import Ragged
-from pikvpress.kernels.ragged_attention import attend, triton
+from pikvpress.kernels.ragged_attention import attend, reference, triton
 from pikvpress.kernels.ragged_attention.plan import ANY, Piece, entries_a_piece, plan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -260,3 +261,11 @@ def test_a_copy_is_read_where_it_lies(poisoned):
 
 def test_every_codec_that_is_not_low_rank_has_a_kernel():
     assert all(one.has_kernel for one in CODECS.values()) and not codec("rank8+int2").has_kernel
+
+
+def test_heads_are_read_in_turn_where_logits_would_be_many(monkeypatch):
+    inputs = RAGGED_ATTENTION.make(torch.float32, "cpu", **RAGGED_ATTENTION.small[0])
+    together = reference.attend(**inputs)
+    monkeypatch.setattr(reference, "NUMBERS", 1)
+    for one, other in zip(reference.attend(**inputs), together, strict=True):
+        torch.testing.assert_close(one, other)

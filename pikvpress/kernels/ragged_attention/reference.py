@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from pikvpress.kernels.ragged_attention.layout import Rows
+
+NUMBERS = 2**22  # logits held at a time, if one head has not more
+
+Parts = Sequence[Sequence[tuple[torch.Tensor, torch.Tensor]]]
 
 
 def attend(
@@ -40,25 +44,52 @@ def attend(
         Output, shape (B, Q, n, D), and the log-sum-exp of the logits, float32 (float64 of float64), shape (B, Q, n):
         parts of a cache that were attended to apart can be merged by it.
     """
-    batch, heads, _, head_dim = keys.shape
+    batch, heads, recent, _ = keys.shape
     grouped = query.unflatten(1, (heads, -1))  # (B, H, G, n, D)
     shape = grouped.shape[2:4]
-    rows = grouped.flatten(2, 3)
-    wide = torch.promote_types(query.dtype, torch.float32)
-    recent = rows @ keys.transpose(2, 3) * scaling
+    rows, keys, values = (states.flatten(0, 1) for states in (grouped.flatten(2, 3), keys, values))
     masked = hidden.expand(batch, query.shape[1], *hidden.shape[2:]).unflatten(1, (heads, -1)).flatten(2, 3)
-    recent = recent.masked_fill(masked, -torch.inf)
-    outputs, sums = [], []
-    for index in range(batch * heads):
-        row, head = divmod(index, heads)
-        parts = [(k.part(index), v.part(index)) for k, v in held]
-        logits = [rows[row, head] @ part.T * scaling for part, _ in parts]
-        together = torch.cat([*logits, recent[row, head]], dim=-1).to(wide)
-        sums.append(together.logsumexp(dim=-1))
-        weights = together.softmax(dim=-1).to(query.dtype).split([*(len(part) for part, _ in parts), keys.shape[2]], -1)
-        output = weights[-1] @ values[row, head]
-        for weight, (_, part) in zip(weights, parts, strict=False):
-            output = output + weight @ part
-        outputs.append(output)
-    output = torch.stack(outputs).view(batch, heads, *shape, head_dim).flatten(1, 2)
-    return output, torch.stack(sums).view(batch, heads, *shape).flatten(1, 2)
+    masked = masked.flatten(0, 1)
+    parts = [[(k.part(index), v.part(index)) for k, v in held] for index in range(batch * heads)]
+    most = max((sum(len(k) for k, _ in of_head) for of_head in parts), default=0)
+    step = max(1, NUMBERS // max(1, rows.shape[1] * (most + recent)))
+    found = [
+        _of_heads(rows[these], parts[these], most, keys[these], values[these], masked[these], scaling)
+        for these in (slice(first, first + step) for first in range(0, batch * heads, step))
+    ]
+    output, sums = (torch.cat(pieces).unflatten(0, (batch, heads)) for pieces in zip(*found, strict=True))
+    return output.unflatten(2, shape).flatten(1, 2), sums.unflatten(2, shape).flatten(1, 2)
+
+
+def _of_heads(
+    rows: torch.Tensor,
+    parts: Parts,
+    most: int,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    masked: torch.Tensor,
+    scaling: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return output (heads, rows, D) and log-sum-exp (heads, rows) of some heads of rows of the batch, all at once."""
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    shape = (*rows.shape[:2], most + keys.shape[1])
+    logits = torch.full(shape, -torch.inf, dtype=wide, device=rows.device)
+    for index, start, key, _ in _places(parts):
+        logits[index, :, start : start + len(key)] = rows[index] @ key.T
+    logits[..., most:] = (rows @ keys.transpose(1, 2)).masked_fill(masked, -torch.inf)
+    logits *= scaling
+    weights = logits.softmax(dim=-1).to(rows.dtype)
+    output = weights[..., most:] @ values
+    for index, start, _, value in _places(parts):
+        output[index].addmm_(weights[index, :, start : start + len(value)], value)
+    return output, logits.logsumexp(dim=-1)
+
+
+def _places(parts: Parts) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
+    """Yield each part that is not empty: of which head, behind how many entries of it, keys and values."""
+    for index, of_head in enumerate(parts):
+        start = 0
+        for key, value in of_head:
+            if len(key):
+                yield index, start, key, value
+            start += len(key)
