@@ -44,9 +44,11 @@ test-gpu:
 bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.kernels
 	$(GPU_PYTHON) -m benchmarks.end_to_end
+	$(GPU_PYTHON) -m benchmarks.pictures
 
 bench-kernels: setup
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.pictures
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+import typer
 
-from benchmarks import decoding, end_to_end, held_bytes, prefill_cost, sharing
+from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, sharing
 from benchmarks.kernels import __main__ as kernels
 from benchmarks.kernels.floor import Speed
+from benchmarks.kernels.machine import ROOT
 from benchmarks.kernels.operation import Work
 from benchmarks.kernels.operations import OPERATIONS
 
@@ -72,3 +74,17 @@ def test_the_end_to_end_table(tmp_path, capsys):
     assert "PiKVPress" in shown and "tokens_per_s" in shown
     with (tmp_path / "table.csv").open() as file:
         assert [row["contender"] for row in csv.DictReader(file)] == list(end_to_end.CONTENDERS)
+    pictures.main([tmp_path / "table.csv"])
+    assert {path.name for path in tmp_path.glob("*.png")} == {"table-light.png", "table-dark.png"}
+
+
+def test_tables_of_operations_are_drawn(tmp_path):
+    table = next((ROOT / "benchmarks/results").glob("kernels-*.csv"))
+    with table.open() as file:
+        panels = list(pictures._operations(list(csv.DictReader(file))))
+    (first, *_) = panels
+    assert first.title.startswith("received_attention, 8,192 keys") and [bar[0] for bar in first.bars][0] == "reference"
+    assert ("eager", None, "out of memory") in [bar for panel in panels for bar in panel.bars]
+    (tmp_path / "empty.csv").write_text("operation,shape\n")
+    with pytest.raises(typer.BadParameter, match="has no rows"):
+        pictures.main([tmp_path / "empty.csv"])
