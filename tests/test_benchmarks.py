@@ -83,7 +83,7 @@ def test_tables_of_operations_are_drawn(tmp_path):
     with table.open() as file:
         panels = list(pictures._operations(list(csv.DictReader(file))))
     (first, *_) = panels
-    assert first.title.startswith("received_attention, 8,192 keys") and [bar[0] for bar in first.bars][0] == "reference"
+    assert first.title.startswith("received_attention, 8,192 keys") and first.bars[0][0] == "reference"
     assert ("eager", None, "out of memory") in [bar for panel in panels for bar in panel.bars]
     (tmp_path / "empty.csv").write_text("operation,shape\n")
     with pytest.raises(typer.BadParameter, match="has no rows"):
