@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -157,7 +158,7 @@ class Examinations:
             kwargs: dict[str, Any],
             ratio: float,
         ) -> Examination:
-            key = (view.layer_idx, ratio, repr([(expert.name, expert.press) for expert in experts]))
+            key = (view.layer_idx, ratio, repr([(expert.name, expert.press, _fitted(expert)) for expert in experts]))
             if key in self._found:
                 known_keys, known_values, found, watch = self._found[key]
                 if torch.equal(keys, known_keys) and torch.equal(values, known_values):
@@ -171,6 +172,12 @@ class Examinations:
 
         with patch.object(moe_router_press, "examine", look):
             yield
+
+
+def _fitted(expert: Expert) -> str:
+    """Return a digest of what gates bring along for an expert."""
+    weights = getattr(expert.press, "weights", None)
+    return "" if weights is None else hashlib.sha256(weights.numpy(force=True).tobytes()).hexdigest()
 
 
 class SharedPrefill:

@@ -21,13 +21,15 @@ from pikvpress.calibration import collect as collecting
 from pikvpress.calibration.codec_curves import PAIRS
 from pikvpress.calibration.collect import RATIOS, Record
 from pikvpress.calibration.findings import Findings
-from pikvpress.calibration.fit import Fit, foreseen
+from pikvpress.calibration.fit import Files, Fit, foreseen
 from pikvpress.calibration.objectives import objective as objective_named
+from pikvpress.calibration.saliency import EPOCHS, fit_saliency
 from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.steps import Report, Steps
 from pikvpress.calibration.texts import shipped_texts, split
 from pikvpress.calibration.training import KEEP_SHARES
-from pikvpress.experts import DEFAULT_EXPERTS, Expert, make_experts
+from pikvpress.experts import CANDIDATES, Expert, SaliencyPress, equip, make_experts
+from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
 
@@ -91,7 +93,7 @@ def calibrate(
     length : int, default=1024
         Tokens of a context.
     experts : sequence of str, optional
-        Candidates, by name. By default `DEFAULT_EXPERTS`.
+        Candidates, by name. By default `CANDIDATES`: "saliency", which is fitted here, and `DEFAULT_EXPERTS`.
     max_experts : int, default=6
         How many of them the gates may use: each costs time in every prefill. If there are more, those are chosen with
         which the model's predictions change least.
@@ -118,7 +120,7 @@ def calibrate(
         that were there stay.
     """
     models.check_supported(model)
-    names = list(DEFAULT_EXPERTS if experts is None else experts)
+    names = list(CANDIDATES if experts is None else experts)
     candidates = make_experts(names, None)
     types = list(routers) if routers is not None else ["pikv", *(name for name in ROUTERS if name != "pikv")]
     _check(minutes, contexts, max_experts, types)
@@ -138,13 +140,23 @@ def calibrate(
         expert.press.post_init_from_model(model)
     steps = Steps(progress)
     with torch.random.fork_rng(devices=[]):
-        fit_records, held_records = _collect(model, candidates, situations, held, work, minutes, contexts, steps)
-        situations, held = situations[: len(fit_records)], held[: len(held_records)]
-        fit, held_out = len(fit_records), len(held_records)
-        steps.plan(foreseen(fit, held_out, len(candidates), max_experts, len(types), stage is not None))
-        calibration = Fit(model, candidates, seed, steps).run(
-            fit_records, held_records, situations, held, types, max_experts, stage
+        readings = _collect(model, situations, held, work, minutes, contexts, steps)
+        situations, held = situations[: len(readings[0])], held[: len(readings[1])]
+        fit, held_out = len(situations), len(held)
+        fits_saliency = any(isinstance(expert.press, SaliencyPress) for expert in candidates)
+        steps.plan(
+            {"collecting": fit + held_out}
+            | ({"fitting saliency": (2 + EPOCHS) * fit + 2 * held_out} if fits_saliency else {})
+            | {"examining": fit + held_out}
+            | foreseen(fit, held_out, len(candidates), max_experts, len(types), stage is not None)
         )
+        weights, told = None, dict[str, object]()
+        if fits_saliency:
+            records, held_records = ([Record(path) for path in paths] for paths in readings)
+            weights, told["saliency"] = fit_saliency(model, records, held_records, seed, steps)
+            equip(candidates, weights)
+        seen = _examine(model, candidates, weights, readings, (situations, held), steps)
+        calibration = Fit(model, candidates, seed, steps, told).run(*seen, situations, held, types, max_experts, stage)
     about = {
         "pikvpress": version("pikvpress"),
         "torch": torch.__version__,
@@ -167,6 +179,7 @@ def calibrate(
         ratios=RATIOS,
         codec_curves=calibration.codec_curves,
         codecs=PAIRS,
+        saliency=weights if SALIENCY in calibration.experts else None,
         about=about,
     )
     save_gates(path, gates)
@@ -176,7 +189,6 @@ def calibrate(
 
 def _collect(
     model: PreTrainedModel,
-    experts: Sequence[Expert],
     situations: Sequence[Situation],
     held: Sequence[Situation],
     work: Path,
@@ -191,21 +203,46 @@ def _collect(
         path = work / f"{name}-{number:03d}.safetensors"
         if not path.exists():
             began = time.perf_counter()
-            tensors = collecting.collect(model, situation, experts, number)
-            collecting.save(path, tensors, situation.kind, scaling, time.perf_counter() - began)
+            tensors = collecting.collect(model, situation, number)
+            about = collecting.described(situation.kind, scaling, time.perf_counter() - began)
+            collecting.save(path, tensors, **about)
         return path
 
     first = [measured("fit", number, situations[number]) for number in range(2)]
     seconds = min(Record(path).seconds for path in first)  # the first one also warms up
     count = contexts or int(min(MOST, max(FEWEST, COLLECTING * 60 * minutes / seconds)))
-    held_count = _held(count)
     everything = [("fit", n, s) for n, s in enumerate(situations[:count])]
-    everything += [("held", n, s) for n, s in enumerate(held[:held_count])]
+    everything += [("held", n, s) for n, s in enumerate(held[: _held(count)])]
     paths = []
     for done, item in enumerate(everything):
         steps.collected(done, len(everything))
         paths.append(measured(*item))
     return paths[:count], paths[count:]
+
+
+def _examine(
+    model: PreTrainedModel,
+    experts: Sequence[Expert],
+    weights: torch.Tensor | None,
+    readings: tuple[Sequence[Path], Sequence[Path]],
+    situations: tuple[Sequence[Situation], Sequence[Situation]],
+    steps: Steps,
+) -> tuple[list[Files], list[Files]]:
+    """Let experts look at every measured situation, into files beside it: what they see is theirs and the weights'."""
+    digest = "" if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
+
+    def beside(path: Path, situation: Situation) -> Files:
+        seen = path.with_name(f"{path.stem}-seen{digest}.safetensors")
+        if not seen.exists():
+            collecting.save(seen, collecting.look(model, situation, experts))
+        steps("examining")
+        return path, seen
+
+    fit, held = (
+        [beside(path, situation) for path, situation in zip(paths, made, strict=True)]
+        for paths, made in zip(readings, situations, strict=True)
+    )
+    return fit, held
 
 
 def _held(count: int) -> int:

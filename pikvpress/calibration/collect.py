@@ -1,7 +1,8 @@
-"""One situation, measured: a file of what fitting needs to know of every layer.
+"""One situation, measured: files of what fitting needs to know of every layer.
 
 A file holds one context, and fitting reads one layer of it at a time: memory stays that of one context, and an
-interrupted calibration goes on with the next file.
+interrupted calibration goes on with the next file. What experts say of the context stands in a second file: one of them
+is fitted on the first.
 """
 
 from __future__ import annotations
@@ -29,8 +30,46 @@ GRADIENT_SAMPLES = 2
 
 
 @torch.no_grad()
-def collect(model: PreTrainedModel, situation: Situation, experts: Sequence[Expert], seed: int) -> dict[str, Any]:
-    """Measure a situation.
+def collect(model: PreTrainedModel, situation: Situation, seed: int) -> dict[str, Any]:
+    """Measure how the futures of a situation read its context.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Left as it was found.
+    situation : Situation
+        A context and its futures.
+    seed : int
+        Of the labels that gradients are taken for.
+
+    Returns
+    -------
+    dict of torch.Tensor
+        By layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); and, unless
+        the layer attends a sliding window, of each future j "i/j/queries", "i/j/keys", "i/j/values", "i/j/gradients".
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cache = DynamicCache()
+    model.model(input_ids=torch.tensor([list(situation.context)], device=model.device), past_key_values=cache)
+    tensors: dict[str, torch.Tensor] = {}
+    for index in range(len(cache)):
+        keys, values = extract_keys_and_values(cache, index)
+        tensors |= {f"{index}/keys": _stored(keys[0]), f"{index}/values": _stored(values[0])}
+    slides = [models.is_sliding(layer, cache.layers[i]) for i, layer in enumerate(models.attention_layers(model))]
+    for number, future in enumerate(situation.futures):
+        for index, layer in enumerate(read_future(model, cache, future, GRADIENT_SAMPLES, generator)):
+            if not slides[index]:
+                tensors |= {
+                    f"{index}/{number}/queries": _stored(layer.queries),
+                    f"{index}/{number}/keys": _stored(layer.keys),
+                    f"{index}/{number}/values": _stored(layer.values),
+                    f"{index}/{number}/gradients": layer.gradients.float().cpu(),
+                }
+    return tensors
+
+
+def look(model: PreTrainedModel, situation: Situation, experts: Sequence[Expert]) -> dict[str, Any]:
+    """Let experts look at a situation's context.
 
     Parameters
     ----------
@@ -40,38 +79,21 @@ def collect(model: PreTrainedModel, situation: Situation, experts: Sequence[Expe
         A context and its futures.
     experts : sequence of Expert
         Told of the model before.
-    seed : int
-        Of the labels that gradients are taken for.
 
     Returns
     -------
     dict of torch.Tensor
-        By layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); and, unless
-        the layer attends a sliding window, "i/ranks" (ratios, kv_heads, experts, keys), int32, the ranks times
-        2 (keys - 1), "i/features" (ratios, kv_heads, features), and of each future j "i/j/queries", "i/j/keys",
-        "i/j/values", "i/j/gradients".
+        By layer i that is not sliding, on the CPU, without batch dimension: "i/ranks" (ratios, kv_heads, experts,
+        keys), int32, the ranks times 2 (keys - 1), and "i/features" (ratios, kv_heads, features).
     """
-    generator = torch.Generator().manual_seed(seed)
-    cache, found = examined(model, situation.context, experts)
+    _, found = examined(model, situation.context, experts)
+    scale = 2 * (len(situation.context) - 1)
     tensors: dict[str, torch.Tensor] = {}
-    for index in range(len(cache)):
-        keys, values = extract_keys_and_values(cache, index)
-        tensors |= {f"{index}/keys": _stored(keys[0]), f"{index}/values": _stored(values[0])}
     for index, by_ratio in found.items():
-        scale = 2 * (len(situation.context) - 1)
         tensors |= {
             f"{index}/ranks": torch.stack([one.ranked[0].mul(scale).round().int() for one in by_ratio]).cpu(),
             f"{index}/features": torch.stack([one.features[0] for one in by_ratio]).cpu(),
         }
-    for number, future in enumerate(situation.futures):
-        for index, layer in enumerate(read_future(model, cache, future, GRADIENT_SAMPLES, generator)):
-            if index in found:
-                tensors |= {
-                    f"{index}/{number}/queries": _stored(layer.queries),
-                    f"{index}/{number}/keys": _stored(layer.keys),
-                    f"{index}/{number}/values": _stored(layer.values),
-                    f"{index}/{number}/gradients": layer.gradients.float().cpu(),
-                }
     return tensors
 
 
@@ -115,15 +137,19 @@ def _stored(states: torch.Tensor) -> torch.Tensor:
     return states.to("cpu", kind).contiguous()
 
 
-def save(path: Path, tensors: dict[str, torch.Tensor], kind: str, scaling: Sequence[float], seconds: float) -> None:
-    """Write a measured situation, and how long measuring took, whole or not at all."""
+def save(path: Path, tensors: dict[str, torch.Tensor], **about: str) -> None:
+    """Write what was measured, whole or not at all."""
     partial = path.with_suffix(".partial")
-    metadata = {"kind": kind, "seconds": repr(seconds), "scaling": ",".join(repr(float(f)) for f in scaling)}
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=metadata)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=about)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def described(kind: str, scaling: Sequence[float], seconds: float) -> dict[str, str]:
+    """Return what stands beside the tensors of `collect`: kind, factors on each layer's logits, how long it took."""
+    return {"kind": kind, "seconds": repr(seconds), "scaling": ",".join(repr(float(factor)) for factor in scaling)}
 
 
 @dataclass(frozen=True)
@@ -132,14 +158,18 @@ class LayerRecord:
 
     Parameters
     ----------
+    keys : torch.Tensor
+        Of the context, rotated, shape (kv_heads, keys, head_dim).
     reading : Reading
         How the futures read the context.
     ranks : torch.Tensor
-        Of every expert's scores, from 0 to 1, float32, shape (ratios, kv_heads, experts, keys).
+        Of every expert's scores, from 0 to 1, float32, shape (ratios, kv_heads, experts, keys); of no expert as long as
+        none has looked.
     features : torch.Tensor
         Head features, shape (ratios, kv_heads, features).
     """
 
+    keys: torch.Tensor
     reading: Reading
     ranks: torch.Tensor
     features: torch.Tensor
@@ -187,27 +217,27 @@ class Record:
     Parameters
     ----------
     path : Path
-        A file that `save` wrote.
+        A file that `save` wrote of what `collect` found.
+    seen : Path, optional
+        One of what `look` found.
     experts : sequence of int, optional
         Show only these of the experts that were measured.
 
     Raises
     ------
     ValueError
-        If the file is not whole.
+        If a file is not whole.
     """
 
-    def __init__(self, path: Path, experts: Sequence[int] | None = None):
+    def __init__(self, path: Path, seen: Path | None = None, experts: Sequence[int] | None = None):
         self._experts = list(experts) if experts is not None else None
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                self._names = set(file.keys())
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is not a whole measurement ({error}): delete it to have it made anew") from error
-        self._path, self.kind, self.seconds = path, metadata["kind"], float(metadata["seconds"])
+        self._path, self._seen_path = path, seen
+        self._names, metadata = _contents(path)
+        if seen is not None:
+            _contents(seen)
+        self.kind, self.seconds = metadata["kind"], float(metadata["seconds"])
         self._scaling = [float(factor) for factor in metadata["scaling"].split(",")]
-        self.layers = sorted(int(name.split("/")[0]) for name in self._names if name.endswith("/ranks"))
+        self.layers = sorted(int(name.split("/")[0]) for name in self._names if name.endswith("/0/queries"))
 
     def layer(
         self,
@@ -226,27 +256,41 @@ class Record:
             keys = keys if stored is None else stored(keys)
             parts = ("queries", "keys", "values", "gradients")
             read_by = [tuple(tensor(f"{number}/{part}").float() for part in parts) for number in range(futures)]
-            ranks, features = self._seen(file, index, keys.shape[1])
         reading = read(keys, values, read_by, self._scaling[index], most_rows)  # type: ignore[arg-type]
-        return LayerRecord(reading, ranks, features)
+        return LayerRecord(keys, reading, *self._seen([index], keys.shape[1], torch.device("cpu"))[index])
 
     def context(self, device: torch.device, dtype: torch.dtype) -> Context:
         """Read the full cache, and what the router sees of all layers."""
-        cache, layers, num_keys = DynamicCache(), {}, 0
+        cache, num_keys = DynamicCache(), 0
         with safe_open(self._path, framework="pt", device=str(device)) as file:
             for index in range(len(self._scaling)):
                 states = [file.get_tensor(f"{index}/{name}").to(dtype).unsqueeze(0) for name in ("keys", "values")]
                 cache.update(states[0], states[1], index)
-                num_keys = states[0].shape[2]
-                if index in self.layers:
-                    ranks, features = self._seen(file, index, num_keys)
-                    layers[index] = (ranks.to(device), features.to(device))
-        return Context(cache, layers, num_keys)
+                num_keys = states[0].shape[2] if index in self.layers else num_keys
+        return Context(cache, self._seen(self.layers, num_keys, device), num_keys)
 
-    def _seen(self, file: Any, index: int, num_keys: int) -> tuple[torch.Tensor, torch.Tensor]:
-        ranks = file.get_tensor(f"{index}/ranks").float() / (2 * (num_keys - 1))
-        features = file.get_tensor(f"{index}/features")
-        if self._experts is not None:
-            features = of_experts(features, self._experts, ranks.shape[2])
-            ranks = ranks[:, :, self._experts]
-        return ranks, features
+    def _seen(
+        self, layers: Sequence[int], num_keys: int, device: torch.device
+    ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        if self._seen_path is None:
+            none = torch.zeros(len(RATIOS), 0, 0, num_keys), torch.zeros(len(RATIOS), 0, 0)
+            return dict.fromkeys(layers, none)
+        found = {}
+        with safe_open(self._seen_path, framework="pt", device=str(device)) as file:
+            for index in layers:
+                ranks = file.get_tensor(f"{index}/ranks").float() / (2 * (num_keys - 1))
+                features = file.get_tensor(f"{index}/features")
+                if self._experts is not None:
+                    features = of_experts(features, self._experts, ranks.shape[2])
+                    ranks = ranks[:, :, self._experts]
+                found[index] = ranks, features
+        return found
+
+
+def _contents(path: Path) -> tuple[set[str], dict[str, str]]:
+    """Return the names of a file's tensors, and what stands beside them."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys()), dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a whole measurement ({error}): delete it to have it made anew") from error

@@ -28,13 +28,14 @@ CHOOSING = 10  # contexts that experts are chosen on: two of each kind
 EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 6, 3, 8
 BUDGETS = ("equal", "fitted")
 
+Files = tuple[Path, Path]  # of a measured situation, and of what experts saw of it
+
 
 def foreseen(fit: int, held: int, candidates: int, max_experts: int, routers: int, end_to_end: bool) -> dict[str, int]:
     """Return how many steps of each kind fitting will take."""
     rounds = max_experts if candidates > max_experts else 0
     looks = 4 + end_to_end  # the prior is looked at too
     return {
-        "collecting": fit + held,
         "choosing experts": rounds * min(CHOOSING, fit),
         "fitting": fit * (EPOCHS + len(BUDGETS) * (3 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
         "measuring error curves": (3 if rounds else 2) * fit,
@@ -82,8 +83,8 @@ class Fit:
 
     def run(
         self,
-        fit_paths: Sequence[Path],
-        held_paths: Sequence[Path],
+        fit_paths: Sequence[Files],
+        held_paths: Sequence[Files],
         situations: Sequence[Situation],
         held: Sequence[Situation],
         types: Sequence[str],
@@ -94,11 +95,11 @@ class Fit:
         chosen = self._choose(fit_paths, situations, types[0], max_experts)
         experts = [self.candidates[i] for i in chosen]
         names = [expert.name for expert in experts]
-        records = [Record(path, chosen) for path in fit_paths]
+        records = [Record(*files, chosen) for files in fit_paths]
         router = self._router("static", experts)
         train(router, [router.static], records, EQUAL, EPOCHS, self.seed, self.steps)
         curves = self._curves(router, records)
-        held_records = [Record(path, chosen) for path in held_paths]
+        held_records = [Record(*files, chosen) for files in held_paths]
         examples = [(record, situation.futures) for record, situation in zip(records, situations, strict=True)]
         checked = [(record, situation.futures) for record, situation in zip(held_records, held, strict=True)]
         start = router.static.detach()
@@ -119,11 +120,13 @@ class Fit:
         by_codec = codec_curves(first, records, first.static.shape[0], self.steps)
         return Fitted(names, parameters, curves, by_codec, self.figures, findings)
 
-    def _choose(self, paths: Sequence[Path], situations: Sequence[Situation], router_type: str, most: int) -> list[int]:
+    def _choose(
+        self, paths: Sequence[Files], situations: Sequence[Situation], router_type: str, most: int
+    ) -> list[int]:
         count = len(self.candidates)
         if count <= most:
             return list(range(count))
-        examples = [(Record(path), situation.futures) for path, situation in zip(paths, situations, strict=True)]
+        examples = [(Record(*files), situation.futures) for files, situation in zip(paths, situations, strict=True)]
 
         def make(chosen: Sequence[int]) -> Router:
             return self._router(router_type, [self.candidates[i] for i in chosen])

@@ -21,6 +21,8 @@ class Steps:
     # How long they take, relative to each other.
     SIZES: ClassVar = {
         "collecting": 30,
+        "fitting saliency": 2,
+        "examining": 30,
         "choosing experts": 30,
         "fitting": 1,
         "measuring error curves": 4,

@@ -170,20 +170,22 @@ def layer_loss(
     return auxiliary + selection_cost(layer.reading, kept_keys(blended, counts)).sum() / scales[ratio]
 
 
-def kept_keys(blended: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+def kept_keys(blended: torch.Tensor, counts: torch.Tensor, softness: float = SOFTNESS) -> torch.Tensor:
     """Return 1 for each head's highest blended ranks and 0 for the others, with the gradient of a sigmoid.
 
     Parameters
     ----------
     blended : torch.Tensor
-        Blended ranks, shape (kv_heads, keys); gradients flow to them.
+        Blended ranks, or other scores, shape (kv_heads, keys); gradients flow to them.
     counts : torch.Tensor
         How many each head keeps, shape (kv_heads,).
+    softness : float, default=0.05
+        Width of the sigmoid, in units of the scores.
     """
     chosen = highest(blended.detach().unsqueeze(0), counts)[0]
     ordered = blended.detach().sort(dim=-1, descending=True).values
     threshold = ordered.gather(-1, (counts - 1).clamp_min(0).unsqueeze(-1))
-    soft = torch.sigmoid((blended - threshold) / SOFTNESS)
+    soft = torch.sigmoid((blended - threshold) / softness)
     return chosen.float() + soft - soft.detach()
 
 

@@ -11,15 +11,18 @@ from pikvpress.experts.leverage import StreamedLeverageScorePress
 from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
-from pikvpress.experts.registry import DEFAULT_EXPERTS, available_experts, make_experts, register_expert
+from pikvpress.experts.registry import CANDIDATES, DEFAULT_EXPERTS, available_experts, make_experts, register_expert
+from pikvpress.experts.saliency import SaliencyPress, equip
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 __all__ = [
+    "CANDIDATES",
     "DEFAULT_EXPERTS",
     "ChunkScorePress",
     "Expert",
     "LayerView",
     "ProbeAttentionPress",
+    "SaliencyPress",
     "StreamedCompactorPress",
     "StreamedExpectedAttentionPress",
     "StreamedKeyDiffPress",
@@ -29,6 +32,7 @@ __all__ = [
     "StreamedSnapKVPress",
     "WindowedObservedAttentionPress",
     "available_experts",
+    "equip",
     "make_experts",
     "register_expert",
 ]

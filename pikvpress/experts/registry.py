@@ -18,6 +18,8 @@ from pikvpress.experts.lag_kv import StreamedLagKVPress
 from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
+from pikvpress.experts.saliency import NAME as SALIENCY
+from pikvpress.experts.saliency import SaliencyPress
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 
@@ -90,12 +92,16 @@ register_expert("knorm", KnormPress)
 register_expert("cur", CURPress, min_tokens=5, positional=True)
 register_expert("streaming_llm", StreamingLLMPress, min_tokens=5, positional=True)
 
+# Fitted by calibration and brought along by gates: nothing that is there without them.
+register_expert(SALIENCY, SaliencyPress, positional=True)
+
 DEFAULT_EXPERTS = ("compactor", "expected_attention", "snapkv", "probe_attention", "keydiff", "lagkv")
+CANDIDATES = (SALIENCY, *DEFAULT_EXPERTS)  # of a calibration
 
 
 def available_experts() -> tuple[str, ...]:
-    """Return the names of all registered experts, those that `num_experts` takes first in front."""
-    return tuple(_REGISTRY)
+    """Return the names of all experts that need no calibration, those that `num_experts` takes first in front."""
+    return tuple(name for name in _REGISTRY if name != SALIENCY)
 
 
 def make_experts(experts: Sequence[str | ScorerPress] | None, num_experts: int | None) -> tuple[Expert, ...]:

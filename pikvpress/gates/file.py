@@ -13,10 +13,12 @@ import torch
 
 from pikvpress import head_features
 from pikvpress.allocators import fitted_counts, marginal_errors
+from pikvpress.experts import saliency
 from pikvpress.tensor_file import read_tensors, write_tensors
 
 FORMAT = "pikvpress-gates-3"
 CURVES = ("curves", "codec_curves")
+SALIENCY = "saliency"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Gates:
         len(`keep_shares`)), float32; NaN likewise.
     codecs : tuple of (str, str)
         Codecs of keys and values.
+    saliency : torch.Tensor, optional
+        Weights of the "saliency" expert, where it is one of the experts: shape (layers, kv_heads, features), float32; 0
+        for layers that are not compressed.
     about : mapping of str to object
         How they came about: data, seed, versions, figures. Written as JSON.
     """
@@ -55,6 +60,7 @@ class Gates:
     ratios: tuple[float, ...] = ()
     codec_curves: torch.Tensor | None = None
     codecs: tuple[tuple[str, str], ...] = ()
+    saliency: torch.Tensor | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -175,6 +181,8 @@ def save_gates(path: str | Path, gates: Gates) -> None:
     for name in CURVES:
         if getattr(gates, name) is not None:
             tensors[name] = getattr(gates, name).float()
+    if gates.saliency is not None:
+        tensors[SALIENCY], metadata[SALIENCY] = gates.saliency.float(), saliency.VERSION
     write_tensors(path, tensors, metadata)
 
 
@@ -192,11 +200,13 @@ def load_gates(path: str | Path) -> Gates:
     tensors, metadata = read_tensors(path, "gates", FORMAT)
     if not all(map(_finite, tensors.items())):
         raise ValueError(f"{path} holds numbers that are none: restore it or fit gates anew")
-    if metadata["features"] != head_features.VERSION:
-        raise ValueError(
-            f"the gates in {path} were fitted with head features of version {metadata['features']}, but this is "
-            f"version {head_features.VERSION}: fit gates anew, or install the version of pikvpress that fitted them"
-        )
+    known = {"features": ("head features", head_features.VERSION), SALIENCY: ("saliency features", saliency.VERSION)}
+    for name, (what, version) in known.items():
+        if metadata.get(name, version) != version:
+            raise ValueError(
+                f"the gates in {path} were fitted with {what} of version {metadata[name]}, but this is "
+                f"version {version}: fit gates anew, or install the version of pikvpress that fitted them"
+            )
     routers: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         router, _, parameter = name.partition("/")
@@ -208,6 +218,7 @@ def load_gates(path: str | Path) -> Gates:
         routers=routers,
         curves=tensors.get("curves"),
         codec_curves=tensors.get("codec_curves"),
+        saliency=tensors.get(SALIENCY),
         codecs=tuple((keys, values) for keys, values in json.loads(metadata["codecs"])),
         keep_shares=tuple(json.loads(metadata["keep_shares"])),
         ratios=tuple(json.loads(metadata["ratios"])),

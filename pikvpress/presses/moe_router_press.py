@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.cache import PiKVLayer
 from pikvpress.examination import examine
-from pikvpress.experts import Expert, LayerView, make_experts
+from pikvpress.experts import Expert, LayerView, SaliencyPress, equip, make_experts
 from pikvpress.gates import Gates, find_gates, key, load_gates
 from pikvpress.gating import make_router
 from pikvpress.kernels.blend import blend, transport
@@ -386,6 +386,7 @@ class MoERouterPress(ScorerPress):
         names = [expert.name for expert in self._experts]
         if self._gates is not None and names != list(self._gates.experts):
             self._use(make_experts(self._gates.experts, None))
+        equip(self._experts, None if self._gates is None else self._gates.saliency)
         if self._kind == "fitted" and (self._gates is None or self._gates.curves is None):
             raise ValueError(
                 "budgets='fitted' needs gates that were fitted for this model: fit some with `pikvpress calibrate`, "
@@ -453,6 +454,8 @@ class MoERouterPress(ScorerPress):
 
     def _refuse_uninitialised(self) -> None:
         for expert in self._experts:
+            if isinstance(expert.press, SaliencyPress):  # gates have brought its weights
+                continue
             if type(expert.press).post_init_from_model is not BasePress.post_init_from_model:
                 raise ValueError(
                     f"expert {expert.name} needs the model, which the wrapper press does not pass on: call "

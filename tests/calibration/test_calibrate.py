@@ -13,7 +13,7 @@ from pikvpress.gates import find_gates, load_gates
 from tests.conftest import make_tiny
 from tests.helpers import prefill
 
-EXPERTS = ["keydiff", "knorm", "probe_attention", "streaming_llm"]
+EXPERTS = ["saliency", "keydiff", "knorm", "probe_attention"]
 SETTINGS = {"contexts": 4, "length": 256, "experts": EXPERTS, "max_experts": 3, "routers": ["pikv", "eplb"]}
 
 

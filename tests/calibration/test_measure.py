@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from pikvpress import models
-from pikvpress.calibration.collect import RATIOS, Record, collect, save
+from pikvpress.calibration.collect import RATIOS, Record, collect, described, look, save
 from pikvpress.calibration.measure import divergence, read
 from pikvpress.calibration.situations import Situation
 from pikvpress.calibration.student import predict
@@ -109,19 +109,22 @@ def test_what_is_collected_is_read_again(tmp_path, llama):
     ids = torch.randint(1, 500, (CONTEXT + FUTURE,), generator=torch.Generator().manual_seed(1)).tolist()
     situation = Situation("facts", tuple(ids[:CONTEXT]), (tuple(ids[CONTEXT:]), tuple(ids[CONTEXT : CONTEXT + 5])))
     experts = make_experts(["keydiff", "compactor"], None)
-    tensors = collect(llama, situation, experts, 0)
     scaling = [layer.scaling for layer in models.attention_layers(llama)]
-    save(tmp_path / "one", tensors, "facts", scaling, 1.5)
-    record = Record(tmp_path / "one")
+    save(tmp_path / "one", collect(llama, situation, 0), **described("facts", scaling, 1.5))
+    save(tmp_path / "seen", look(llama, situation, experts))
+    assert Record(tmp_path / "one").layer(1).ranks.shape == (len(RATIOS), 0, 0, CONTEXT)
+    record = Record(tmp_path / "one", tmp_path / "seen")
     assert (record.kind, record.seconds, record.layers) == ("facts", 1.5, [0, 1])
     layer = record.layer(1)
     assert layer.ranks.shape == (len(RATIOS), 2, 2, CONTEXT)
     assert layer.reading.attention.shape == (2, 2 * (FUTURE + 5), CONTEXT)
     cache = full_cache(llama, situation.context)
     torch.testing.assert_close(layer.reading.values, cache.layers[1].values[0], atol=1e-3, rtol=1e-2)
-    assert [path.name for path in tmp_path.iterdir()] == ["one"]
-    (tmp_path / "one").write_bytes((tmp_path / "one").read_bytes()[:-9])
-    with pytest.raises(ValueError, match="not a whole measurement"):
-        Record(tmp_path / "one")
+    torch.testing.assert_close(layer.keys, cache.layers[1].keys[0], atol=1e-2, rtol=1e-2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "seen"]
+    for name in ("seen", "one"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+        with pytest.raises(ValueError, match=f"{name} is not a whole measurement"):
+            Record(tmp_path / "one", tmp_path / "seen")
     with pytest.raises(ValueError, match="too short for compactor"):
-        collect(llama, Situation("facts", tuple(ids[:12]), (tuple(ids[50:60]),)), experts, 0)
+        look(llama, Situation("facts", tuple(ids[:12]), (tuple(ids[50:60]),)), experts)

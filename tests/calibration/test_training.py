@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from pikvpress import head_features, models
-from pikvpress.calibration.collect import RATIOS, Record, collect, save
+from pikvpress.calibration.collect import RATIOS, Record, collect, described, look, save
 from pikvpress.calibration.distillation import distill, kept_by, real_divergence
 from pikvpress.calibration.measure import divergence
 from pikvpress.calibration.objectives import OBJECTIVES
@@ -56,8 +56,9 @@ def records(tmp_path_factory, model, experts, situations):
     folder = tmp_path_factory.mktemp("records")
     scaling = [layer.scaling for layer in models.attention_layers(model)]
     for number, situation in enumerate(situations):
-        save(folder / str(number), collect(model, situation, experts, number), situation.kind, scaling, 1.0)
-    return [Record(path) for path in sorted(folder.iterdir())]
+        save(folder / f"{number}", collect(model, situation, number), **described(situation.kind, scaling, 1.0))
+        save(folder / f"{number}-seen", look(model, situation, experts))
+    return [Record(folder / f"{number}", folder / f"{number}-seen") for number in range(len(situations))]
 
 
 def quiet(message):

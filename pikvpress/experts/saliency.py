@@ -1,0 +1,170 @@
+"""What predictions would lose without a key, told from the key and its value: fitted by calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from kvpress import ScorerPress
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.experts.expert import Expert
+
+VERSION = "1"  # of the features
+NAME = "saliency"
+SINKS = 4
+BLOCK = 2**14  # tokens whose features are held at a time
+
+
+@dataclass
+class SaliencyPress(ScorerPress):
+    """Score keys by a linear map, fitted for each head, of the key before rotation, its value and its place.
+
+    The map is fitted to saliency: what the model's predictions about futures lost without the key, to second order
+    (Optimal Brain Damage; LeCun et al., 1990). KVzap (https://arxiv.org/abs/2601.07891) learns a like surrogate of
+    another score, that of KVzip, from hidden states; keys and values are at hand wherever there is a cache.
+
+    Parameters
+    ----------
+    compression_ratio : float, default=0.0
+        Fraction of key-value pairs to remove.
+    weights : torch.Tensor, optional
+        Shape (layers, kv_heads, `num_features`), as `Gates.saliency` has them. By default those of the gates that are
+        found by the model, or inside `MoERouterPress` of its gates.
+
+    Examples
+    --------
+    >>> with SaliencyPress(0.5)(model):
+    ...     model.generate(**inputs)
+    """
+
+    compression_ratio: float = 0.0
+    weights: torch.Tensor | None = field(default=None, repr=False, compare=False)
+
+    def post_init_from_model(self, model: PreTrainedModel) -> None:
+        """Find the weights by the model, if none were given.
+
+        Raises
+        ------
+        ValueError
+            If there are no gates for the model, or they have none.
+        """
+        if self.weights is not None:
+            return
+        from pikvpress.gates import find_gates  # gates know this press
+
+        gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
+        if gates is None or gates.saliency is None:
+            raise ValueError(
+                "SaliencyPress is fitted by calibration, and there are no gates for this model that bring its weights: "
+                "run `pikvpress calibrate`, or give it weights"
+            )
+        self.weights = gates.saliency
+
+    def score(
+        self,
+        module: models.Attention,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor,
+        kwargs: dict,
+    ) -> torch.Tensor:
+        """Return the fitted log saliency up to a constant for each head, float32, shape (batch, kv_heads, keys).
+
+        Raises
+        ------
+        ValueError
+            If there are no weights.
+        """
+        if self.weights is None:
+            raise ValueError(
+                "SaliencyPress has no weights, and the wrapper press did not pass on the model that they are found by: "
+                "call press.post_init_from_model(model) on the SaliencyPress first"
+            )
+        weights = self.weights[module.layer_idx].to(keys.device, torch.float32).unsqueeze(-1)
+        blocks = _blocks(keys, values, *positions_of(module, keys, kwargs))
+        return torch.cat([(block @ weights).squeeze(-1) for block in blocks], dim=-1)
+
+
+def equip(experts: Sequence[Expert], weights: torch.Tensor | None) -> None:
+    """Give the saliency expert, if there is one, its weights.
+
+    Raises
+    ------
+    ValueError
+        If there is one, and no weights.
+    """
+    for expert in experts:
+        if isinstance(expert.press, SaliencyPress):
+            if weights is None and expert.press.weights is None:
+                raise ValueError(
+                    f"expert {expert.name!r} is fitted by calibration and there are no gates for this model that bring "
+                    "its weights: run `pikvpress calibrate`, or leave the expert out"
+                )
+            expert.press.weights = expert.press.weights if weights is None else weights
+
+
+def num_features(head_dim: int) -> int:
+    """Return how many features a key has."""
+    return 2 * head_dim + 6
+
+
+def positions_of(
+    module: models.Attention, keys: torch.Tensor, kwargs: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cosines and sines by which keys were rotated that stand one after the other up to the last token."""
+    count = keys.shape[2]
+    last = kwargs["cache_position"][-1] if kwargs.get("cache_position") is not None else count - 1
+    places = torch.arange(1 - count, 1, device=keys.device) + last
+    cos, sin = models.rotary_embedding(module, keys, places.unsqueeze(0))
+    return cos, sin
+
+
+def saliency_features(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return what the saliency of keys is told from.
+
+    In order: the key before rotation and the value, each divided by the mean length of a head's; the logarithms of
+    their lengths; the place in the context as a share, the logarithms of the shares before and behind it, and whether
+    it is one of the first 4.
+
+    Parameters
+    ----------
+    keys, values : torch.Tensor
+        Shape (batch, kv_heads, keys, head_dim).
+    cos, sin : torch.Tensor
+        Of the keys' rotation, shape (1, keys, rotary_dim).
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (batch, kv_heads, keys, 2 head_dim + 6).
+    """
+    return torch.cat(list(_blocks(keys, values, cos, sin)), dim=2)
+
+
+def _blocks(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the features of runs of keys."""
+    count = keys.shape[2]
+    lengths = [torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32) for states in (keys, values)]
+    key_lengths, value_lengths = (length.clamp_min(1e-12) for length in lengths)
+    key_scale, value_scale = (length.mean(dim=2, keepdim=True) for length in (key_lengths, value_lengths))
+    place = torch.arange(count, device=keys.device, dtype=torch.float32)
+    columns = (place, ((count - place) / count).log(), ((place + 1) / count).log(), (place < SINKS).float())
+    places = torch.stack([columns[0] / count, *columns[1:]], dim=-1)
+    for first in range(0, count, BLOCK):
+        rows = slice(first, first + BLOCK)
+        before = models.rotate(keys[:, :, rows].float(), cos[:, rows].float(), -sin[:, rows].float())
+        yield torch.cat(
+            [
+                before / key_scale,
+                values[:, :, rows] / value_scale,
+                key_lengths[:, :, rows].log(),
+                value_lengths[:, :, rows].log(),
+                places[rows].expand(*keys.shape[:2], -1, -1),
+            ],
+            dim=-1,
+        )
