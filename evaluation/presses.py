@@ -16,7 +16,7 @@ from evaluation.names import check_name
 from evaluation.oracle import Oracle
 from evaluation.quantized import QuantizedPress
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVPress
-from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, WindowedObservedAttentionPress
+from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, SaliencyPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
 
 FULL_CACHE = "no_press"
@@ -80,6 +80,7 @@ SCORERS: dict[str, Callable[[], ScorerPress]] = {
     "probe_attention": ProbeAttentionPress,
     "qfilter": kv.QFilterPress,
     "random": kv.RandomPress,
+    "saliency": SaliencyPress,
     "snapkv": kv.SnapKVPress,
     "streaming_llm": kv.StreamingLLMPress,
     "tova": kv.TOVAPress,

@@ -34,7 +34,7 @@ from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
 
 FEWEST, MOST = 4, 64  # contexts to fit on
-COLLECTING = 0.1  # share of the time in which the contexts to fit on are measured
+COLLECTING = 0.05  # share of the time in which the contexts to fit on are measured
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def calibrate(
     experts : sequence of str, optional
         Candidates, by name. By default `CANDIDATES`: "saliency", which is fitted here, and `DEFAULT_EXPERTS`.
     max_experts : int, default=6
-        How many of them the gates may use: each costs time in every prefill. If there are more, those are chosen with
-        which the model's predictions change least.
+        How many of them the gates may use: each costs time in every prefill. If there are more, those are left out that
+        a fitted blend hardly uses.
     routers : sequence of str, optional
         Router types to fit, the first of them end to end. By default all, "pikv" first.
     objective : str, optional, default="kl"

@@ -24,7 +24,6 @@ from pikvpress.gates import key
 from pikvpress.gating import make_router
 from pikvpress.routers import Router, RouterSettings
 
-CHOOSING = 10  # contexts that experts are chosen on: two of each kind
 EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 6, 3, 8
 BUDGETS = ("equal", "fitted")
 
@@ -33,12 +32,11 @@ Files = tuple[Path, Path]  # of a measured situation, and of what experts saw of
 
 def foreseen(fit: int, held: int, candidates: int, max_experts: int, routers: int, end_to_end: bool) -> dict[str, int]:
     """Return how many steps of each kind fitting will take."""
-    rounds = max_experts if candidates > max_experts else 0
+    chooses = candidates > max_experts
     looks = 4 + end_to_end  # the prior is looked at too
     return {
-        "choosing experts": rounds * min(CHOOSING, fit),
-        "fitting": fit * (EPOCHS + len(BUDGETS) * (3 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
-        "measuring error curves": (3 if rounds else 2) * fit,
+        "fitting": fit * (EPOCHS * (1 + chooses) + len(BUDGETS) * (3 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
+        "measuring error curves": 2 * fit,
         "measuring codecs": fit,
         "fitting end to end": len(BUDGETS) * fit * EPOCHS_END_TO_END * end_to_end,
         "checking on held-out text": held * (len(BUDGETS) * looks + 1),
@@ -92,7 +90,7 @@ class Fit:
         stage: Objective | None,
     ) -> Fitted:
         """Choose experts, fit routers for equal and for fitted budgets, and look at what they do."""
-        chosen = self._choose(fit_paths, situations, types[0], max_experts)
+        chosen = self._choose(fit_paths, max_experts)
         experts = [self.candidates[i] for i in chosen]
         names = [expert.name for expert in experts]
         records = [Record(*files, chosen) for files in fit_paths]
@@ -120,20 +118,12 @@ class Fit:
         by_codec = codec_curves(first, records, first.static.shape[0], self.steps)
         return Fitted(names, parameters, curves, by_codec, self.figures, findings)
 
-    def _choose(
-        self, paths: Sequence[Files], situations: Sequence[Situation], router_type: str, most: int
-    ) -> list[int]:
+    def _choose(self, paths: Sequence[Files], most: int) -> list[int]:
         count = len(self.candidates)
         if count <= most:
             return list(range(count))
-        examples = [(Record(*files), situation.futures) for files, situation in zip(paths, situations, strict=True)]
-
-        def make(chosen: Sequence[int]) -> Router:
-            return self._router(router_type, [self.candidates[i] for i in chosen])
-
-        everyone = self._router(router_type, self.candidates)
-        budgets = Budgets(self._curves(everyone, [record for record, _ in examples]))
-        return choose_experts(self.model, make, count, most, examples[:CHOOSING], budgets, self.steps)
+        router = self._router("static", self.candidates)
+        return choose_experts(router, [Record(*files) for files in paths], most, EPOCHS, self.seed, self.steps)
 
     def _router(self, name: str, experts: Sequence[Expert]) -> Router:
         settings = RouterSettings(top_k=min(RouterSettings.top_k, len(experts)))

@@ -1,78 +1,37 @@
-"""Which experts are worth their cost: added one by one, by how close the model's own predictions come."""
+"""Which experts are worth their cost: those that a static blend of all candidates leans on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
-from transformers import PreTrainedModel
-
-from pikvpress.calibration.collect import RATIOS
-from pikvpress.calibration.distillation import Example, Progress, kept_by, mean_divergence
-from pikvpress.calibration.student import predict
-from pikvpress.calibration.training import Budgets
+from pikvpress.calibration.collect import Record
+from pikvpress.calibration.training import EQUAL, Progress, train
 from pikvpress.routers import Router
 
-RATIO = RATIOS.index(0.875)
+WORTH = 0.02  # least share of the blend, averaged over heads, for which an expert is computed at all
 
 
-@torch.no_grad()
 def choose_experts(
-    model: PreTrainedModel,
-    make: Callable[[Sequence[int]], Router],
-    count: int,
-    most: int,
-    examples: Sequence[Example],
-    budgets: Budgets,
-    progress: Progress,
+    router: Router, records: Sequence[Record], most: int, epochs: int, seed: int, progress: Progress
 ) -> list[int]:
-    """Return the experts to route to, in the order of the candidates.
-
-    Greedy: each round adds the candidate with which the unfitted router's predictions diverge least, with 87.5 %
-    removed. Budgets should be fitted ones: with equal ones the few heads that lose everything drown what experts differ
-    by.
+    """Return the experts to route to, in the order of the candidates: at least one.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        Left as it was found.
-    make : callable
-        Returns an unfitted router for some of the candidates.
-    count : int
-        How many candidates were measured.
+    router : Router
+        Unfitted and static, for all candidates; fitted here, at equal budgets.
+    records : sequence of Record
+        What it is fitted on; none of those that decisions are reported on.
     most : int
-        How many are chosen, if there are so many.
-    examples : sequence of (Record, futures)
-        Measured contexts; none of those that decisions are reported on.
-    budgets : Budgets
-        What heads keep.
+        How many are chosen, if so many have a share of 2 %.
+    epochs, seed : int
+        How long, and in which order.
     progress : callable
-        Told of every round and context.
+        Told of every step.
     """
-    chosen: list[int] = []
-    while len(chosen) < min(most, count):
-        tried = [sorted([*chosen, expert]) for expert in range(count) if expert not in chosen]
-        found = _divergences(model, make, tried, examples, budgets, progress)
-        chosen = tried[int(found.argmin())]
-    return chosen
-
-
-def _divergences(
-    model: PreTrainedModel,
-    make: Callable[[Sequence[int]], Router],
-    sets: Sequence[Sequence[int]],
-    examples: Sequence[Example],
-    budgets: Budgets,
-    progress: Progress,
-) -> torch.Tensor:
-    """Return the mean divergence with each set of experts, shape (sets,)."""
-    total = torch.zeros(len(sets))
-    for record, futures in examples:
-        context = record.context(model.device, model.dtype)
-        teachers = predict(model, context.cache, {}, futures)
-        for number, experts in enumerate(sets):
-            router = make(experts).to(model.device)
-            kept = kept_by(router, context.of(experts), RATIO, budgets)
-            total[number] += mean_divergence(teachers, predict(model, context.cache, kept, futures)) / len(examples)
-        progress("choosing experts")
-    return total
+    train(router, [router.static], records, EQUAL, epochs, seed, progress)
+    used = sorted({int(index) for record in records for index in record.layers})
+    shares = router.static.detach()[used].softmax(dim=-1).mean(dim=(0, 1))
+    best = shares.argsort(descending=True)[:most]
+    worth = [int(expert) for expert in best if shares[expert] >= WORTH]
+    return sorted(worth or [int(best[0])])

@@ -22,8 +22,7 @@ class Steps:
     SIZES: ClassVar = {
         "collecting": 30,
         "fitting saliency": 2,
-        "examining": 30,
-        "choosing experts": 30,
+        "examining": 45,
         "fitting": 1,
         "measuring error curves": 4,
         "measuring codecs": 12,

@@ -7,19 +7,31 @@ import torch
 
 from pikvpress.calibration import selection
 from pikvpress.calibration.selection import choose_experts
-from pikvpress.calibration.training import EQUAL
+from pikvpress.head_features import feature_names
+from pikvpress.routers import RouterSettings, router_class
 
-GOOD = {(0,): 4.0, (1,): 3.0, (2,): 5.0, (0, 1): 3.1, (1, 2): 3.05, (0, 1, 2): 1.0}
-
-
-def chosen(monkeypatch, divergences, most):
-    def found(model, make, sets, examples, budgets, progress):
-        return torch.tensor([divergences[tuple(experts)] for experts in sets])
-
-    monkeypatch.setattr(selection, "_divergences", found)
-    return choose_experts(None, None, 3, most, [], EQUAL, lambda what: None)
+SHARES = (0.15, 0.6, 0.01, 0.24)
 
 
-@pytest.mark.parametrize(("most", "expected"), [(1, [1]), (2, [1, 2]), (3, [0, 1, 2]), (4, [0, 1, 2])])
-def test_each_round_adds_what_diverges_least(most, expected, monkeypatch):
-    assert chosen(monkeypatch, GOOD, most) == expected
+class Layers:
+    layers = (0, 2)  # layer 1 slides
+
+
+def chosen(monkeypatch, shares, most):
+    def fitted(router, parameters, records, budgets, epochs, seed, progress):
+        with torch.no_grad():
+            parameters[0][[0, 2]] = torch.tensor(shares).log()
+
+    monkeypatch.setattr(selection, "train", fitted)
+    router = router_class("static")([1.0] * 4, feature_names("abcd"), 3, 2, RouterSettings())
+    return choose_experts(router, [Layers()], most, 1, 0, lambda what: None)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 3])])
+def test_those_that_the_blend_leans_on_are_chosen(most, expected, monkeypatch):
+    assert chosen(monkeypatch, SHARES, most) == expected
+
+
+def test_one_is_left_even_if_no_share_is_large(monkeypatch):
+    monkeypatch.setattr(selection, "WORTH", 0.9)
+    assert chosen(monkeypatch, SHARES, 3) == [1]

@@ -21,6 +21,7 @@ from evaluation.presses import FULL_CACHE, PRESSES, parse_press
 from evaluation.quantized import bytes_of
 from pikvpress import PiKVCache, PiKVPress, models
 from pikvpress.examination import examine
+from pikvpress.experts.saliency import num_features
 from pikvpress.gates import Gates, file_name, key, save_gates
 from pikvpress.head_features import feature_names
 from pikvpress.memory import cache_bytes
@@ -58,7 +59,11 @@ def named(tiny, tokenizer, tmp_path, monkeypatch):
     router = router_class("pikv")([1.0, 1.0], feature_names(experts), len(layers), heads, RouterSettings(top_k=2))
     curves = torch.rand(1, len(layers), heads, 3, generator=torch.Generator().manual_seed(0)).sort(dim=-1).values
     model = models.fingerprint(layers[0])
-    gates = Gates(model, experts, {key("pikv", "fitted"): router.state_dict()}, curves, (1.0, 0.5, 0.1), (0.5,))
+    saliency = torch.randn(
+        len(layers), heads, num_features(layers[0].head_dim), generator=torch.Generator().manual_seed(1)
+    )
+    routers = {key("pikv", "fitted"): router.state_dict()}
+    gates = Gates(model, experts, routers, curves, (1.0, 0.5, 0.1), (0.5,), saliency=saliency)
     save_gates(tmp_path / file_name(model), gates)
     with tokenizer_by_name(tiny, tokenizer):
         yield
