@@ -137,7 +137,8 @@ def calibrate(
     work = path.parent / f".{path.stem}-{_digest(fingerprint, names, situations, held, seed)}"
     work.mkdir(exist_ok=True)
     for expert in candidates:
-        expert.press.post_init_from_model(model)
+        if not isinstance(expert.press, SaliencyPress):  # fitted below
+            expert.press.post_init_from_model(model)
     steps = Steps(progress)
     with torch.random.fork_rng(devices=[]):
         readings = _collect(model, situations, held, work, minutes, contexts, steps)
