@@ -67,7 +67,7 @@ def calibrate(
     expert: Annotated[
         list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: MoERouterPress's.")
     ] = None,
-    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 6,
+    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 4,
     router: Annotated[
         list[str] | None, typer.Option(help="Router to fit; repeatable, the first also end to end. Default: all.")
     ] = None,

@@ -65,7 +65,7 @@ def calibrate(
     contexts: int | None = None,
     length: int = 1024,
     experts: Sequence[str] | None = None,
-    max_experts: int = 6,
+    max_experts: int = 4,
     routers: Sequence[str] | None = None,
     objective: str | None = "kl",
     seed: int = 0,
@@ -94,7 +94,7 @@ def calibrate(
         Tokens of a context.
     experts : sequence of str, optional
         Candidates, by name. By default `CANDIDATES`: "saliency", which is fitted here, and `DEFAULT_EXPERTS`.
-    max_experts : int, default=6
+    max_experts : int, default=4
         How many of them the gates may use: each costs time in every prefill. If there are more, those are left out that
         a fitted blend hardly uses.
     routers : sequence of str, optional

@@ -18,13 +18,13 @@ from pikvpress.calibration.objectives import Objective
 from pikvpress.calibration.selection import choose_experts
 from pikvpress.calibration.situations import Situation
 from pikvpress.calibration.steps import Steps
-from pikvpress.calibration.training import EQUAL, Budgets, error_curves, predicted, train
+from pikvpress.calibration.training import EQUAL, Budgets, blend_by_costs, error_curves, expert_costs, predicted, train
 from pikvpress.experts import Expert
 from pikvpress.gates import key
 from pikvpress.gating import make_router
 from pikvpress.routers import Router, RouterSettings
 
-EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 6, 3, 8
+EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 9, 3, 8
 BUDGETS = ("equal", "fitted")
 
 Files = tuple[Path, Path]  # of a measured situation, and of what experts saw of it
@@ -35,6 +35,7 @@ def foreseen(fit: int, held: int, candidates: int, max_experts: int, routers: in
     chooses = candidates > max_experts
     looks = 4 + end_to_end  # the prior is looked at too
     return {
+        "comparing experts": fit,
         "fitting": fit * (EPOCHS * (1 + chooses) + len(BUDGETS) * (3 * EPOCHS + (routers - 1) * EPOCHS_OF_OTHERS)),
         "measuring error curves": 2 * fit,
         "measuring codecs": fit,
@@ -90,11 +91,17 @@ class Fit:
         stage: Objective | None,
     ) -> Fitted:
         """Choose experts, fit routers for equal and for fitted budgets, and look at what they do."""
-        chosen = self._choose(fit_paths, max_experts)
+        everything = [Record(*files) for files in fit_paths]
+        attention = models.attention_layers(self.model)
+        shape = len(attention), models.num_key_value_heads(attention[0])
+        start = blend_by_costs(expert_costs(everything, *shape, self.steps))
+        chosen = self._choose(everything, start, max_experts)
         experts = [self.candidates[i] for i in chosen]
         names = [expert.name for expert in experts]
         records = [Record(*files, chosen) for files in fit_paths]
         router = self._router("static", experts)
+        with torch.no_grad():
+            router.static.copy_(start[..., chosen])
         train(router, [router.static], records, EQUAL, EPOCHS, self.seed, self.steps)
         curves = self._curves(router, records)
         held_records = [Record(*files, chosen) for files in held_paths]
@@ -118,12 +125,14 @@ class Fit:
         by_codec = codec_curves(first, records, first.static.shape[0], self.steps)
         return Fitted(names, parameters, curves, by_codec, self.figures, findings)
 
-    def _choose(self, paths: Sequence[Files], most: int) -> list[int]:
+    def _choose(self, records: Sequence[Record], start: torch.Tensor, most: int) -> list[int]:
         count = len(self.candidates)
         if count <= most:
             return list(range(count))
         router = self._router("static", self.candidates)
-        return choose_experts(router, [Record(*files) for files in paths], most, EPOCHS, self.seed, self.steps)
+        with torch.no_grad():
+            router.static.copy_(start)
+        return choose_experts(router, records, most, EPOCHS, self.seed, self.steps)
 
     def _router(self, name: str, experts: Sequence[Expert]) -> Router:
         settings = RouterSettings(top_k=min(RouterSettings.top_k, len(experts)))

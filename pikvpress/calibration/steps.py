@@ -23,6 +23,7 @@ class Steps:
         "collecting": 30,
         "fitting saliency": 2,
         "examining": 45,
+        "comparing experts": 6,
         "fitting": 1,
         "measuring error curves": 4,
         "measuring codecs": 12,

@@ -19,6 +19,7 @@ KEEP_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125)
 SOFTNESS = 0.05  # of the selection, in ranks, where gradients flow through it
 ROWS = 96  # queries of a head that training looks at
 LEARNING_RATE = 0.05
+SHARPNESS = 2.0  # of the blend that fitting starts from
 
 Progress = Callable[[str], None]
 
@@ -67,6 +68,37 @@ def error_curves(router: Router, records: Sequence[Record], layers: int, progres
                 curves[ratio, index] = curves[ratio, index].nan_to_num(0) + measured
         progress("measuring error curves")
     return curves
+
+
+def expert_costs(records: Sequence[Record], layers: int, heads: int, progress: Progress) -> torch.Tensor:
+    """Return what each expert's own selections cost a head at equal budgets, relative to all heads' mean.
+
+    Returns
+    -------
+    torch.Tensor
+        Means over records and ratios, shape (layers, kv_heads, experts); 1 for layers that are not compressed.
+    """
+    costs = torch.ones(0)
+    for record in records:
+        for index in record.layers:
+            layer = record.layer(index)
+            ranks = layer.ranks
+            if not costs.numel():
+                costs = torch.zeros(len(RATIOS), layers, heads, ranks.shape[2])
+            for ratio in range(len(RATIOS)):
+                counts = EQUAL.counts(ratio, ranks.shape[-1], index, heads)
+                for expert in range(ranks.shape[2]):
+                    kept = kept_keys(ranks[ratio, :, expert], counts)
+                    costs[ratio, index, :, expert] += selection_cost(layer.reading, kept)
+        progress("comparing experts")
+    relative = costs / costs.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-30)
+    mean = relative.mean(dim=0)
+    return torch.where(mean.sum(dim=-1, keepdim=True) > 0, mean, 1.0)
+
+
+def blend_by_costs(costs: torch.Tensor) -> torch.Tensor:
+    """Return logits of a blend in which an expert's weight falls with the square of what it costs, shape as given."""
+    return -SHARPNESS * (costs.clamp_min(1e-12) / costs.amin(dim=-1, keepdim=True).clamp_min(1e-12)).log()
 
 
 def train(

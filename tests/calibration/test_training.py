@@ -17,7 +17,9 @@ from pikvpress.calibration.training import (
     KEEP_SHARES,
     Budgets,
     TailMean,
+    blend_by_costs,
     error_curves,
+    expert_costs,
     kept_keys,
     predicted,
     selection_cost,
@@ -73,6 +75,18 @@ def make_router(name="pikv", **settings):
 @pytest.fixture(scope="module")
 def budgets(records):
     return Budgets(error_curves(make_router(), records, 2, quiet))
+
+
+def test_fitting_starts_from_the_experts_that_cost_least(records):
+    costs = expert_costs(records, 2, 2, quiet)
+    assert costs.shape == (2, 2, len(NAMES)) and costs.mean() == pytest.approx(1)
+    one = expert_costs(records[:1], 2, 2, quiet)
+    layer, count = records[0].layer(1), EQUAL.counts(0, 110, 1, 2)
+    alone = [selection_cost(layer.reading, kept_keys(layer.ranks[0][:, e], count)) for e in (0, 1)]
+    assert ((alone[0] < alone[1]) == (one[1, :, 0] < one[1, :, 1])).any()
+    logits = blend_by_costs(torch.tensor([[1.0, 2.0, 4.0]]))
+    torch.testing.assert_close(logits.exp(), torch.tensor([[1.0, 1 / 4, 1 / 16]]))
+    assert (blend_by_costs(costs).argmax(dim=-1) == costs.argmin(dim=-1)).all()
 
 
 def test_error_curves_fall_to_nothing_where_everything_is_kept(budgets):
