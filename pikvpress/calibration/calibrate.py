@@ -34,7 +34,7 @@ from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
 
 FEWEST, MOST = 4, 64  # contexts to fit on
-COLLECTING = 0.05  # share of the time in which the contexts to fit on are measured
+COLLECTING = 0.045  # share of the time in which the contexts to fit on are measured
 
 
 @dataclass(frozen=True)
