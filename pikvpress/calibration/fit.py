@@ -24,7 +24,7 @@ from pikvpress.gates import key
 from pikvpress.gating import make_router
 from pikvpress.routers import Router, RouterSettings
 
-EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 9, 3, 8
+EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 9, 2, 8
 BUDGETS = ("equal", "fitted")
 
 Files = tuple[Path, Path]  # of a measured situation, and of what experts saw of it
