@@ -18,6 +18,8 @@ from pikvpress.calibration.measure import Reading, divergence, read
 from pikvpress.calibration.teacher import read_future
 from pikvpress.examination import Examination
 from pikvpress.experts import available_experts, make_experts
+from pikvpress.experts.saliency import NAME as SALIENCY
+from pikvpress.gates import find_gates
 from pikvpress.kernels.compact import gather_rows, select
 
 LABELS = 2  # samples of labels that gradients are taken for, as in calibration
@@ -55,13 +57,13 @@ def foresee(
     model: PreTrainedModel,
     context: Sequence[int],
     future: Sequence[int],
-    experts: Sequence[str],
+    experts: Sequence[str] | None,
     ratios: Sequence[float],
     seed: int,
 ) -> Foreseen:
-    """Examine a context and read its future, once for all oracles of the same experts."""
+    """Examine a context and read its future, once for all oracles of the same experts; by default of all."""
     began = time.perf_counter()
-    made = make_experts(experts, None)
+    made = make_experts(_all_experts(model) if experts is None else experts, None)
     for expert in made:
         expert.press.post_init_from_model(model)
     cache, found = examined(model, context, made, ratios)
@@ -79,6 +81,13 @@ def foresee(
     return Foreseen(cache, list(ratios), found, readings, len(context), seconds)
 
 
+def _all_experts(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the names of all experts, of the fitted one too if there are gates that bring its weights."""
+    gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
+    fitted = () if gates is None or gates.saliency is None else (SALIENCY,)
+    return (*fitted, *available_experts())
+
+
 @dataclass
 class Oracle(BasePress):
     """For every KV head of every input, the experts that cost the text to come least, at equal budgets.
@@ -89,14 +98,14 @@ class Oracle(BasePress):
     ----------
     most : int
         How many experts a head blends: 1 chooses; more are added one by one while the predicted cost falls.
-    experts : tuple of str
-        Among which.
+    experts : tuple of str, optional
+        Among which. By default all, those that calibration fits too if there are gates for the model.
     compression_ratio : float
         Share of the keys to remove.
     """
 
     most: int = 1
-    experts: tuple[str, ...] = available_experts()
+    experts: tuple[str, ...] | None = None
     compression_ratio: float = 0.0
 
     def compress_knowing(self, seen: Foreseen) -> CompressedContext:

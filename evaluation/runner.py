@@ -90,7 +90,7 @@ class UnitRun:
         self._scores: dict[str, Scores] = {}
         self._at_every_ratio: dict[str, dict[float, CompressedContext]] = {}
         self._teacher: dict[str, torch.Tensor] = {}
-        self._foreseen: dict[tuple[str, tuple[str, ...]], Foreseen] = {}
+        self._foreseen: dict[tuple[str, tuple[str, ...] | None], Foreseen] = {}
 
     def records(self, chunks: list[list[Job]]) -> Iterator[list[dict[str, Any]]]:
         """Yield the records of each chunk of jobs.

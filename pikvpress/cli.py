@@ -65,7 +65,7 @@ def calibrate(
     ] = None,
     minutes: Annotated[float, typer.Option(help="About how long it may take.")] = 15.0,
     expert: Annotated[
-        list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: MoERouterPress's.")
+        list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: saliency and MoERouterPress's.")
     ] = None,
     max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 4,
     router: Annotated[

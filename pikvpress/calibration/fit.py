@@ -135,7 +135,8 @@ class Fit:
         return choose_experts(router, records, most, EPOCHS, self.seed, self.steps)
 
     def _router(self, name: str, experts: Sequence[Expert]) -> Router:
-        settings = RouterSettings(top_k=min(RouterSettings.top_k, len(experts)))
+        default, count = RouterSettings(), len(experts)
+        settings = RouterSettings(top_k=min(default.top_k, count), num_groups=min(default.num_groups, count))
         return make_router(name, experts, models.attention_layers(self.model)[0], settings)
 
     def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:

@@ -78,8 +78,8 @@ def draw(calibration: Calibration) -> Figure:
     _bars(
         grid["features"],
         list(findings.without) or ["none used"],
-        [value - 1 for value in findings.without.values()] or [0.0],
-        "change of the predicted divergence\nwithout a head feature",
+        [100 * (value - 1) for value in findings.without.values()] or [0.0],
+        "change of the predicted divergence\nwithout a head feature, %",
     )
     figure.suptitle(f"Gates for {calibration.gates.model.get('model_type', 'the model')}: {calibration.path.name}")
     return figure
@@ -115,6 +115,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], title: str)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.locator_params(axis="x", nbins=4)
     axes.set_title(title, fontsize=10)
 
 

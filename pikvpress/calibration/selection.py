@@ -9,12 +9,13 @@ from pikvpress.calibration.training import EQUAL, Progress, train
 from pikvpress.routers import Router
 
 WORTH = 0.02  # least share of the blend, averaged over heads, for which an expert is computed at all
+FEWEST = 2  # a router of one expert would route nothing
 
 
 def choose_experts(
     router: Router, records: Sequence[Record], most: int, epochs: int, seed: int, progress: Progress
 ) -> list[int]:
-    """Return the experts to route to, in the order of the candidates: at least one.
+    """Return the experts to route to, in the order of the candidates: at least two, if there are two.
 
     Parameters
     ----------
@@ -23,7 +24,7 @@ def choose_experts(
     records : sequence of Record
         What it is fitted on; none of those that decisions are reported on.
     most : int
-        How many are chosen, if so many have a share of 2 %.
+        How many are chosen at most; beyond two only if they have a share of 2 %.
     epochs, seed : int
         How long, and in which order.
     progress : callable
@@ -33,5 +34,4 @@ def choose_experts(
     used = sorted({int(index) for record in records for index in record.layers})
     shares = router.static.detach()[used].softmax(dim=-1).mean(dim=(0, 1))
     best = shares.argsort(descending=True)[:most]
-    worth = [int(expert) for expert in best if shares[expert] >= WORTH]
-    return sorted(worth or [int(best[0])])
+    return sorted(int(expert) for place, expert in enumerate(best) if place < FEWEST or shares[expert] >= WORTH)

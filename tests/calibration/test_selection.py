@@ -32,6 +32,7 @@ def test_those_that_the_blend_leans_on_are_chosen(most, expected, monkeypatch):
     assert chosen(monkeypatch, SHARES, most) == expected
 
 
-def test_one_is_left_even_if_no_share_is_large(monkeypatch):
+def test_two_are_left_even_if_no_share_is_large(monkeypatch):
     monkeypatch.setattr(selection, "WORTH", 0.9)
-    assert chosen(monkeypatch, SHARES, 3) == [1]
+    assert chosen(monkeypatch, SHARES, 3) == [1, 3]
+    assert chosen(monkeypatch, SHARES, 1) == [1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +12,9 @@ from evaluation.compressed import SharedPrefill
 from evaluation.oracle import Oracle, foresee
 from evaluation.presses import PRESSES, parse_press
 from evaluation.study import make_study
+from pikvpress import models
+from pikvpress.experts import available_experts
+from pikvpress.experts.saliency import num_features
 
 EXPERTS = ("keydiff", "knorm", "probe_attention", "lagkv")
 
@@ -35,6 +40,18 @@ def test_oracles_come_closer_than_any_expert(tiny, case):
     assert choice < min(singles) and blend < min(singles)
     assert [context.lengths for context in oracles] == [(75, 75)] * 2
     assert not any(layer.self_attn._forward_hooks for layer in tiny.model.layers)
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_oracles_know_every_expert(tiny, case, fitted, monkeypatch):
+    context, future = case
+    layers = models.attention_layers(tiny)
+    shape = len(layers), models.num_key_value_heads(layers[0]), num_features(layers[0].head_dim)
+    weights = torch.zeros(shape) if fitted else None
+    monkeypatch.setattr("evaluation.oracle.find_gates", lambda model: SimpleNamespace(saliency=weights))
+    monkeypatch.setattr("pikvpress.gates.find_gates", lambda model: SimpleNamespace(saliency=weights))
+    seen = foresee(tiny, context, future, None, [0.5], 0)
+    assert len(seen.found[0][0].ranked[0, 0]) == len(available_experts()) + fitted
 
 
 def test_oracles_run_where_the_future_is_known():
