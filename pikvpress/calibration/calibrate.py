@@ -33,8 +33,9 @@ from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
 
-FEWEST, MOST = 4, 64  # contexts to fit on
-COLLECTING = 0.045  # share of the time in which the contexts to fit on are measured
+FEWEST, MOST = 4, 64  # contexts to fit routers on
+APART = 4  # times as many on which the saliency expert is fitted, so that routers see it as it is on new text
+COLLECTING = 0.0375  # share of the time in which the contexts to fit routers on are measured
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def calibrate(
     texts : sequence of str, optional
         Documents like those that the model will read. By default the ones that ship.
     minutes : float, default=15.0
-        About how long it may take: decides how many contexts are fitted on, from 4 to 64.
+        About how long it may take: decides how many contexts routers are fitted on, from 4 to 64.
     contexts : int, optional
-        How many contexts to fit on instead.
+        How many contexts to fit routers on instead. The expert "saliency" is fitted on four times as many others.
     length : int, default=1024
         Tokens of a context.
     experts : sequence of str, optional
@@ -127,7 +128,8 @@ def calibrate(
     stage = objective_named(objective) if objective is not None else None
     fit_texts, held_texts = split(shipped_texts() if texts is None else texts)
     most = contexts or MOST
-    situations = make_situations(tokenizer, fit_texts, most, length, seed)
+    apart = APART * any(isinstance(expert.press, SaliencyPress) for expert in candidates)
+    situations = make_situations(tokenizer, fit_texts, most * (1 + apart), length, seed)
     held = make_situations(tokenizer, held_texts, _held(most), length, seed + 1)
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = Path(output) if output is not None else user_folder() / file_name(fingerprint)
@@ -141,22 +143,21 @@ def calibrate(
             expert.press.post_init_from_model(model)
     steps = Steps(progress)
     with torch.random.fork_rng(devices=[]):
-        readings = _collect(model, situations, held, work, minutes, contexts, steps)
-        situations, held = situations[: len(readings[0])], held[: len(readings[1])]
+        paths = _collect(model, situations, held, apart, work, minutes, contexts, steps)
+        situations, held = situations[: len(paths["fit"])], held[: len(paths["held"])]
         fit, held_out = len(situations), len(held)
-        fits_saliency = any(isinstance(expert.press, SaliencyPress) for expert in candidates)
         steps.plan(
-            {"collecting": fit + held_out}
-            | ({"fitting saliency": (2 + EPOCHS) * fit + 2 * held_out} if fits_saliency else {})
+            {"collecting": sum(map(len, paths.values()))}
+            | ({"fitting saliency": (2 + EPOCHS) * len(paths["apart"]) + 2 * held_out} if apart else {})
             | {"examining": fit + held_out}
             | foreseen(fit, held_out, len(candidates), max_experts, len(types), stage is not None)
         )
         weights, told = None, dict[str, object]()
-        if fits_saliency:
-            records, held_records = ([Record(path) for path in paths] for paths in readings)
+        if apart:
+            records, held_records = ([Record(path) for path in paths[name]] for name in ("apart", "held"))
             weights, told["saliency"] = fit_saliency(model, records, held_records, seed, steps)
             equip(candidates, weights)
-        seen = _examine(model, candidates, weights, readings, (situations, held), steps)
+        seen = _examine(model, candidates, weights, (paths["fit"], paths["held"]), (situations, held), steps)
         calibration = Fit(model, candidates, seed, steps, told).run(*seen, situations, held, types, max_experts, stage)
     about = {
         "pikvpress": version("pikvpress"),
@@ -164,6 +165,7 @@ def calibrate(
         "transformers": transformers.__version__,
         "date": date.today().isoformat(),
         "contexts": len(situations),
+        "saliency_contexts": apart * len(situations),
         "held_out_contexts": len(held),
         "length": length,
         "texts": "shipped" if texts is None else "given",
@@ -192,12 +194,17 @@ def _collect(
     model: PreTrainedModel,
     situations: Sequence[Situation],
     held: Sequence[Situation],
+    apart: int,
     work: Path,
     minutes: float,
     contexts: int | None,
     steps: Steps,
-) -> tuple[list[Path], list[Path]]:
-    """Measure situations into files, those that are there already excepted; as many as time allows."""
+) -> dict[str, list[Path]]:
+    """Measure situations into files, those that are there already excepted; as many as time allows.
+
+    Returns the files of situations to fit routers on, of those behind them that are kept apart for the saliency expert,
+    `apart` times as many, and of held-out ones.
+    """
     scaling = [layer.scaling for layer in models.attention_layers(model)]
 
     def measured(name: str, number: int, situation: Situation) -> Path:
@@ -212,13 +219,15 @@ def _collect(
     first = [measured("fit", number, situations[number]) for number in range(2)]
     seconds = min(Record(path).seconds for path in first)  # the first one also warms up
     count = contexts or int(min(MOST, max(FEWEST, COLLECTING * 60 * minutes / seconds)))
-    everything = [("fit", n, s) for n, s in enumerate(situations[:count])]
-    everything += [("held", n, s) for n, s in enumerate(held[: _held(count)])]
-    paths = []
-    for done, item in enumerate(everything):
-        steps.collected(done, len(everything))
-        paths.append(measured(*item))
-    return paths[:count], paths[count:]
+    chosen = {"fit": range(count), "apart": range(count, count * (1 + apart)), "held": range(_held(count))}
+    total, paths = sum(map(len, chosen.values())), dict[str, list[Path]]()
+    for use, numbers in chosen.items():
+        name, made = ("held", held) if use == "held" else ("fit", situations)
+        paths[use] = []
+        for number in numbers:
+            steps.collected(sum(map(len, paths.values())), total)
+            paths[use].append(measured(name, number, made[number]))
+    return paths
 
 
 def _examine(

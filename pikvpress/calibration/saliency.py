@@ -18,7 +18,7 @@ from pikvpress.calibration.measure import Reading
 from pikvpress.calibration.training import ROWS, TailMean, kept_keys, selection_cost
 from pikvpress.experts.saliency import num_features, positions_of, saliency_features
 
-EPOCHS = 4
+EPOCHS = 2
 LEARNING_RATE = 0.005
 SOFTNESS = 0.2  # of the selection, in standard deviations of a head's scores
 RIDGE = 3e-3  # pull towards 0, in variances of the features

@@ -84,7 +84,7 @@ def test_an_interrupted_calibration_goes_on(home, texts, monkeypatch):
         calibrate(model, Tokenizer(), texts, **SETTINGS)
     assert find_gates(models.fingerprint(model.model.layers[0].self_attn)) is None
     interrupted = calibrate(model, Tokenizer(), texts, **SETTINGS)
-    assert len(calls) == 1 + 4 + 4  # two contexts of eight were there already, one was lost
+    assert len(calls) == 1 + 4 + 16 + 4  # two contexts of 24 were there already, one was lost
     through = calibrate(model, Tokenizer(), texts, **SETTINGS, output=home / "other.safetensors")
     assert interrupted.gates.experts == through.gates.experts
     for name, parameters in through.gates.routers.items():

@@ -8,7 +8,7 @@ import torch
 from pikvpress import models
 from pikvpress.calibration.collect import RATIOS, Record, collect, described, save
 from pikvpress.calibration.measure import Reading, divergence
-from pikvpress.calibration.saliency import fit_saliency, saliency
+from pikvpress.calibration.saliency import EPOCHS, fit_saliency, saliency
 from pikvpress.calibration.situations import Situation
 from pikvpress.experts.saliency import SaliencyPress, num_features
 from tests.conftest import make_tiny
@@ -60,7 +60,7 @@ def test_fitting_tells_keys_apart_on_contexts_that_it_has_not_seen(model, record
     assert weights.shape == (2, 2, num_features(16)) and weights.dtype == torch.float32
     found = figures["predicted_divergence"]
     assert set(found) == {"regressed", "descended"} and figures["kept"] in found
-    assert len(told) == 4 * 6 + 2 * 2
+    assert len(told) == 4 * (2 + EPOCHS) + 2 * 2
     at_random = torch.zeros(len(RATIOS))
     for record in records[4:]:
         for index in record.layers:
