@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from kvpress import ScorerPress, SnapKVPress
+import torch.nn.functional as F
+from kvpress import ScorerPress
 from transformers import PreTrainedModel
 
 from pikvpress import models
+from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 
 @dataclass
@@ -22,8 +24,8 @@ class ChunkScorePress(ScorerPress):
     ----------
     compression_ratio : float, default=0.0
         Fraction of key-value pairs to remove.
-    press : ScorerPress
-        Whose scores are averaged.
+    press : ScorerPress, optional
+        Whose scores are averaged. By default SnapKV's.
     chunk_length : int, default=20
         Tokens of a chunk; the last may be shorter.
 
@@ -34,7 +36,7 @@ class ChunkScorePress(ScorerPress):
     """
 
     compression_ratio: float = 0.0
-    press: ScorerPress = field(default_factory=SnapKVPress)
+    press: ScorerPress = field(default_factory=StreamedSnapKVPress)
     chunk_length: int = 20
 
     def __post_init__(self) -> None:
@@ -57,10 +59,9 @@ class ChunkScorePress(ScorerPress):
     ) -> torch.Tensor:
         """Return scores, shape (batch, kv_heads, keys)."""
         own = self.press.score(module, hidden_states, keys, values, attentions, kwargs).float()
-        together = own.sum(dim=1)
         chunk = torch.arange(own.shape[2], device=own.device) // self.chunk_length
-        sums = together.new_zeros(len(together), int(chunk[-1]) + 1).index_add_(1, chunk, together)
-        means = (sums / chunk.bincount())[:, chunk].unsqueeze(1)
+        together = own.sum(dim=1, keepdim=True)
+        means = F.avg_pool1d(together, self.chunk_length, ceil_mode=True)[..., chunk]
         # Distinct chunks' means differ by more than what a key's own score adds.
         gap = means.sort(dim=-1).values.diff(dim=-1)
         least = gap.masked_fill(gap <= 0, torch.inf).amin(dim=-1, keepdim=True).nan_to_num(posinf=1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kvpress import ChunkKVPress, KnormPress
+from kvpress import ChunkKVPress, KnormPress, SnapKVPress
 
 from pikvpress import MoERouterPress
 from pikvpress.experts import ChunkScorePress
@@ -31,3 +31,18 @@ def test_it_is_an_expert(llama, ids):
     assert press.get_stats()["expert_shares"]["chunkkv"] > 0.1
     with pytest.raises(ValueError, match="chunk_length must be at least 1"):
         ChunkScorePress(chunk_length=0)
+
+
+def test_by_default_chunks_are_scored_as_by_snapkv(llama, ids):
+    ours, theirs = (prefill(llama, ids, press) for press in (ChunkScorePress(0.5), ChunkScorePress(0.5, SnapKVPress())))
+    for one, other in zip(ours.layers, theirs.layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+
+
+def test_a_last_chunk_counts_as_many_tokens_as_it_has(llama, ids):
+    press = ChunkScorePress(press=KnormPress(), chunk_length=400)  # longer than the context
+    layer = prefill(llama, ids).layers[0]
+    scores = press.score(llama.model.layers[0].self_attn, None, layer.keys, layer.values, None, {})
+    own = KnormPress().score(None, None, layer.keys, layer.values, None, {})
+    assert torch.equal(scores.argsort(dim=-1), own.argsort(dim=-1))
+    torch.testing.assert_close(scores.amin(), own.sum(dim=1).mean())
