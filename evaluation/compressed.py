@@ -140,7 +140,7 @@ class Examinations:
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[int, float, str], tuple[torch.Tensor, torch.Tensor, Examination, Stopwatch]] = {}
+        self._found: dict[tuple[int, float, bool, str], tuple[torch.Tensor, torch.Tensor, Examination, Stopwatch]] = {}
         self.seconds_saved = 0.0
 
     @contextmanager
@@ -157,8 +157,10 @@ class Examinations:
             attentions: torch.Tensor | None,
             kwargs: dict[str, Any],
             ratio: float,
+            measures: bool,
         ) -> Examination:
-            key = (view.layer_idx, ratio, repr([(expert.name, expert.press, _fitted(expert)) for expert in experts]))
+            made = repr([(expert.name, expert.press, _fitted(expert)) for expert in experts])
+            key = view.layer_idx, ratio, measures, made
             if key in self._found:
                 known_keys, known_values, found, watch = self._found[key]
                 if torch.equal(keys, known_keys) and torch.equal(values, known_values):
@@ -166,7 +168,7 @@ class Examinations:
                     return found
             watch = Stopwatch()
             with watch.span(keys.device):
-                found = examine(experts, view, hidden_states, keys, values, attentions, kwargs, ratio)
+                found = examine(experts, view, hidden_states, keys, values, attentions, kwargs, ratio, measures)
             self._found[key] = keys.clone(), values.clone(), found, watch
             return found
 

@@ -23,15 +23,15 @@ class Examination(NamedTuple):
     ranked : torch.Tensor
         Ranks of their scores from 0 to 1, float32, shape (batch, kv_heads, len(available), keys).
     features : torch.Tensor
-        Head features, float32, shape (batch, kv_heads, features).
-    mass : torch.Tensor
+        Head features, float32, shape (batch, kv_heads, features); 0 if none were measured, and then no `mass`.
+    mass : torch.Tensor or None
         Share of the probes' attention per key, float32, shape (batch, kv_heads, keys).
     """
 
     available: list[int]
     ranked: torch.Tensor
     features: torch.Tensor
-    mass: torch.Tensor
+    mass: torch.Tensor | None
 
 
 def examine(
@@ -43,6 +43,7 @@ def examine(
     attentions: torch.Tensor | None,
     kwargs: dict[str, Any],
     ratio: float,
+    measures: bool = True,
 ) -> Examination:
     """Let the experts score a layer, and measure head features by what each would keep.
 
@@ -56,6 +57,8 @@ def examine(
         As kvpress gives them to a scorer.
     ratio : float
         Share of the keys to remove.
+    measures : bool, default=True
+        Whether head features are asked for.
 
     Raises
     ------
@@ -65,6 +68,9 @@ def examine(
     available = _available(experts, keys.shape[2], hidden_states.shape[1])
     scores = [experts[i].score(view, hidden_states, keys, values, attentions, kwargs, ratio).float() for i in available]
     ranked = ranks(_numbers(torch.stack(scores, dim=2), [experts[i].name for i in available]))
+    if not measures:
+        unmeasured = ranked.new_zeros(*ranked.shape[:2], len(head_features.feature_names([e.name for e in experts])))
+        return Examination(available, ranked, unmeasured, None)
     kept = torch.zeros_like(ranked, dtype=torch.bool)
     kept.scatter_(-1, ranked.topk(compute_n_kept(keys.shape[2], ratio), dim=-1, sorted=False).indices, True)
     features = head_features.collect(view, hidden_states, keys, values, kept, available, len(experts), kwargs)

@@ -144,6 +144,7 @@ class MoERouterPress(ScorerPress):
     _undecided: dict[int, models.Attention] = field(default_factory=dict, init=False, repr=False, compare=False)
     _selecting: bool = field(default=False, init=False, repr=False, compare=False)
     _router: Router | None = field(default=None, init=False, repr=False, compare=False)
+    _measures: bool = field(default=True, init=False, repr=False, compare=False)
     _model_config: Any = field(default=None, init=False, repr=False, compare=False)
     _recorder: Recorder = field(default_factory=Recorder, init=False, repr=False, compare=False)
     _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
@@ -284,10 +285,11 @@ class MoERouterPress(ScorerPress):
             self._prepare(module)
             ratio = self._share_removed(keys.shape[2]) or NOMINAL_RATIO
             view = LayerView(module, hidden_states, self._tap.take(hidden_states))
-            seen = examine(self._experts, view, hidden_states, keys, values, attentions, kwargs, ratio)
+            inputs = hidden_states, keys, values, attentions, kwargs
+            seen = examine(self._experts, view, *inputs, ratio, self._measures)
             routing = self._route(module.layer_idx, seen.features, seen.available)
             order = blend(seen.ranked, routing.weights[..., seen.available])
-            result = transport(order, self._worth(module.layer_idx, seen.mass, ratio))
+            result = transport(order, self._worth(module.layer_idx, order, seen.mass, ratio))
         num_kept = compute_n_kept(keys.shape[2], self._share_removed(keys.shape[2]))
         self._recorder.record(module.layer_idx, routing, keys, values, num_kept)
         self._log(module.layer_idx, routing, num_kept, keys.shape[2])
@@ -361,11 +363,16 @@ class MoERouterPress(ScorerPress):
         """Return the share of tokens to remove, by which experts are compared."""
         return self.compression_ratio
 
-    def _worth(self, layer: int, mass: torch.Tensor, ratio: float) -> torch.Tensor:
+    @property
+    def _curves(self) -> torch.Tensor | None:
+        return None if self._gates is None else self._gates.curves
+
+    def _worth(self, layer: int, like: torch.Tensor, mass: torch.Tensor | None, ratio: float) -> torch.Tensor:
         """Return what the keys of each head are worth, in any order, shape (batch, kv_heads, keys)."""
-        if self._gates is None or self._gates.curves is None:
+        if self._gates is None or self._curves is None:
+            assert mass is not None
             return mass
-        return self._gates.marginal_errors(ratio, layer, mass.shape[2]).to(mass.device).expand_as(mass)
+        return self._gates.marginal_errors(ratio, layer, like.shape[2]).to(like.device).expand_as(like)
 
     def _route(self, layer: int, features: torch.Tensor, available: list[int]) -> Routing:
         assert self._router is not None
@@ -449,6 +456,7 @@ class MoERouterPress(ScorerPress):
         if self._gates is not None:
             names = [expert.name for expert in self._experts]
             self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names, self._routed_for)))
+        self._measures = self._router.looks() or self._curves is None
         self._model_config = module.config
         self._budgets = make_budgets(self._kind, self._gates, self._layers or [module.layer_idx])
 

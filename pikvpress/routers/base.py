@@ -97,6 +97,10 @@ class Router(nn.Module):
         """Return whether this router looks at a head feature of that name."""
         return not feature.startswith(CACHE_FEATURES)
 
+    def looks(self) -> bool:
+        """Return whether any head feature moves the gate."""
+        return bool((self.seen.unsqueeze(1) * self.evidence).any())
+
     def probabilities(self, layer: int, features: torch.Tensor, available: torch.Tensor) -> torch.Tensor:
         """Return gate probabilities, shape (batch, kv_heads, experts), 0 for experts that are not available."""
         seen = self.dropout(features.float() * self.seen)

@@ -103,7 +103,6 @@ def test_a_failed_calibration_leaves_the_last_good_gates(home, texts, monkeypatc
     assert load_gates(good.path).about["figures"]["base"]["kept"] in (
         "prior",
         "static",
-        "static and measured",
         "features",
     )
     assert not any(layer._forward_hooks for layer in models.attention_layers(model))
