@@ -42,11 +42,12 @@ AUTO = "auto"
 class MoERouterPress(ScorerPress):
     """Choose and blend compression strategies per layer and KV head with a gated router.
 
-    In every layer the experts score the keys; probe queries measure what each expert's own selection would lose; the
-    router turns these head features into gate weights per KV head; the experts' scores become ranks in [0, 1], are
-    mixed by those weights, and the mixed order is given a scale that means the same in every head: what a token there
-    is worth by the error curves of the gates, or without gates the measured attention mass. The highest-scoring share
-    of the tokens is kept, in position order.
+    In every layer the experts score the keys; probe queries measure what each expert's own selection would lose, unless
+    calibration found that looking at the input does not win; the router turns what is known of each head, and these
+    features, into gate weights per KV head; the experts' scores become ranks in [0, 1], are mixed by those weights, and
+    the mixed order is given a scale that means the same in every head: what a token there is worth by the error curves
+    of the gates, or without gates the measured attention mass. The highest-scoring share of the tokens is kept, in
+    position order.
 
     It is a kvpress press like any other: use it with the pipeline, as a context manager, or inside kvpress's wrappers.
 
