@@ -182,8 +182,8 @@ def test_a_prefill_fills_the_cache(tiny, context):
 def test_routers_with_the_same_experts_look_once(tiny, context, monkeypatch):
     looked = []
 
-    def counted(experts, view, *rest):
-        looked.append((view.layer_idx, rest[-1]))
+    def counted(experts, view, *rest):  # ... ratio, measures
+        looked.append((view.layer_idx, rest[-2]))
         return examine(experts, view, *rest)
 
     monkeypatch.setattr(compressed, "examine", counted)
