@@ -2,8 +2,9 @@
 
 python -m benchmarks.end_to_end [--tokens 8192 --tokens 32768 --tokens 131072] [--shape llama-3.1-8b]
 
-What is kept does not matter here, only how much and in which form. Prefills are medians over rounds in which every
-contender runs once; decoding follows on the last one. The largest batch is found by doubling the cache until a
+What is kept does not matter here, only how much and in which form: gates are made of random numbers, for four experts
+and for heads that need different numbers of tokens, as fitted ones have them. Prefills are medians over rounds in which
+every contender runs once; decoding follows on the last one. The largest batch is found by doubling the cache until a
 decoded token runs out of memory.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -28,6 +30,7 @@ from transformers import AutoModelForCausalLM, Cache, DynamicCache, LlamaConfig,
 from benchmarks.decoding import decode
 from benchmarks.kernels.__main__ import RESULTS, write
 from benchmarks.kernels.machine import describe
+from benchmarks.stand_in_gates import write_gates
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -51,16 +54,22 @@ SHAPES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 4096,
     },
 }
+EXPERTS = ["saliency", "expected_attention", "snapkv", "probe_attention"]
 LARGEST_BATCH = 256
 
 Contender = tuple[Callable[[], Cache], Callable[[], BasePress | None]]
-CONTENDERS: dict[str, Contender] = {
-    "full cache": (DynamicCache, lambda: None),
-    "kvpress AdaKV over SnapKV, 50 % (masked)": (DynamicCache, lambda: AdaKVPress(SnapKVPress(0.5))),
-    "MoERouterPress, 50 %": (DynamicCache, lambda: MoERouterPress(0.5)),
-    "AdaKV over MoERouterPress, 50 %, PiKVCache": (PiKVCache, lambda: AdaKVPress(MoERouterPress(0.5))),
-    "PiKVPress, 87.5 % of the bytes, PiKVCache": (PiKVCache, lambda: PiKVPress(0.875)),
-}
+
+
+def contenders(gates: Path) -> dict[str, Contender]:
+    """Return caches and presses to time, ours with these gates."""
+    return {
+        "full cache": (DynamicCache, lambda: None),
+        "kvpress AdaKV over SnapKV, 50 % (masked)": (DynamicCache, lambda: AdaKVPress(SnapKVPress(0.5))),
+        "MoERouterPress, 50 %": (DynamicCache, lambda: MoERouterPress(0.5, gates=gates)),
+        "MoERouterPress, 50 %, fitted budgets, PiKVCache": (PiKVCache, lambda: MoERouterPress(0.5, gates=gates)),
+        "AdaKV over MoERouterPress, 50 %, PiKVCache": (PiKVCache, lambda: AdaKVPress(MoERouterPress(0.5, gates=gates))),
+        "PiKVPress, 87.5 % of the bytes, PiKVCache": (PiKVCache, lambda: PiKVPress(0.875, gates=gates)),
+    }
 
 
 def make_model(shape: str) -> PreTrainedModel:
@@ -109,15 +118,17 @@ def _free(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def measure(model: PreTrainedModel, tokens: int, new: int, rounds: int) -> list[dict[str, Any]]:
+def measure(
+    model: PreTrainedModel, contenders: dict[str, Contender], tokens: int, new: int, rounds: int
+) -> list[dict[str, Any]]:
     """Return a row for every contender."""
     ids = torch.randint(model.config.vocab_size, (1, tokens), device=model.device)
-    seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     peaks: dict[str, int] = {}
     speeds: dict[str, float] = {}
     batches: dict[str, int] = {}
     for round_ in range(rounds + 1):  # the first one warms up
-        for name, contender in CONTENDERS.items():
+        for name, contender in contenders.items():
             try:
                 cache, taken, peaks[name] = prefill(model, ids, contender)
                 if round_:
@@ -156,7 +167,11 @@ def main(
     if shape not in SHAPES:
         raise typer.BadParameter(f"there is no shape {shape!r}; there are {', '.join(SHAPES)}")
     model = make_model(shape)
-    rows = [row for count in tokens or (8192, 32768, 131072) for row in measure(model, count, new, rounds)]
+    with tempfile.TemporaryDirectory() as folder:
+        gates = Path(folder) / "gates.safetensors"
+        write_gates(model, EXPERTS, gates)
+        timed = contenders(gates)
+        rows = [row for count in tokens or (8192, 32768, 131072) for row in measure(model, timed, count, new, rounds)]
     about = describe(model.device.type)
     table = Table(box=SIMPLE, title=f"{shape} with random weights on {about['device']}, medians of {rounds}")
     for heading in rows[0]:

@@ -15,6 +15,8 @@ from benchmarks.kernels.floor import Speed
 from benchmarks.kernels.machine import ROOT
 from benchmarks.kernels.operation import Work
 from benchmarks.kernels.operations import OPERATIONS
+from benchmarks.stand_in_gates import write_gates
+from pikvpress import MoERouterPress, PiKVCache, head_features
 
 
 def test_the_cost_table(capsys):
@@ -68,12 +70,27 @@ def test_the_floor_is_what_takes_longer():
     assert Speed(bytes_per_ms=10, flops_per_ms=100).floor(Work(bytes=1, flops=2000)) == 20
 
 
+@pytest.mark.parametrize("looks", [False, True])
+def test_stand_in_gates_ask_for_what_fitted_ones_do(tmp_path, monkeypatch, looks):
+    measured = []
+    collect = head_features.collect
+    monkeypatch.setattr(head_features, "collect", lambda *inputs: measured.append(inputs) or collect(*inputs))
+    model, path = end_to_end.make_model("tiny"), tmp_path / "gates.safetensors"
+    write_gates(model, end_to_end.EXPERTS, path, looks)
+    press, cache = MoERouterPress(0.5, gates=path), PiKVCache()
+    with torch.no_grad(), press(model):
+        model(input_ids=torch.randint(model.config.vocab_size, (1, 200)), past_key_values=cache)
+    assert bool(measured) == looks
+    kept = [count for layer in press.plan.layers for count in layer.head_tokens]
+    assert len(set(kept)) > 1 and sum(kept) == 100 * len(kept)
+
+
 def test_the_end_to_end_table(tmp_path, capsys):
     end_to_end.main(tokens=[128], shape="tiny", new=2, rounds=1, output=tmp_path / "table.csv")
     shown = capsys.readouterr().out
     assert "PiKVPress" in shown and "tokens_per_s" in shown
     with (tmp_path / "table.csv").open() as file:
-        assert [row["contender"] for row in csv.DictReader(file)] == list(end_to_end.CONTENDERS)
+        assert [row["contender"] for row in csv.DictReader(file)] == list(end_to_end.contenders(tmp_path))
     pictures.main([tmp_path / "table.csv"])
     assert {path.name for path in tmp_path.glob("*.png")} == {"table-light.png", "table-dark.png"}
 

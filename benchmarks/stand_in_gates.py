@@ -1,0 +1,69 @@
+"""Gates of random numbers for a model of random weights: presses cost with them what they cost with fitted ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.calibration.codec_curves import PAIRS
+from pikvpress.calibration.collect import RATIOS
+from pikvpress.calibration.training import KEEP_SHARES
+from pikvpress.experts import make_experts
+from pikvpress.experts.saliency import num_features
+from pikvpress.gates import Gates, key, save_gates
+from pikvpress.gating import make_router
+from pikvpress.routers import RouterSettings
+
+ROUTER = "pikv"
+
+
+def write_gates(model: PreTrainedModel, experts: list[str], path: Path, looks: bool = False, seed: int = 0) -> None:
+    """Write gates of some experts whose heads differ, in their blends and in what they need.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Whose they are to be.
+    experts : list of str
+        Their experts, "saliency" too if named.
+    path : Path
+        Where to write them.
+    looks : bool, default=False
+        Whether their routers look at the input, so that experts are measured.
+    seed : int, default=0
+        Of the random numbers.
+    """
+    first = models.attention_layers(model)[0]
+    layers, heads = first.config.num_hidden_layers, models.num_key_value_heads(first)
+    generator = torch.Generator().manual_seed(seed)
+    made = make_experts(experts, None)
+    routers = {}
+    for kind in ("equal", "fitted"):
+        router = make_router(ROUTER, made, first, RouterSettings(top_k=min(RouterSettings.top_k, len(made))))
+        with torch.no_grad():
+            router.static.copy_(torch.randn(router.static.shape, generator=generator))
+            router.evidence.mul_(looks)
+        routers[key(ROUTER, kind)] = dict(router.state_dict())
+    # Errors fall with the share kept, in some heads later than in others, and every codec adds to them.
+    kept = torch.tensor(KEEP_SHARES)
+    needs = 2.0 * torch.randn(layers, heads, 1, generator=generator)
+    curves = (needs - 6 * kept).exp().expand(len(RATIOS), -1, -1, -1).contiguous()
+    coarse = torch.linspace(0, 1, len(PAIRS)).pow(3).view(-1, 1)
+    save_gates(
+        path,
+        Gates(
+            model=models.fingerprint(first),
+            experts=experts,
+            routers=routers,
+            curves=curves,
+            keep_shares=KEEP_SHARES,
+            ratios=RATIOS,
+            codec_curves=(curves.unsqueeze(-2) + coarse * curves.mean()).contiguous(),
+            codecs=PAIRS,
+            saliency=torch.randn(layers, heads, num_features(first.head_dim), generator=generator),
+            about={"made of": "random numbers, to time presses"},
+        ),
+    )
