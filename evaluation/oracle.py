@@ -17,7 +17,7 @@ from pikvpress.calibration.collect import examined
 from pikvpress.calibration.measure import Reading, divergence, read
 from pikvpress.calibration.teacher import read_future
 from pikvpress.examination import Examination
-from pikvpress.experts import available_experts, make_experts
+from pikvpress.experts import available_experts, equip, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import find_gates
 from pikvpress.kernels.compact import gather_rows, select
@@ -63,7 +63,11 @@ def foresee(
 ) -> Foreseen:
     """Examine a context and read its future, once for all oracles of the same experts; by default of all."""
     began = time.perf_counter()
-    made = make_experts(_all_experts(model) if experts is None else experts, None)
+    gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
+    weights = None if gates is None else gates.saliency
+    fitted = () if weights is None else (SALIENCY,)
+    made = make_experts((*fitted, *available_experts()) if experts is None else experts, None)
+    equip(made, weights)
     for expert in made:
         expert.press.post_init_from_model(model)
     cache, found = examined(model, context, made, ratios)
@@ -79,13 +83,6 @@ def foresee(
         readings[index] = read(keys[0].float(), values[0].float(), [parts], scaling)  # type: ignore[list-item]
     seconds = examining + time.perf_counter() - began
     return Foreseen(cache, list(ratios), found, readings, len(context), seconds)
-
-
-def _all_experts(model: PreTrainedModel) -> tuple[str, ...]:
-    """Return the names of all experts, of the fitted one too if there are gates that bring its weights."""
-    gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
-    fitted = () if gates is None or gates.saliency is None else (SALIENCY,)
-    return (*fitted, *available_experts())
 
 
 @dataclass

@@ -15,8 +15,8 @@ from evaluation import ablations
 from evaluation.names import check_name
 from evaluation.oracle import Oracle
 from evaluation.quantized import QuantizedPress
-from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVPress
-from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, SaliencyPress, WindowedObservedAttentionPress
+from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
+from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
 
 FULL_CACHE = "no_press"
@@ -150,8 +150,8 @@ PRESSES: dict[str, Entry] = {
     **_wrapped("merging", kv.MergingPress, "knorm", "snapkv"),
     "merging_kvzap_mlp": Entry(lambda: kv.MergingPress(kv.KVzapPress(model_type="mlp"))),
     "merging_expected_attention": Entry(lambda: kv.MergingPress(_expected_attention(epsilon=1e-2)), scores_once=True),
-    "ablation_static": _ablation("static", "static"),
-    "ablation_static_fitted_budgets": _ablation("static", "static", "fitted"),
+    "ablation_looking": _ablation("looking", "pikv"),
+    "ablation_looking_fitted_budgets": _ablation("looking", "pikv", "fitted"),
     "ablation_static_per_layer": _ablation("static_per_layer", "static"),
     "ablation_static_per_layer_fitted_budgets": _ablation("static_per_layer", "static", "fitted"),
     "ablation_uniform": _ablation("uniform", "static"),

@@ -11,14 +11,13 @@ from pikvpress.experts import (
     DEFAULT_EXPERTS,
     ChunkScorePress,
     ProbeAttentionPress,
-    SaliencyPress,
     WindowedObservedAttentionPress,
     available_experts,
     register_expert,
 )
 from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
-from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress
+from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
 
 install()
 __version__ = version("pikvpress")

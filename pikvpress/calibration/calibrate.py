@@ -28,7 +28,7 @@ from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.steps import Report, Steps
 from pikvpress.calibration.texts import shipped_texts, split
 from pikvpress.calibration.training import KEEP_SHARES
-from pikvpress.experts import CANDIDATES, Expert, SaliencyPress, equip, make_experts
+from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equip, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
@@ -128,7 +128,7 @@ def calibrate(
     stage = objective_named(objective) if objective is not None else None
     fit_texts, held_texts = split(shipped_texts() if texts is None else texts)
     most = contexts or MOST
-    apart = APART * any(isinstance(expert.press, SaliencyPress) for expert in candidates)
+    apart = APART * any(isinstance(expert.press, SaliencyScorer) for expert in candidates)
     situations = make_situations(tokenizer, fit_texts, most * (1 + apart), length, seed)
     held = make_situations(tokenizer, held_texts, _held(most), length, seed + 1)
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
@@ -139,8 +139,7 @@ def calibrate(
     work = path.parent / f".{path.stem}-{_digest(fingerprint, names, situations, held, seed)}"
     work.mkdir(exist_ok=True)
     for expert in candidates:
-        if not isinstance(expert.press, SaliencyPress):  # fitted below
-            expert.press.post_init_from_model(model)
+        expert.press.post_init_from_model(model)
     steps = Steps(progress)
     with torch.random.fork_rng(devices=[]):
         paths = _collect(model, situations, held, apart, work, minutes, contexts, steps)

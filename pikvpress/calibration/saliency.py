@@ -43,7 +43,7 @@ def saliency(reading: Reading) -> torch.Tensor:
 def fit_saliency(
     model: PreTrainedModel, records: Sequence[Record], held: Sequence[Record], seed: int, progress: Progress
 ) -> tuple[torch.Tensor, dict[str, object]]:
-    """Fit the weights of `SaliencyPress` to records.
+    """Fit the weights of `SaliencyScorer` to records.
 
     A ridge regression on the logarithm of the saliency starts; gradients of what the selection of the best keys costs,
     at equal budgets, go on. Held-out records decide whether the second step stays.

@@ -19,7 +19,7 @@ from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.saliency import NAME as SALIENCY
-from pikvpress.experts.saliency import SaliencyPress
+from pikvpress.experts.saliency import SaliencyScorer
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 
@@ -93,7 +93,7 @@ register_expert("cur", CURPress, min_tokens=5, positional=True)
 register_expert("streaming_llm", StreamingLLMPress, min_tokens=5, positional=True)
 
 # Fitted by calibration and brought along by gates: nothing that is there without them.
-register_expert(SALIENCY, SaliencyPress, positional=True)
+register_expert(SALIENCY, SaliencyScorer, positional=True)
 
 DEFAULT_EXPERTS = ("compactor", "expected_attention", "snapkv", "probe_attention", "keydiff", "lagkv")
 CANDIDATES = (SALIENCY, *DEFAULT_EXPERTS)  # of a calibration
@@ -167,5 +167,7 @@ def _make(expert: str | ScorerPress, taken: set[str]) -> Expert:
 
 
 def _makes(build: Callable[[], ScorerPress], kind: type[ScorerPress]) -> bool:
-    """Return whether a registered expert is of this class, or our form of this class of kvpress's."""
-    return build is kind or (isinstance(build, type) and kind is not ScorerPress and kind in build.__bases__)
+    """Return whether a registered expert is of this class or one that it builds on, or our form of kvpress's."""
+    return isinstance(build, type) and (
+        issubclass(kind, build) or (kind is not ScorerPress and kind in build.__bases__)
+    )

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from kvpress import ScorerPress
-from transformers import PreTrainedModel
 
 from pikvpress import models
 from pikvpress.experts.expert import Expert
@@ -20,7 +19,7 @@ BLOCK = 2**14  # tokens whose features are held at a time
 
 
 @dataclass
-class SaliencyPress(ScorerPress):
+class SaliencyScorer(ScorerPress):
     """Score keys by a linear map, fitted for each head, of the key before rotation, its value and its place.
 
     The map is fitted to saliency: what the model's predictions about futures lost without the key, to second order
@@ -32,37 +31,11 @@ class SaliencyPress(ScorerPress):
     compression_ratio : float, default=0.0
         Fraction of key-value pairs to remove.
     weights : torch.Tensor, optional
-        Shape (layers, kv_heads, `num_features`), as `Gates.saliency` has them. By default those of the gates that are
-        found by the model, or inside `MoERouterPress` of its gates.
-
-    Examples
-    --------
-    >>> with SaliencyPress(0.5)(model):
-    ...     model.generate(**inputs)
+        Shape (layers, kv_heads, `num_features`), as `Gates.saliency` has them. Whoever uses it without brings them.
     """
 
     compression_ratio: float = 0.0
     weights: torch.Tensor | None = field(default=None, repr=False, compare=False)
-
-    def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Find the weights by the model, if none were given.
-
-        Raises
-        ------
-        ValueError
-            If there are no gates for the model, or they have none.
-        """
-        if self.weights is not None:
-            return
-        from pikvpress.gates import find_gates  # gates know this press
-
-        gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
-        if gates is None or gates.saliency is None:
-            raise ValueError(
-                "SaliencyPress is fitted by calibration, and there are no gates for this model that bring its weights: "
-                "run `pikvpress calibrate`, or give it weights"
-            )
-        self.weights = gates.saliency
 
     def score(
         self,
@@ -82,8 +55,8 @@ class SaliencyPress(ScorerPress):
         """
         if self.weights is None:
             raise ValueError(
-                "SaliencyPress has no weights, and the wrapper press did not pass on the model that they are found by: "
-                "call press.post_init_from_model(model) on the SaliencyPress first"
+                "saliency has no weights, and the wrapper press did not pass on the model that they are found by: call "
+                f"press.post_init_from_model(model) on the {type(self).__name__} first"
             )
         weights = self.weights[module.layer_idx].to(keys.device, torch.float32).unsqueeze(-1)
         blocks = _blocks(keys, values, *positions_of(module, keys, kwargs))
@@ -99,7 +72,7 @@ def equip(experts: Sequence[Expert], weights: torch.Tensor | None) -> None:
         If there is one, and no weights.
     """
     for expert in experts:
-        if isinstance(expert.press, SaliencyPress):
+        if isinstance(expert.press, SaliencyScorer):
             if weights is None and expert.press.weights is None:
                 raise ValueError(
                     f"expert {expert.name!r} is fitted by calibration and there are no gates for this model that bring "

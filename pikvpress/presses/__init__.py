@@ -4,5 +4,6 @@ from pikvpress.presses.fastv_press import FastVPress
 from pikvpress.presses.moe_router_press import MoERouterPress
 from pikvpress.presses.per_layer_press import PerLayerPress
 from pikvpress.presses.pikv_press import PiKVPress
+from pikvpress.presses.saliency_press import SaliencyPress
 
-__all__ = ["FastVPress", "MoERouterPress", "PerLayerPress", "PiKVPress"]
+__all__ = ["FastVPress", "MoERouterPress", "PerLayerPress", "PiKVPress", "SaliencyPress"]

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.cache import PiKVLayer
 from pikvpress.examination import examine
-from pikvpress.experts import Expert, LayerView, SaliencyPress, equip, make_experts
+from pikvpress.experts import Expert, LayerView, equip, make_experts
 from pikvpress.gates import Gates, find_gates, key, load_gates
 from pikvpress.gating import make_router
 from pikvpress.kernels.blend import blend, transport
@@ -463,8 +463,6 @@ class MoERouterPress(ScorerPress):
 
     def _refuse_uninitialised(self) -> None:
         for expert in self._experts:
-            if isinstance(expert.press, SaliencyPress):  # gates have brought its weights
-                continue
             if type(expert.press).post_init_from_model is not BasePress.post_init_from_model:
                 raise ValueError(
                     f"expert {expert.name} needs the model, which the wrapper press does not pass on: call "

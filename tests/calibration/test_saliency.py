@@ -10,7 +10,7 @@ from pikvpress.calibration.collect import RATIOS, Record, collect, described, sa
 from pikvpress.calibration.measure import Reading, divergence
 from pikvpress.calibration.saliency import EPOCHS, fit_saliency, saliency
 from pikvpress.calibration.situations import Situation
-from pikvpress.experts.saliency import SaliencyPress, num_features
+from pikvpress.experts.saliency import SaliencyScorer, num_features
 from tests.conftest import make_tiny
 
 KEYS, ROWS, SIZE = 40, 6, 8
@@ -73,7 +73,7 @@ def test_fitting_tells_keys_apart_on_contexts_that_it_has_not_seen(model, record
 
 def test_the_press_scores_as_was_fitted(model, records):
     weights, figures = fit_saliency(model, records[:4], records[4:], 0, lambda step: None)
-    press, total = SaliencyPress(0.5, weights), torch.zeros(len(RATIOS))
+    press, total = SaliencyScorer(0.5, weights), torch.zeros(len(RATIOS))
     with models.rotary_at_hand(model):
         for record in records[4:]:
             cache = record.context(model.device, model.dtype).cache

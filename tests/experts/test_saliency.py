@@ -6,12 +6,9 @@ import pytest
 import torch
 
 from pikvpress import MoERouterPress, models
-from pikvpress.experts import SaliencyPress, available_experts, make_experts
+from pikvpress.experts import SaliencyScorer, available_experts, make_experts
 from pikvpress.experts import saliency as module
 from pikvpress.experts.saliency import num_features, positions_of, saliency_features
-from pikvpress.gates import Gates, file_name, load_gates, save_gates
-from pikvpress.gating import make_router
-from pikvpress.routers import RouterSettings
 from tests.conftest import make_tiny
 from tests.helpers import prefill
 
@@ -55,7 +52,7 @@ def test_features_see_keys_as_they_were_before_rotation(architecture, ids):
 
 
 def test_long_contexts_are_scored_in_blocks(weights, ids, llama, monkeypatch):
-    whole = SaliencyPress(0.5, weights)
+    whole = SaliencyScorer(0.5, weights)
     layer = prefill(llama, ids[:, :TOKENS]).layers[0]
     with models.rotary_at_hand(llama):
         scores = [whole.score(models.attention_layers(llama)[0], None, layer.keys, layer.values, None, {})]
@@ -64,34 +61,9 @@ def test_long_contexts_are_scored_in_blocks(weights, ids, llama, monkeypatch):
     torch.testing.assert_close(*scores)
 
 
-def test_it_is_a_press_of_its_own(weights, ids, llama):
-    cache = prefill(llama, ids, SaliencyPress(0.5, weights))
-    assert cache.get_seq_length() == ids.shape[1] // 2
-
-
-def test_gates_bring_its_weights(weights, ids, llama, tmp_path, monkeypatch):
-    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
-    attention = models.attention_layers(llama)[0]
-    experts = make_experts(["saliency", "keydiff"], None)
-    router = make_router("static", experts, attention, RouterSettings(top_k=2))
-    model, static = models.fingerprint(attention), dict(router.state_dict())
-    static["static"] = torch.tensor([20.0, -20.0]).expand(2, 2, 2)  # saliency alone
-    path = tmp_path / file_name(model)
-    save_gates(path, Gates(model, ["saliency", "keydiff"], {"static": static}, saliency=weights))
-    torch.testing.assert_close(load_gates(path).saliency, weights)
-    alone = prefill(llama, ids, SaliencyPress(0.5, weights))
-    for press in (SaliencyPress(0.5), MoERouterPress(0.5, router_type="static")):
-        for layer, expected in zip(prefill(llama, ids, press).layers, alone.layers, strict=True):
-            for states, theirs in ((layer.keys, expected.keys), (layer.values, expected.values)):
-                assert torch.equal(states.sort(dim=2).values, theirs.sort(dim=2).values)
-    monkeypatch.setattr(module, "VERSION", "0")
-    with pytest.raises(ValueError, match="saliency features of version 1, but this is version 0"):
-        load_gates(path)
-
-
 def test_half_precision_is_scored_in_full(weights, llama, ids):
     layer = prefill(llama, ids[:, :TOKENS]).layers[0]
-    press, attention = SaliencyPress(0.5, weights), models.attention_layers(llama)[0]
+    press, attention = SaliencyScorer(0.5, weights), models.attention_layers(llama)[0]
     with models.rotary_at_hand(llama):
         full = press.score(attention, None, layer.keys, layer.values, None, {})
         half = press.score(attention, None, layer.keys.bfloat16(), layer.values.bfloat16(), None, {})
@@ -102,12 +74,10 @@ def test_half_precision_is_scored_in_full(weights, llama, ids):
 def test_without_weights_it_says_where_they_come_from(ids, llama):
     assert "saliency" not in available_experts()
     (expert,) = make_experts(["saliency"], None)
-    assert expert.positional
-    with pytest.raises(ValueError, match="fitted by calibration, and there are no gates for this model"):
-        prefill(llama, ids, SaliencyPress(0.5))
+    assert expert.positional and type(expert.press) is SaliencyScorer
     layer = prefill(llama, ids).layers[0]
-    with pytest.raises(ValueError, match=r"call press\.post_init_from_model"):
-        SaliencyPress(0.5).score(models.attention_layers(llama)[0], None, layer.keys, layer.values, None, {})
+    with pytest.raises(ValueError, match=r"call press\.post_init_from_model.* on the SaliencyScorer"):
+        expert.press.score(models.attention_layers(llama)[0], None, layer.keys, layer.values, None, {})
     press = MoERouterPress(0.5, experts=["saliency", "keydiff"], gates=None)
     with pytest.raises(ValueError, match="expert 'saliency' is fitted by calibration and there are no gates"):
         prefill(llama, ids, press)
