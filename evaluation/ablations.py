@@ -1,16 +1,19 @@
-"""Gates that leave out what calibration adds, to see what it is worth."""
+"""Gates that know less than those that ship, or look at the input whatever held-out text says, for comparison."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pikvpress.calibration import calibrate
+from pikvpress.calibration import calibrate, fit
 from pikvpress.gates import Gates, save_gates
 from pikvpress.routers import ROUTERS, StaticRouter
 
@@ -35,10 +38,11 @@ def path(name: str) -> Path:
 def write_ablations(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, gates: Gates, folder: Path = FOLDER
 ) -> list[Path]:
-    """Write gates of the same experts that know less.
+    """Write gates of the same experts, for comparison.
 
-    `static` and `static_per_layer` are calibrated as the gates were, on the same contexts, but do not look at the
-    input; `uniform` weighs experts alike; `random_0` to `random_4` are drawn.
+    `looking` and `static_per_layer` are calibrated as the gates were, on the same contexts: the former looks at the
+    input whether or not that wins on held-out text, the latter never does and has one blend a layer. `uniform` weighs
+    experts alike; `random_0` to `random_4` are drawn.
 
     Parameters
     ----------
@@ -50,8 +54,12 @@ def write_ablations(
         Where to write them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, router in (("static", StaticRouter), ("static_per_layer", LayerRouter)):
-        with patch.dict(ROUTERS, {"static": router}):
+    changes: dict[str, tuple[str, AbstractContextManager[Any]]] = {
+        "looking": ("pikv", patch.object(fit, "LEAST_GAIN", -math.inf)),
+        "static_per_layer": ("static", patch.dict(ROUTERS, {"static": LayerRouter})),
+    }
+    for name, (router, changed) in changes.items():
+        with changed:
             found = calibrate(
                 model,
                 tokenizer,
@@ -59,12 +67,12 @@ def write_ablations(
                 length=gates.about["length"],
                 experts=gates.experts,
                 max_experts=len(gates.experts),
-                routers=["static"],
+                routers=[router],
                 objective=gates.about["objective"],
                 seed=gates.about["seed"],
                 output=folder / f"{name}.safetensors",
             )
-        if router is LayerRouter:
+        if router == "static":
             _save(found.path, found.gates, {key: _tied(values) for key, values in found.gates.routers.items()})
     gates = replace(gates, curves=None, codec_curves=None)  # what follows knows of no budgets
     like = gates.routers["base"]

@@ -10,21 +10,23 @@ import torch
 from evaluation import ablations
 from evaluation.ablations import LayerRouter, write_ablations
 from evaluation.presses import PRESSES
-from pikvpress import DEFAULT_EXPERTS
 from pikvpress.calibration import calibrate
 from pikvpress.gates import load_gates
+from pikvpress.gates.find import SHIPPED
 from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
 from tests.calibration.test_calibrate import SETTINGS, Tokenizer
 from tests.conftest import make_tiny
 
-NAMES = ["random_0", "random_1", "random_2", "random_3", "random_4", "static", "static_per_layer", "uniform"]
+NAMES = ["looking", "random_0", "random_1", "random_2", "random_3", "random_4", "static_per_layer", "uniform"]
 
 
-def test_those_of_the_study_are_there_and_of_the_default_experts():
+def test_those_of_the_study_are_there_and_of_the_experts_that_ship():
     assert sorted(path.stem for path in ablations.FOLDER.glob("*.safetensors")) == NAMES
+    (shipped,) = map(load_gates, SHIPPED.glob("*.safetensors"))
     for name in NAMES:
-        assert list(load_gates(ablations.path(name)).experts) == list(DEFAULT_EXPERTS)
+        made = load_gates(ablations.path(name))
+        assert list(made.experts) == list(shipped.experts) and made.model == shipped.model
     assert len([name for name in PRESSES if name.startswith("ablation_")]) == len(NAMES) + 2
 
 
@@ -41,7 +43,8 @@ def test_they_are_made_from_gates(tmp_path, monkeypatch):
     assert all(list(one.experts) == list(gates.experts) for one in made.values())
     for values in made["static_per_layer"].routers.values():
         assert (values["static"] == values["static"][:, :1]).all()
-    assert made["static"].curves is not None and made["uniform"].curves is None
+    assert made["looking"].routers["pikv"]["evidence"].any()
+    assert made["looking"].curves is not None and made["uniform"].curves is None
     assert not any(value.any() for value in made["uniform"].routers["static"].values())
     drawn = [made[f"random_{seed}"].routers["base"]["static"] for seed in range(2)]
     assert not torch.equal(*drawn) and 0.5 < drawn[0].std() < 1.5
