@@ -61,7 +61,8 @@ class MoERouterPress(ScorerPress):
         Names of registered experts (`pikvpress.available_experts()`), or presses of one's own. By default those of
         the gates, or without gates Compactor, ExpectedAttention, SnapKV, ProbeAttention, KeyDiff and LagKV.
     num_experts : int, optional
-        Use only the first so many of `experts`, or of all registered ones if `experts` is not given.
+        Use only the first so many of `experts`, or of all registered ones if `experts` is not given; gates that know as
+        many bring theirs.
     top_k : int, optional
         Most experts blended for a head. By default 4, or fewer if there are fewer experts.
     temperature : float, default=1.0
@@ -92,7 +93,7 @@ class MoERouterPress(ScorerPress):
         package, if they know the router and the experts. A path: that file, refused for any other model, router or
         experts. Without gates the router uses a deterministic prior, and None asks for it: prior weight of the expert
         (ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
-        along unless `experts` or `num_experts` is given.
+        along unless `experts`, or another `num_experts`, is given.
     budgets : {"auto", "equal", "fitted", "pyramid", "adakv", "global"}, default="auto"
         How many tokens each head keeps, of the same total. "auto": fitted in a `PiKVCache`, where there are gates, else
         equal. The others: all the same number; shares by the error curves that the gates carry; less from layer to
@@ -159,7 +160,7 @@ class MoERouterPress(ScorerPress):
             self._given = load_gates(self.gates)
         experts = make_experts(self.experts, self.num_experts)
         if self._given is not None:
-            if self._experts_are_open():
+            if self._takes_experts_of(self._given):
                 experts = make_experts(self._given.experts, None)
             self._given.parameters(self.router_type, [expert.name for expert in experts], self._routed_for)
         self._use(experts)
@@ -177,8 +178,8 @@ class MoERouterPress(ScorerPress):
         """For which budgets the router's gates were fitted."""
         return "fitted" if self._kind == "fitted" else "equal"
 
-    def _experts_are_open(self) -> bool:
-        return self.experts is None and self.num_experts is None
+    def _takes_experts_of(self, gates: Gates) -> bool:
+        return self.experts is None and self.num_experts in (None, len(gates.experts))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "compression_ratio":  # wrappers set it per layer and per step
@@ -415,7 +416,7 @@ class MoERouterPress(ScorerPress):
             )
             return None
         asked = [expert.name for expert in make_experts(self.experts, self.num_experts)]
-        experts = found.experts if self._experts_are_open() else asked
+        experts = found.experts if self._takes_experts_of(found) else asked
         if key(self.router_type, self._routed_for) not in found.routers or list(experts) != list(found.experts):
             logger.warning_once(  # type: ignore[attr-defined]
                 f"MoERouterPress routes by its prior: the gates found for this model know the experts "

@@ -75,10 +75,16 @@ def test_gates_of_another_router_or_other_experts_are_refused(gates, changes, me
         press(gates, **changes)
 
 
-def test_gates_bring_their_experts_along(gates, llama, ids):
-    routed = press(gates, experts=None)
+@pytest.mark.parametrize("num_experts", [None, len(EXPERTS)])
+def test_gates_bring_their_experts_along(gates, llama, ids, num_experts):
+    routed = press(gates, experts=None, num_experts=num_experts)
     prefill(llama, ids, routed)
     assert list(routed.get_stats()["expert_shares"]) == EXPERTS
+
+
+def test_gates_that_know_fewer_experts_than_asked_for_are_refused(gates):
+    with pytest.raises(ValueError, match="fitted for experts keydiff, knorm, in this order"):
+        press(gates, experts=None, num_experts=len(EXPERTS) + 1)
 
 
 def test_files_that_are_no_gates(gates, tmp_path):
@@ -142,12 +148,14 @@ def test_gates_are_found_by_what_the_model_is(tmp_path, llama, ids, monkeypatch)
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
     written = fitted(llama)
     save_gates(tmp_path / file_name(written.model), written)
-    routed = MoERouterPress(0.5, router_type="base")
-    prefill(llama, ids, routed)
-    assert routed.plan.fitted and routed.plan.experts == EXPERTS
+    for number in (len(EXPERTS), None):
+        routed = MoERouterPress(0.5, router_type="base", num_experts=number)
+        prefill(llama, ids, routed)
+        assert routed.plan.fitted and routed.plan.experts == EXPERTS
     others = {
         "the prior was asked for": MoERouterPress(0.5, router_type="base", gates=None),
         "other experts were asked for": MoERouterPress(0.5, router_type="base", experts=["knorm", "tova"]),
+        "more experts were asked for": MoERouterPress(0.5, router_type="base", num_experts=len(EXPERTS) + 1),
         "another router was asked for": MoERouterPress(0.5),
     }
     for why, other in others.items():

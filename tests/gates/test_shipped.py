@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pikvpress import DEFAULT_EXPERTS, MoERouterPress, PiKVCache, PiKVPress, models
+from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
 from pikvpress.calibration.training import KEEP_SHARES
+from pikvpress.experts import CANDIDATES
 from pikvpress.gates import find_gates
 from pikvpress.gates.find import SHIPPED
 from pikvpress.routers import ROUTERS
@@ -32,7 +33,8 @@ def fingerprint(model):
 
 def test_they_are_found_and_know_every_router(smollm):
     gates = find_gates(fingerprint(smollm[0]))
-    assert gates is not None and list(gates.experts) == list(DEFAULT_EXPERTS)
+    assert gates is not None and set(gates.experts) <= set(CANDIDATES)
+    assert "saliency" in gates.experts and len(gates.saliency) == 30
     assert set(gates.router_types) == set(ROUTERS)
     assert gates.curves.shape == (3, 30, 3, len(KEEP_SHARES))
     assert gates.codec_curves.shape == (3, 30, 3, len(gates.codecs), len(KEEP_SHARES))
