@@ -87,6 +87,30 @@ def report(
 
 
 @app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")],
+    press: Annotated[list[str], typer.Option(help="What to compare; repeatable.")],
+    against: Annotated[list[str], typer.Option(help="With the best of these, at each ratio; repeatable.")],
+) -> None:
+    """Print a press's results as a share of the best other one's, with 95 % intervals and its worst task."""
+    try:
+        from evaluation.report.load import load
+        from evaluation.report.relative import shares
+
+        study = load(folders)
+        for name in press:
+            typer.echo(f"{name}, as a share of the best of {', '.join(against)}")
+            for found in shares(study, name, against):
+                where = f"{found.benchmark.label}, {found.length} tokens" if found.length else found.benchmark.label
+                typer.echo(
+                    f"  {where}, ratio {found.ratio:g}: {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}) of "
+                    f"{found.rival}, {found.samples} samples; worst {found.worst:.3f} in {found.task}"
+                )
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
+@app.command()
 def presses() -> None:
     """List the presses by name."""
     from evaluation.presses import PRESSES
