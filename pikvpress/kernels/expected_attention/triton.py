@@ -232,9 +232,10 @@ def _logits_kernel(
 
         last = step % blocks == blocks - 1
         tl.store(logits + query_head * num_keys + row, found, mask=(row < num_keys) & last)
-        seen = tl.where(row < num_keys, found, -float("inf"))
-        largest = tl.max(seen, axis=0)  # a tile has a key, so this is no infinity
-        log_sum = largest + tl.log(tl.sum(tl.exp(seen - largest), axis=0))
+        # A row, since compilers for Blackwell fail where what was summed along a product's rows is summed again.
+        seen = tl.reshape(tl.where(row < num_keys, found, -float("inf")), (1, KEYS))
+        largest = tl.max(seen)  # a tile has a key, so this is no infinity
+        log_sum = largest + tl.log(tl.sum(tl.exp(seen - largest)))
         tl.store(log_sums + query_head * tl.num_programs(0) + tile, log_sum, mask=last)
 
 
