@@ -2,8 +2,8 @@
 
 python -m benchmarks.kernels.compiled [--operation NAME] [--capability 80 --capability 90] [--all-shapes]
 
-The interpreter takes what a compiler refuses. Here every kernel is compiled to machine code for the inputs that are
-timed on a GPU, and nothing is run; its results are not looked at.
+The interpreter takes what a compiler refuses. Here every kernel is compiled to machine code, for inputs as they are
+timed on a GPU and for the widest heads, and nothing is run; its results are not looked at.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def _shown(capability: int, operations: list[str] | None, all_shapes: bool) -> b
     for one in OPERATIONS:
         if operations and one.name not in operations:
             continue
-        cases = [(one.dtypes[-1], one.large[0])]
+        widest = max(one.small, key=lambda shape: shape.get("head_dim", 0))
+        cases = [(one.dtypes[-1], shape) for shape in (one.large[0], widest)]
         cases += [(dtype, shape) for dtype in one.dtypes for shape in one.small] if all_shapes else []
         for dtype, shape in cases:
             inputs = " ".join([str(dtype).removeprefix("torch."), *(f"{k}={v}" for k, v in shape.items())])

@@ -45,7 +45,7 @@ def query_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     _products_kernel[(splits * blocks**2, batch * heads)](
         queries, means, products, num_tokens, of_split, heads, head_dim, *queries.stride(),
         BLOCKS=blocks, TOKENS=tokens, SIDE=side, PRECISION=precision(queries),
-        num_warps=8 if side > 64 else 4, num_stages=4,
+        num_warps=8 if side > 64 else 4, num_stages=4 if blocks == 1 else 2,
     )  # fmt: skip
     side = min(padded_size(head_dim), 64)
     blocks = triton.cdiv(head_dim, side)
@@ -67,7 +67,7 @@ def expected_attention(
     if attention.numel() == 0:
         return attention
     exact, padded = keys.dtype == torch.float32, padded_size(head_dim)
-    of_tile = 32 if exact else KEYS
+    of_tile = 32 if exact else KEYS if padded <= 128 else KEYS // 2  # to fit the shared memory of small GPUs
     columns = min(padded, 32 if exact else max(16, NUMBERS // padded))
     tiles = triton.cdiv(num_keys, of_tile)
     linear = (mean.float() * scaling).contiguous()

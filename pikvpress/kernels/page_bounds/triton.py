@@ -38,7 +38,7 @@ def page_scores(queries: torch.Tensor, lowest: torch.Tensor, highest: torch.Tens
     if scores.numel() == 0:
         return scores
     dim = padded_size(head_dim)
-    pages = 64 if dim <= 128 else 32
+    pages = 64 if dim <= 128 else 64 // queries.element_size()
     rows = 64 if num_queries > 16 and queries.element_size() == 2 else 16
     _score_kernel[(triton.cdiv(num_pages, pages), triton.cdiv(num_queries, rows), batch * heads)](
         queries, lowest, highest, scores, num_queries, num_pages, group, heads, head_dim,

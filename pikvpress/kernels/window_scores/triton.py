@@ -15,7 +15,9 @@ from pikvpress.kernels.tiles import padded_size, precision, product
 
 TILES = 4  # of keys that a program of the first pass joins
 # Queries and keys of a tile: products of float32 are not computed by tensor cores, and larger ones spill registers.
+# Wide heads of 16 bits need smaller ones to fit the 99 KiB of shared memory that most GPUs have.
 SIZES = {2: (64, 128), 4: (32, 32)}
+WIDE = (32, 64)
 
 
 def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -25,7 +27,8 @@ def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float
     rows = queries.unflatten(1, (heads, -1)).flatten(2, 3).flatten(0, 1)  # (B * H, G * Q, D)
     num_rows = rows.shape[1]
     keys = keys.flatten(0, 1)
-    tile_rows, tile_keys = SIZES[keys.element_size()]
+    dim = padded_size(head_dim)
+    tile_rows, tile_keys = WIDE if dim > 128 and keys.element_size() == 2 else SIZES[keys.element_size()]
     blocks = triton.cdiv(num_keys, tile_keys * TILES)
     partial = torch.empty(batch * heads, blocks, num_rows, dtype=torch.float32, device=keys.device)
     received = torch.empty(batch * heads, num_keys, dtype=torch.float32, device=keys.device)
@@ -33,7 +36,7 @@ def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float
     tile = {
         "ROWS": tile_rows,
         "KEYS": tile_keys,
-        "DIM": padded_size(head_dim),
+        "DIM": dim,
         "PRECISION": precision(keys),
         "num_warps": 8,
     }
