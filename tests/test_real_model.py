@@ -35,8 +35,9 @@ def test_every_router_reaches_its_ratio_in_every_layer(smollm, ids, router):
     assert [layer.keys.shape[2] for layer in cache.layers] == [compute_n_kept(ids.shape[1], 0.75)] * 30
     heads = [weights for stats in press.get_stats()["layer_stats"].values() for weights in stats["expert_weights"]]
     assert len(heads) == 90
-    if router != "static" or press.plan.fitted:
-        assert len({tuple(round(weight, 3) for weight in weights) for weights in heads}) > 45, "heads are routed alike"
+    blends = [tuple(round(weight, 6) for weight in weights) for weights in heads if max(weights) < 1]
+    assert len(blends) > (20 if router == "adaptive" else 80)  # which is content with one expert where the gate is sure
+    assert len(set(blends)) > 0.9 * len(blends), "heads are routed alike"
 
 
 def test_half_precision_keeps_nearly_the_same_tokens(ids):
