@@ -101,10 +101,10 @@ def compare(
         for name in press:
             typer.echo(f"{name}, as a share of the best of {', '.join(against)}")
             for found in shares(study, name, against):
-                where = f"{found.benchmark.label}, {found.length} tokens" if found.length else found.benchmark.label
+                interval = f"({found.low:.3f} to {found.high:.3f})"
                 typer.echo(
-                    f"  {where}, ratio {found.ratio:g}: {found.mean:.3f} ({found.low:.3f} to {found.high:.3f}) of "
-                    f"{found.rival}, {found.samples} samples; worst {found.worst:.3f} in {found.task}"
+                    f"  {found.group.title}, ratio {found.ratio:g}: {found.mean:.3f} {interval} of {found.rival}, "
+                    f"{found.group.samples} samples; worst {found.worst:.3f} in {found.task}"
                 )
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)

@@ -13,7 +13,7 @@ from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost,
 from benchmarks.kernels import __main__ as kernels
 from benchmarks.kernels.floor import Speed
 from benchmarks.kernels.machine import ROOT
-from benchmarks.kernels.operation import Work
+from benchmarks.kernels.operation import Work, named
 from benchmarks.kernels.operations import OPERATIONS
 from benchmarks.stand_in_gates import write_gates
 from pikvpress import MoERouterPress, PiKVCache, head_features
@@ -56,6 +56,12 @@ def test_operations_are_timed_beside_their_rivals(tmp_path, monkeypatch, capsys)
     assert {row["operation"] for row in rows} == {one.name for one in OPERATIONS}
     assert all(float(row["median_ms"]) > 0 and row["torch"] and row["date"] for row in rows)
     assert "kvpress SnapKV" in capsys.readouterr().out
+
+
+def test_an_operation_that_there_is_not_is_named():
+    with pytest.raises(typer.BadParameter, match="there is no operation 'blur'; there are received_attention"):
+        named(OPERATIONS, ["ranks", "blur"])
+    assert [one.name for one in named(OPERATIONS, ["ranks"])] == ["ranks"] and named(OPERATIONS, None) == [*OPERATIONS]
 
 
 def test_what_is_wrong_is_not_timed(monkeypatch):

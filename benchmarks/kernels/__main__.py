@@ -22,7 +22,7 @@ from rich.table import Table
 
 from benchmarks.kernels.floor import Speed, measure_speed
 from benchmarks.kernels.machine import ROOT, describe
-from benchmarks.kernels.operation import Operation, Shape
+from benchmarks.kernels.operation import Operation, Shape, named
 from benchmarks.kernels.operations import OPERATIONS
 from benchmarks.kernels.timing import Timing, copies_needed, time_calls
 
@@ -38,17 +38,13 @@ def main(
     """Time operations and write a table."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    known = [one.name for one in OPERATIONS]
-    for name in operation or []:
-        if name not in known:
-            raise typer.BadParameter(f"there is no operation {name!r}; there are {', '.join(known)}")
+    chosen = named(OPERATIONS, operation)
     speed = measure_speed(dtype, device)
     rows: list[Row] = []
-    for one in OPERATIONS:
-        if not operation or one.name in operation:
-            # The largest shapes are a GPU's: references need seconds for them.
-            for shape in one.large if device == "cuda" else one.large[:1]:
-                rows += timed(one, shape, dtype, device, calls, speed, "kernel" if device == "cuda" else "reference")
+    for one in chosen:
+        # The largest shapes are a GPU's: references need seconds for them.
+        for shape in one.large if device == "cuda" else one.large[:1]:
+            rows += timed(one, shape, dtype, device, calls, speed, "kernel" if device == "cuda" else "reference")
     show(rows, device)
     path = output or RESULTS / f"kernels-{'gpu' if device == 'cuda' else 'cpu'}.csv"
     write(path, [row | describe(device) for row in rows])

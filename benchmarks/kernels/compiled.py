@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from benchmarks.kernels.operation import Operation, Shape
+from benchmarks.kernels.operation import Operation, Shape, named
 from benchmarks.kernels.operations import OPERATIONS
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -105,21 +105,20 @@ def main(
     wanted = capability or [90]
     if not set(wanted) <= set(SHARED_BYTES):
         raise typer.BadParameter(f"compute capabilities known are {', '.join(map(str, SHARED_BYTES))}")
-    too_large = [not _shown(each, operation, all_shapes) for each in wanted]
-    if any(too_large):
+    operations = named(OPERATIONS, operation)
+    fits = [_shown(each, operations, all_shapes) for each in wanted]
+    if not all(fits):
         sys.exit(1)
 
 
-def _shown(capability: int, operations: list[str] | None, all_shapes: bool) -> bool:
+def _shown(capability: int, operations: list[Operation], all_shapes: bool) -> bool:
     """Print a table; return whether everything fits."""
     driver.set_active(_Absent(capability))
     table = Table(box=SIMPLE, title=f"kernels compiled for compute capability {capability / 10:.1f}")
     for heading in ("operation", "inputs", "kernel", "registers", "spilled B", "shared B"):
         table.add_column(heading, justify="right" if heading.split()[-1] in ("registers", "B") else "left")
     fits = True
-    for one in OPERATIONS:
-        if operations and one.name not in operations:
-            continue
+    for one in operations:
         widest = max(one.small, key=lambda shape: shape.get("head_dim", 0))
         cases = [(one.dtypes[-1], shape) for shape in (one.large[0], widest)]
         cases += [(dtype, shape) for dtype in one.dtypes for shape in one.small] if all_shapes else []

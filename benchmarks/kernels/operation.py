@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+import typer
 
 Shape = Mapping[str, int]
 Inputs = dict[str, Any]
@@ -89,6 +90,21 @@ class Operation:
         if len(found) != len(exact) or any(a.shape != b.shape for a, b in zip(found, exact, strict=True)):
             raise AssertionError(f"{self.name}: {[a.shape for a in found]} instead of {[b.shape for b in exact]}")
         return max((_relative(a, b) for a, b in zip(found, exact, strict=True)), default=0.0)
+
+
+def named(operations: Sequence[Operation], names: Sequence[str] | None) -> list[Operation]:
+    """Return those of the operations that have these names, or all.
+
+    Raises
+    ------
+    typer.BadParameter
+        For a name that there is not.
+    """
+    known = {one.name: one for one in operations}
+    for name in names or []:
+        if name not in known:
+            raise typer.BadParameter(f"there is no operation {name!r}; there are {', '.join(known)}")
+    return [one for one in operations if not names or one.name in names]
 
 
 def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:

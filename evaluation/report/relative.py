@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.names import check_name
-from evaluation.report.load import Benchmark, Study
+from evaluation.report.load import Study
 from evaluation.report.statistics import best, bootstrap_means
+from evaluation.report.summary import Group
 
 
 class Share(NamedTuple):
@@ -18,27 +19,21 @@ class Share(NamedTuple):
 
     Attributes
     ----------
-    benchmark : Benchmark
-        What was measured; its main measure is compared.
-    length : int
-        Tokens of the contexts, 0 where the benchmark has none.
+    group : Group
+        What was measured, on the samples that both have; the benchmark's main measure is compared.
     ratio : float
         Compression ratio.
     rival : str
         The best of those compared with, by its mean.
-    samples : int
-        Which both have.
     mean, low, high : float
         The share, and its 95 % interval over paired bootstrap samples.
     task, worst : str, float
         The task in which the share is worst, and the share there.
     """
 
-    benchmark: Benchmark
-    length: int
+    group: Group
     ratio: float
     rival: str
-    samples: int
     mean: float
     low: float
     high: float
@@ -71,11 +66,12 @@ def shares(study: Study, press: str, rivals: Sequence[str]) -> Iterator[Share]:
             values = values[wanted].dropna()
             if len(values):
                 tasks = cell.drop_duplicates("sample").set_index("sample")["task"].loc[values.index]
-                yield _share(benchmark, int(length), float(ratio), values, tasks)
+                group = Group(benchmark, int(length), len(values), tuple(dict.fromkeys(tasks)))
+                yield _share(group, float(ratio), values, tasks)
 
 
-def _share(benchmark: Benchmark, length: int, ratio: float, values: pd.DataFrame, tasks: pd.Series) -> Share:
-    higher = benchmark.main.higher_is_better
+def _share(group: Group, ratio: float, values: pd.DataFrame, tasks: pd.Series) -> Share:
+    higher = group.benchmark.main.higher_is_better
     press, *rivals = values.columns
     rival = best(values[rivals].mean(), higher)
     pair = values[[press, rival]]
@@ -87,11 +83,9 @@ def _share(benchmark: Benchmark, length: int, ratio: float, values: pd.DataFrame
         by_task = (by_task[press] / by_task[rival]).fillna(1.0)  # both at 0
     task = str(best(-by_task, higher))
     return Share(
-        benchmark,
-        length,
+        group,
         ratio,
         str(rival),
-        samples=len(pair),
         mean=float(mean),
         low=float(low),
         high=float(high),

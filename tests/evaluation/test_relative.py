@@ -34,7 +34,7 @@ def study(results=KL, higher=False):
 
 def test_a_share_is_that_of_the_best_rival_and_its_worst_task():
     (found,) = shares(study(), "ours", ["bad", "theirs"])
-    assert (found.rival, found.samples, found.mean) == ("theirs", 4, 0.5)
+    assert (found.rival, found.group.samples, found.mean) == ("theirs", 4, 0.5)
     assert (found.task, found.worst) == ("b", 1.0)
     assert 0.25 <= found.low < 0.5 < found.high <= 1.0
 
@@ -56,7 +56,7 @@ def test_where_more_is_better_the_worst_task_has_the_least():
 def test_samples_that_one_of_them_lacks_are_left_out():
     short = {**KL, "theirs": {"a": [3.0], "b": [1.0, 3.0]}}
     (found,) = shares(study(short), "ours", ["theirs"])
-    assert found.samples == 3 and found.mean == pytest.approx(5 / 7)
+    assert found.group.samples == 3 and found.mean == pytest.approx(5 / 7)
 
 
 def test_names_are_checked():

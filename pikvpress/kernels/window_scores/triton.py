@@ -1,8 +1,8 @@
 """The window scores in two passes over the keys, without a buffer of logits.
 
 The first pass leaves the log-sum-exp of every query over each block of keys; joined, they are the denominators of the
-softmax. The second computes the logits again and sums each key's column. Temporary memory: 4 B H G Q T / 512 bytes, in
-float32 four times as much.
+softmax. The second computes the logits again and sums each key's column. Temporary memory: 4 B H G Q T / 512 bytes, for
+wide heads twice and in float32 four times as much.
 """
 
 from __future__ import annotations
