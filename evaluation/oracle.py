@@ -17,7 +17,7 @@ from pikvpress.calibration.collect import examined
 from pikvpress.calibration.measure import Reading, divergence, read
 from pikvpress.calibration.teacher import read_future
 from pikvpress.examination import Examination
-from pikvpress.experts import available_experts, equip, make_experts
+from pikvpress.experts import available_experts, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import find_gates
 from pikvpress.kernels.compact import gather_rows, select
@@ -66,8 +66,8 @@ def foresee(
     gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
     weights = None if gates is None else gates.saliency
     fitted = () if weights is None else (SALIENCY,)
-    made = make_experts((*fitted, *available_experts()) if experts is None else experts, None)
-    equip(made, weights)
+    named = make_experts((*fitted, *available_experts()) if experts is None else experts, None)
+    made = equipped(named, weights)
     for expert in made:
         expert.press.post_init_from_model(model)
     cache, found = examined(model, context, made, ratios)

@@ -1,11 +1,12 @@
 """pikvpress: a gated router that picks KV-cache compression strategies per layer and head, for kvpress.
 
-Importing it registers kvpress's pipeline, and puts attention that reads a `PiKVCache` in front of transformers' own.
+Importing it registers kvpress's pipeline, and stands in front of transformers' attention, so that a `PiKVCache` is
+read, and of assisted decoding, so that it works behind any press.
 """
 
 from importlib.metadata import version
 
-from pikvpress.attention import install
+from pikvpress import assisted, attention, chunked
 from pikvpress.cache import PiKVCache
 from pikvpress.experts import (
     DEFAULT_EXPERTS,
@@ -19,7 +20,9 @@ from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
 from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
 
-install()
+attention.install()
+assisted.install()
+chunked.install()
 __version__ = version("pikvpress")
 
 __all__ = [

@@ -6,14 +6,13 @@ and is read here; anything else is handed on to the function that the model was 
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import torch
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from pikvpress import models
 from pikvpress.cache.held import Held
@@ -22,28 +21,44 @@ from pikvpress.kernels.ragged_attention import attend
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 
-# Which layer of which cache each attention module has read its prompt into: a press's mask belongs to it.
+# Which layer of a PiKVCache each attention module has read last, if it was one.
 _READ: weakref.WeakKeyDictionary[Any, weakref.ref[PiKVLayer]] = weakref.WeakKeyDictionary()
+# Masks of other caches, while modules read a PiKVCache.
+_ASIDE: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def install() -> None:
-    """Put ourselves in front of the attention functions that are registered, those that kvpress has wrapped too.
+    """Put ourselves in front of attention functions: those that are registered, those that kvpress has wrapped too.
 
-    Eager attention is each model's own and not registered; what we register under its name finds it again.
+    Eager attention is each model's own and not registered: models pass it when they look one up, as transformers has
+    them do since 5.0. There functions that are registered later are met, too.
     """
-    for name, function in [*ALL_ATTENTION_FUNCTIONS.items(), ("eager", _eager)]:
-        if not getattr(function, "reads_pikv_cache", False):
-            ALL_ATTENTION_FUNCTIONS[name] = reading(function)
+    for name, function in ALL_ATTENTION_FUNCTIONS.items():
+        ALL_ATTENTION_FUNCTIONS[name] = reading(function)
+    look_up = getattr(AttentionInterface, "get_interface", None)
+    if look_up is not None and not hasattr(look_up, "__wrapped__"):
+        AttentionInterface.get_interface = _in_front(look_up)  # type: ignore[method-assign]
 
 
-def _eager(module: models.Attention, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any]:
-    files = (sys.modules[base.__module__] for base in type(module).__mro__)
-    own = next(file.eager_attention_forward for file in files if hasattr(file, "eager_attention_forward"))
-    return own(module, *args, **kwargs)
+def _in_front(look_up: Callable[..., Attention]) -> Callable[..., Attention]:
+    known: dict[Attention, Attention] = {}
+
+    @wraps(look_up)
+    def get_interface(*args: Any, **kwargs: Any) -> Attention:
+        function = look_up(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            return function
+        if function not in known:
+            known[function] = reading(function)
+        return known[function]
+
+    return get_interface
 
 
 def reading(function: Attention) -> Attention:
     """Return an attention function that reads a PiKVCache too."""
+    if getattr(function, "reads_pikv_cache", False):
+        return function
 
     @wraps(function)
     def attention(
@@ -56,29 +71,58 @@ def reading(function: Attention) -> Attention:
         **kwargs: Any,
     ) -> tuple[torch.Tensor, Any]:
         if isinstance(key, Held):
+            _turn_to(module, key.layer, prompt=False)
             return _read(module, query, key.layer, attention_mask, kwargs.get("scaling"))
         if torch.compiler.is_compiling():  # a PiKVCache is not compileable; others are read as before
             return function(module, query, key, value, attention_mask, *args, **kwargs)
-        _watch(module, query, key, attention_mask)
-        if getattr(key, "pikv_layer", None) is not None:
-            attention_mask = _fitted(attention_mask, query.shape[2], key.shape[2])
+        layer = _alive(getattr(key, "pikv_layer", None))
+        _turn_to(module, layer, prompt=query.shape[2] == key.shape[2])
+        if layer is not None:
+            layer.read_by(module, _padding(attention_mask, key.shape[2]))
+        attention_mask = _fitted(attention_mask, query.shape[2], key.shape[2])
         return function(module, query, key, value, attention_mask, *args, **kwargs)
 
     attention.reads_pikv_cache = True  # type: ignore[attr-defined]
     return attention
 
 
-def _watch(module: models.Attention, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> None:
-    """Tell a layer that its prompt is being read, and by whom, before the module forgets the mask of another."""
-    layer = _alive(getattr(key, "pikv_layer", None))
-    if query.shape[2] == key.shape[2]:
-        other = _alive(_READ.pop(module, None))
-        if other is not None and other is not layer:
-            other.settle()
+def _turn_to(module: models.Attention, layer: PiKVLayer | None, prompt: bool) -> None:
+    """Leave a module the mask of what it is about to read, and no other.
+
+    A press leaves its mask on the module; it belongs to the entries that the module has read last. So before others are
+    read, a PiKVCache's layer is given its mask; that of another cache is laid aside until such a cache is read again;
+    and a prompt begins without one: kvpress sees to that too, but not in eager attention.
+
+    Parameters
+    ----------
+    module : Attention
+        Reads.
+    layer : PiKVLayer, optional
+        Whose entries; None for those of another cache.
+    prompt : bool
+        Whether these are the first entries.
+    """
+    if not models.is_sliding(module):  # a PiKVLayer of such a module takes no mask: kvpress's fake keys serve it
+        _hand_over(module, layer)
+    if prompt:
+        _ASIDE.pop(module, None)
+        module.masked_key_indices = None
+
+
+def _hand_over(module: models.Attention, layer: PiKVLayer | None) -> None:
+    reference = _READ.pop(module, None)
+    other = _alive(reference)
+    if reference is not None and other is not layer:
+        if other is not None:
             other.left_by(module)
-    if layer is not None:
-        _READ[module] = weakref.ref(layer)
-        layer.read_by(module, _padding(mask, key.shape[2]))
+        module.masked_key_indices = None
+    if layer is None:
+        if module in _ASIDE:
+            module.masked_key_indices = _ASIDE.pop(module)
+        return
+    if reference is None and getattr(module, "masked_key_indices", None) is not None:
+        _ASIDE[module], module.masked_key_indices = module.masked_key_indices, None
+    _READ[module] = weakref.ref(layer)
 
 
 def _alive(reference: weakref.ref[PiKVLayer] | None) -> PiKVLayer | None:
@@ -119,7 +163,8 @@ def _is_hidden(mask: torch.Tensor) -> torch.Tensor:
 def _fitted(mask: torch.Tensor | None, tokens: int, length: int) -> torch.Tensor | None:
     """Return a mask that covers a layer's entries: transformers makes one for all layers, by the first one's length.
 
-    The latest entries are the last in both; of older ones, which a press has left, every one is seen.
+    Presses may leave layers of different lengths, in any cache. The latest entries are the last in both; of older ones,
+    which a press has left, every one is seen.
     """
     if mask is None or mask.dim() != 4 or tokens == length or mask.shape[-1] == length:
         return mask

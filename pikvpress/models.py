@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
+from kvpress import BasePress
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache, PreTrainedModel
 
@@ -123,6 +124,14 @@ def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
         flat = norm(flat)
     heads = flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
     return norm(heads) if norm is not None and per_head else heads
+
+
+def presses_on(model: Any) -> list[BasePress]:
+    """Return the presses whose hooks are on the attention layers of a model, of any kind."""
+    layers = getattr(language_model(model), "layers", ()) if hasattr(model, "model") else ()
+    hooks = [hook for layer in layers for hook in getattr(layer, "self_attn", layer)._forward_hooks.values()]
+    presses = [getattr(hook, "__self__", None) for hook in hooks]
+    return list({id(press): press for press in presses if isinstance(press, BasePress)}.values())
 
 
 @contextmanager

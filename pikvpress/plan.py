@@ -41,8 +41,8 @@ class LayerPlan:
     head_tokens : list of int, or None
         Tokens that each KV head keeps; None where a wrapper press made the selection from the scores.
     bytes_before, bytes_after : int
-        Bytes of the layer's keys and values; `bytes_after` counts as `bytes_before` where the wrapper decides, or
-        where removed entries are masked.
+        Bytes of the layer's keys and values. In a `PiKVCache` `bytes_after` is what it holds; in others it counts as
+        `bytes_before` where the wrapper decides, or where removed entries are masked.
     codecs : list of (str, str), or None
         Codecs of each KV head's keys and values, where they are not kept as they are.
     """
@@ -90,6 +90,9 @@ class Plan:
         Time spent deciding and compacting.
     prefill_seconds : float or None
         Time of the whole prefill; None if the press ran inside another press, which does not say.
+    later_tokens : int
+        Tokens that were read after the compressed part of the context, in chunks, and are kept whole; layers count
+        them.
     """
 
     router: str
@@ -99,6 +102,7 @@ class Plan:
     layers: list[LayerPlan]
     press_seconds: float
     prefill_seconds: float | None
+    later_tokens: int = 0
 
     @property
     def press_share(self) -> float | None:
@@ -129,6 +133,8 @@ class Plan:
             lines.append(f"  keys and values: {saved}")
         if self.press_share is not None:
             lines.append(f"  share of the prefill's time: {self.press_share:.0%}")
+        if self.later_tokens:
+            lines.append(f"  the last {self.later_tokens} tokens were read after the rest, and are kept whole")
         for layer in self.layers:
             kept = "the wrapper selects" if layer.head_tokens is None else f"kept {_span(layer.head_tokens)}"
             heads = describe_heads(self.experts, layer.head_weights())

@@ -53,7 +53,7 @@ class Held(torch.Tensor):
         if function in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             return Held.of(args[0].layer, args[0].shape[2])
         raise ValueError(
-            "this layer of a PiKVCache holds entries of different number a head, or packed ones, and cannot be read as "
-            f"one tensor ({function}): use an attention function that was registered with transformers before "
-            "pikvpress was imported (model.set_attn_implementation('sdpa')), and presses that do not read it again"
+            f"this layer of a PiKVCache holds entries of different number a head, or packed ones, and {function} wants "
+            "one tensor: presses cannot read it again, and the model must look its attention function up with "
+            "transformers (model.set_attn_implementation('sdpa') does so; eager attention does since transformers 5)"
         )

@@ -75,7 +75,16 @@ class PiKVLayer(CacheLayerMixin):
         self._unseen = False  # whether entries behind the context are known to be padding
         self._slides = False
         self._module: Any = None
+        self._failure: ValueError | None = None
+        self.depth: int | None = None  # layers of the model, once it is known
         self._codecs: tuple[list[Codec], list[Codec]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of; what a press has masked is taken out before: the mask lies on the model."""
+        self.settle()
+        tensors = {name: getattr(self, name) for name in ("recent_keys", "recent_values") if self.is_initialized}
+        # Detached tensors leave behind the mark by which attention functions know whose they are.
+        return self.__dict__ | {name: tensor.detach() for name, tensor in tensors.items()} | {"_module": None}
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Take over type and device."""
@@ -90,7 +99,7 @@ class PiKVLayer(CacheLayerMixin):
 
     @keys.setter
     def keys(self, states: Any) -> None:
-        if not self._is_cut(states):
+        if not self._is_cut(states, self.recent_keys):
             self.recent_keys = states
 
     @property
@@ -100,10 +109,10 @@ class PiKVLayer(CacheLayerMixin):
 
     @values.setter
     def values(self, states: Any) -> None:
-        if not self._is_cut(states):
+        if not self._is_cut(states, self.recent_values):
             self.recent_values = states
 
-    def _is_cut(self, states: Any) -> bool:
+    def _is_cut(self, states: Any, before: Any) -> bool:
         """Crop to what stands for fewer entries; return False for plain tensors, if they can be taken."""
         if isinstance(states, Held):
             if states.layer is not self:
@@ -114,6 +123,12 @@ class PiKVLayer(CacheLayerMixin):
             raise ValueError(
                 "a press writes keys or values of one length for all heads into a layer that holds compressed ones: "
                 "let one press choose, or use a DynamicCache"
+            )
+        if before is not None and states.shape[2] != before.shape[2] and self._mask() is not None:
+            self._forget_mask()
+            raise ValueError(
+                "one press has masked entries of this layer and another removes some, so that the mask points at the "
+                "wrong ones: let one press choose, or put the one that masks last"
             )
         return False
 
@@ -165,6 +180,7 @@ class PiKVLayer(CacheLayerMixin):
             Padding among the entries, bool, shape (batch, entries).
         """
         self._module, self._hidden, self._slides = weakref.ref(module), hidden, models.is_sliding(module)
+        self.depth = int(module.config.num_hidden_layers)
 
     def _padding(self) -> torch.Tensor | None:
         """Return which entries are padding, None if none are. On a GPU this waits for it: asked for when packing."""
@@ -173,18 +189,26 @@ class PiKVLayer(CacheLayerMixin):
         return self._hidden
 
     def left_by(self, module: models.Attention) -> None:
-        """Forget a module that reads another cache now."""
+        """Take out what is masked, before the module reads other entries; a failure is told at the next look."""
+        try:
+            self.settle()
+        except ValueError as failure:
+            self._failure = failure
         if self._reader() is module:
             self._module = None
 
-    @property
-    def depth(self) -> int | None:
-        """Layers of the model, once it is known."""
-        module = self._reader()
-        return None if module is None else int(module.config.num_hidden_layers)
-
     def _reader(self) -> models.Attention | None:
         return self._module and self._module()
+
+    def _mask(self) -> Any:
+        """Return which entries a press has masked since they were read last, or None."""
+        mask = getattr(self._reader(), "masked_key_indices", None)
+        return None if mask is None or len(mask[0]) == 0 else tuple(mask)
+
+    def _forget_mask(self) -> None:
+        module = self._reader()
+        if module is not None:
+            module.masked_key_indices = None
 
     def use(self, key_codec: Choice, value_codec: Choice, window: int | None) -> None:
         """Take other codecs, for what is held too."""
@@ -206,23 +230,31 @@ class PiKVLayer(CacheLayerMixin):
 
         Presses act after attention, so this runs as soon as anybody looks at a later layer, or at this one.
         """
-        if self.context or self._slides or self.get_seq_length() == 0:
+        if self._failure is not None:
+            raise self._failure
+        if self._slides or self.get_seq_length() == 0:
+            return
+        masked = self._mask()
+        if self.context:
+            if masked is not None:
+                self._forget_mask()
+                raise ValueError(
+                    "a press has masked entries of a layer that holds compressed ones, which is too late: let one "
+                    "press choose while the context is read"
+                )
             return
         module = self._reader()
-        exact = self._key_codec is EXACT and self._value_codec is EXACT
-        if module is None:
-            if exact:
-                return
-            raise ValueError(
-                "a PiKVCache with codecs must be read by an attention function that was registered with transformers "
-                "before pikvpress was imported: model.set_attn_implementation('sdpa')"
-            )
-        masked = getattr(module, "masked_key_indices", None)
-        if (masked is None or len(masked[0]) == 0) and exact:
+        exact = self._key_codec == EXACT and self._value_codec == EXACT
+        if masked is None and exact:
             return
+        if module is None:
+            raise ValueError(
+                "a PiKVCache with codecs must be read by an attention function that the model looks up with "
+                "transformers: model.set_attn_implementation('sdpa') does so; eager attention does since transformers 5"
+            )
         kept = torch.ones(self.recent_keys.shape[:3], dtype=torch.bool, device=self.device)
         if masked is not None:
-            kept[tuple(masked)] = False
+            kept[masked] = False
         heads = kept.shape[1]
         codecs = _by_head(self._key_codec, heads), _by_head(self._value_codec, heads)
         if module.layer_idx == 0:
@@ -257,7 +289,7 @@ class PiKVLayer(CacheLayerMixin):
                     "a press has shortened a padded batch, and padding cannot be told any more: do not pad"
                 )
             kept = kept & ~padding.unsqueeze(1)
-        packs = any(codec is not EXACT for codec in (*key_codecs, *value_codecs))
+        packs = any(codec != EXACT for codec in (*key_codecs, *value_codecs))
         split = max(0, length - window) if packs else length
         context = [self._stored(kept, 0, split, key_codecs, value_codecs)]
         if split < length:
@@ -267,9 +299,7 @@ class PiKVLayer(CacheLayerMixin):
             states[:, :, :0].clone() for states in (self.recent_keys, self.recent_values)
         )
         self._hidden = None
-        module = self._reader()
-        if module is not None:
-            module.masked_key_indices = None
+        self._forget_mask()
 
     def _stored(
         self,
@@ -312,14 +342,14 @@ class PiKVLayer(CacheLayerMixin):
         return [*self.context, *([self.decoded] if self.decoded is not None else [])]
 
     def crop(self, max_length: int) -> None:
-        """Forget the latest entries, so that ``max_length`` are left, or so many fewer if it is negative.
+        """Forget the latest entries, so that at most ``max_length`` are left, or so many fewer if it is negative.
 
         Entries behind the context that are packed already and do not fill their group any more are unpacked.
 
         Raises
         ------
         ValueError
-            If there are not so many, or the end would lie inside the compressed context.
+            If the end would lie inside the compressed context, or more are to be forgotten than there are.
         """
         wanted = self.check_crop(max_length)
         if wanted == self.get_seq_length():
@@ -345,8 +375,10 @@ class PiKVLayer(CacheLayerMixin):
         """Return how many entries `crop` leaves, or raise its ``ValueError``."""
         length = self.get_seq_length()
         wanted = length + max_length if max_length < 0 else max_length
-        if not 0 <= wanted <= length:
-            raise ValueError(f"the cache has {length} entries and cannot be cropped to {wanted}: choose 0 to {length}")
+        if wanted < 0:
+            raise ValueError(f"the cache has {length} entries, and {-max_length} of them cannot be forgotten")
+        if wanted >= length:
+            return length
         if wanted < self.context_length:
             raise ValueError(
                 f"the cache holds a compressed context of {self.context_length} entries and cannot be cropped to "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,10 +54,8 @@ class PiKVCache(Cache):
     ):
         if window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
-        keys, values = _known(key_codec), _known(value_codec)
         super().__init__(layers=[])
-        self._make = lambda layer: PiKVLayer(_of_layer(keys, layer, True), _of_layer(values, layer, False), window)
-        self._bases = _distinct_bases(keys, values)
+        self._codecs, self._window = (_known(key_codec), _known(value_codec)), window
         self._before: list[int] = []  # lengths of the layers before the latest forward
         self._reached = -1  # the last layer that it came to
 
@@ -78,7 +76,7 @@ class PiKVCache(Cache):
         if layer_idx == 0:
             self._begin()
         while len(self.layers) <= layer_idx:
-            self.layers.append(self._make(len(self.layers)))
+            self.layers.append(PiKVLayer(*_of_layer(self._codecs, len(self.layers)), self._window))
         if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):  # KVgrad lends it others meanwhile
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
@@ -115,21 +113,24 @@ class PiKVCache(Cache):
         ValueError
             For an unknown codec, or one that cannot take the heads; if the cache is compressed already.
         """
-        keys, values = _known(key_codec), _known(value_codec)
-        choices = [(_of_layer(keys, index, True), _of_layer(values, index, False)) for index in range(len(self.layers))]
+        if window is not None and window < 0:
+            raise ValueError(f"window must be at least 0 entries, got {window}")
+        codecs = _known(key_codec), _known(value_codec)
+        choices = [_of_layer(codecs, index) for index in range(len(self.layers))]
         for layer, choice in zip(self.layers, choices, strict=True):
             layer.check(*choice)
+        self._codecs, self._window = codecs, self._window if window is None else window
         for layer, choice in zip(self.layers, choices, strict=True):
-            layer.use(*choice, window)
-        self._bases = _distinct_bases(keys, values)
+            layer.use(*choice, self._window)
 
     def crop(self, max_length: int) -> None:
-        """Forget the latest entries, so that ``max_length`` are left, or so many fewer if it is negative.
+        """Forget the latest entries, so that at most ``max_length`` are left, or so many fewer if it is negative.
 
         Raises
         ------
         ValueError
-            If there are not so many, or the end would lie inside a compressed context. Nothing is then cropped.
+            If the end would lie inside a compressed context, or more are to be forgotten than there are. Nothing is
+            then cropped.
         """
         for layer in self.layers:
             layer.check_crop(max_length)
@@ -146,19 +147,23 @@ class PiKVCache(Cache):
             layer.to(device)
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PiKVCache:
-        """Return a copy; what a press has masked is taken out before, since the mask lies on the model."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a file is made of: what a press has masked is taken out before."""
         for layer in self.layers:
             layer.settle()
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
-        return twin
+        return self.__dict__.copy()
+
+    def __iter__(self) -> Iterator[tuple[Any, Any, None]]:
+        """Yield each layer's keys and values, or what stands for them, and None, as a `DynamicCache` does."""
+        for layer in self.layers:
+            layer.settle()
+            yield layer.keys, layer.values, None
 
     @property
     def nbytes(self) -> int:
         """Bytes held: keys, values, scales, filling, padding that is known of, and calibrated directions."""
-        return sum(layer.nbytes for layer in self.layers) + sum(bases.nbytes for bases in self._bases)
+        bases = {id(choice): choice.nbytes for choice in self._codecs if isinstance(choice, Bases)}
+        return sum(layer.nbytes for layer in self.layers) + sum(bases.values())
 
     def table(self) -> Table:
         """Return what each layer holds, for `rich` to print."""
@@ -184,9 +189,10 @@ def _known(choice: str | Codec | Bases) -> Codec | Bases:
     return choice if isinstance(choice, Bases) else codec(choice)
 
 
-def _of_layer(choice: Codec | Bases, layer: int, are_keys: bool) -> Choice:
-    return choice.codecs(layer, are_keys) if isinstance(choice, Bases) else choice
-
-
-def _distinct_bases(*choices: Codec | Bases) -> list[Bases]:
-    return list({id(choice): choice for choice in choices if isinstance(choice, Bases)}.values())
+def _of_layer(codecs: tuple[Codec | Bases, Codec | Bases], layer: int) -> tuple[Choice, Choice]:
+    """Return the codecs of a layer's keys and values."""
+    keys, values = codecs
+    return (
+        keys.codecs(layer, True) if isinstance(keys, Bases) else keys,
+        values.codecs(layer, False) if isinstance(values, Bases) else values,
+    )

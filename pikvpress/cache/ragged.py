@@ -74,7 +74,7 @@ class Ragged:
         """Return a part as numbers, shape (entries, head_dim); of an exact one with all channels a view."""
         if index not in self._views:
             states = self._decoded(index)
-            if self.codecs[index] is not EXACT or self.channels[index] is not None:
+            if self.codecs[index] != EXACT or self.channels[index] is not None:
                 return states
             self._views[index] = states  # every decoded token asks for it
         return self._views[index]
@@ -136,7 +136,7 @@ class Ragged:
     @property
     def is_exact(self) -> bool:
         """Whether every number is as it was."""
-        return all(codec is EXACT for codec in self.codecs)
+        return all(codec == EXACT for codec in self.codecs)
 
     @cached_property
     def layout(self) -> Layout | None:

@@ -28,7 +28,7 @@ from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.steps import Report, Steps
 from pikvpress.calibration.texts import shipped_texts, split
 from pikvpress.calibration.training import KEEP_SHARES
-from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equip, make_experts
+from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, save_gates, user_folder
 from pikvpress.routers import ROUTERS, router_class
@@ -155,7 +155,7 @@ def calibrate(
         if apart:
             records, held_records = ([Record(path) for path in paths[name]] for name in ("apart", "held"))
             weights, told["saliency"] = fit_saliency(model, records, held_records, seed, steps)
-            equip(candidates, weights)
+            candidates = equipped(candidates, weights)
         seen = _examine(model, candidates, weights, (paths["fit"], paths["held"]), (situations, held), steps)
         calibration = Fit(model, candidates, seed, steps, told).run(*seen, situations, held, types, max_experts, stage)
     about = {

@@ -12,7 +12,7 @@ from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.registry import CANDIDATES, DEFAULT_EXPERTS, available_experts, make_experts, register_expert
-from pikvpress.experts.saliency import SaliencyScorer, equip
+from pikvpress.experts.saliency import SaliencyScorer, equipped
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "StreamedSnapKVPress",
     "WindowedObservedAttentionPress",
     "available_experts",
-    "equip",
+    "equipped",
     "make_experts",
     "register_expert",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,32 +53,38 @@ class SaliencyScorer(ScorerPress):
         ValueError
             If there are no weights.
         """
-        if self.weights is None:
-            raise ValueError(
-                "saliency has no weights, and the wrapper press did not pass on the model that they are found by: call "
-                f"press.post_init_from_model(model) on the {type(self).__name__} first"
-            )
-        weights = self.weights[module.layer_idx].to(keys.device, torch.float32).unsqueeze(-1)
+        weights = self.weights_for(module)[module.layer_idx].to(keys.device, torch.float32).unsqueeze(-1)
         blocks = _blocks(keys, values, *positions_of(module, keys, kwargs))
         return torch.cat([(block @ weights).squeeze(-1) for block in blocks], dim=-1)
 
+    def weights_for(self, module: models.Attention) -> torch.Tensor:
+        """Return the weights for the model that an attention module belongs to, or raise a ``ValueError``."""
+        if self.weights is None:
+            raise ValueError("saliency is fitted by calibration and has no weights: give it those of gates")
+        return self.weights
 
-def equip(experts: Sequence[Expert], weights: torch.Tensor | None) -> None:
-    """Give the saliency expert, if there is one, its weights.
+
+def equipped(experts: Sequence[Expert], weights: torch.Tensor | None) -> tuple[Expert, ...]:
+    """Return experts of which the saliency expert, if there is one, has weights: its own, or these.
 
     Raises
     ------
     ValueError
         If there is one, and no weights.
     """
-    for expert in experts:
-        if isinstance(expert.press, SaliencyScorer):
-            if weights is None and expert.press.weights is None:
-                raise ValueError(
-                    f"expert {expert.name!r} is fitted by calibration and there are no gates for this model that bring "
-                    "its weights: run `pikvpress calibrate`, or leave the expert out"
-                )
-            expert.press.weights = expert.press.weights if weights is None else weights
+    return tuple(_equipped(expert, weights) for expert in experts)
+
+
+def _equipped(expert: Expert, weights: torch.Tensor | None) -> Expert:
+    press = expert.press
+    if type(press) is not SaliencyScorer or press.weights is not None:
+        return expert
+    if weights is None:
+        raise ValueError(
+            f"expert {expert.name!r} is fitted by calibration and there are no gates for this model that bring its "
+            "weights: run `pikvpress calibrate`, or leave the expert out"
+        )
+    return replace(expert, press=replace(press, weights=weights))
 
 
 def num_features(head_dim: int) -> int:

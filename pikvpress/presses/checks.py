@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from numbers import Real
 from typing import Any
 
 import torch
+from kvpress import BasePress
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.cache_utils import StaticLayer
 
 from pikvpress.models import Attention
+
+logger = logging.getLogger(__name__)
 
 
 def checked_ratio(value: Any) -> float:
@@ -27,6 +33,20 @@ def checked_ratio(value: Any) -> float:
     return float(value)
 
 
+def warn_of_uneven_layers(press: BasePress, model: PreTrainedModel) -> None:
+    """Say at the start if questions of several tokens will fail behind layers that hold different numbers of tokens.
+
+    transformers makes one mask for all layers. Attention functions that models look up with it get one that fits, see
+    `pikvpress.attention`; eager attention is not looked up before transformers 5.
+    """
+    if model.config._attn_implementation == "eager" and not hasattr(AttentionInterface, "get_interface"):
+        logger.warning(
+            "%s may leave layers of different lengths, after which eager attention in transformers before 5 reads no "
+            "question of several tokens: call model.set_attn_implementation('sdpa')",
+            type(press).__name__,
+        )
+
+
 def refuse_masked_keys(module: Attention, way_out: str) -> None:
     """Raise a ``ValueError`` if a head-wise press has masked keys of an attention module.
 
@@ -35,6 +55,15 @@ def refuse_masked_keys(module: Attention, way_out: str) -> None:
     """
     if getattr(module, "masked_key_indices", None) is not None:
         raise ValueError(f"another press has masked keys of layer {module.layer_idx}: {way_out}")
+
+
+def refuse_static(cache: Any) -> None:
+    """Raise a ``ValueError`` if a cache has a fixed number of entries, of which none can be removed."""
+    if any(isinstance(layer, StaticLayer) for layer in getattr(cache, "layers", ())):
+        raise ValueError(
+            f"a {type(cache).__name__} has room for a fixed number of entries, of which none can be removed: give the "
+            "model past_key_values=DynamicCache() or PiKVCache(), and generate no cache_implementation"
+        )
 
 
 def refuse_padding(attention_mask: torch.Tensor | None) -> None:

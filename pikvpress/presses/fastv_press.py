@@ -14,7 +14,7 @@ from pikvpress import models
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.kernels.compact import gather_rows, select
-from pikvpress.presses.checks import checked_ratio, refuse_padding
+from pikvpress.presses.checks import checked_ratio, refuse_padding, refuse_static, warn_of_uneven_layers
 
 
 @dataclass
@@ -63,12 +63,14 @@ class FastVPress(BasePress):
                 f"layer={self.layer} of {len(layers)} decides for none behind it, or attends a sliding window: choose "
                 "another"
             )
+        warn_of_uneven_layers(self, model)
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Rank in one layer, and remove in those behind it."""
         hidden_states = kwargs["hidden_states"]
         if self.compression_ratio == 0 or not is_prefilling(kwargs["cache_position"], hidden_states.shape[1]):
             return output
+        refuse_static(kwargs["past_key_values"])
         layer = kwargs["past_key_values"].layers[module.layer_idx]
         if module.layer_idx == self.layer:
             refuse_padding(kwargs.get("attention_mask"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from kvpress import BasePress, ScorerPress
@@ -17,17 +17,24 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.cache import PiKVLayer
 from pikvpress.examination import examine
-from pikvpress.experts import Expert, LayerView, equip, make_experts
+from pikvpress.experts import Expert, LayerView, equipped, make_experts
 from pikvpress.gates import Gates, find_gates, key, load_gates
 from pikvpress.gating import make_router
 from pikvpress.kernels.blend import blend, transport
 from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.plan import Plan, describe_heads
-from pikvpress.presses.budgets import KINDS, Budgets, Equal, make_budgets
-from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding
+from pikvpress.presses.budgets import KINDS, Budgets, make_budgets
+from pikvpress.presses.checks import (
+    checked_ratio,
+    refuse_masked_keys,
+    refuse_padding,
+    refuse_static,
+    warn_of_uneven_layers,
+)
 from pikvpress.presses.prefill_watch import prefill_watch
 from pikvpress.presses.projection_tap import ProjectionTap
 from pikvpress.presses.recorder import Recorder
+from pikvpress.presses.wrappers import refuse_wrappers
 from pikvpress.routers import Router, RouterSettings, Routing, router_class
 
 logger = logging.getLogger(__name__)
@@ -36,6 +43,22 @@ logger = logging.getLogger(__name__)
 NOMINAL_RATIO = 0.5
 
 AUTO = "auto"
+
+# Under this name our own hook tells `compress`, in the forward's arguments, which budgets to keep.
+BUDGETS = "pikvpress_budgets"
+
+
+class _Bound(NamedTuple):
+    """What serves one kind of budgets in the model at hand; `measures` says whether head features are wanted."""
+
+    router: Router
+    budgets: Budgets
+    measures: bool
+
+
+def _routed_for(kind: str) -> str:
+    """Return for which budgets the gates of a router were fitted that serves a kind."""
+    return "fitted" if kind == "fitted" else "equal"
 
 
 @dataclass
@@ -100,7 +123,6 @@ class MoERouterPress(ScorerPress):
         layer, as PyramidKV does; by the scores themselves in one pool a layer, as AdaKV does, or in one for all layers.
         All but "equal" and "pyramid" leave heads of different lengths, which transformers' own caches cannot hold:
         removed entries are then masked, as kvpress's AdaKVPress does it, and no bytes are saved but in a `PiKVCache`.
-        Layers of different lengths, which "pyramid" leaves, need a `PiKVCache` too for questions of several tokens.
 
     Raises
     ------
@@ -136,17 +158,15 @@ class MoERouterPress(ScorerPress):
     balance_coefficient: float = RouterSettings.balance_coefficient
     gates: str | Path | None = AUTO
     budgets: str = AUTO
-    _kind: str = field(default=KINDS[0], init=False, repr=False, compare=False)
+    _asked: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
     _experts: tuple[Expert, ...] = field(default=(), init=False, repr=False, compare=False)
     _settings: RouterSettings | None = field(default=None, init=False, repr=False, compare=False)
     _given: Gates | None = field(default=None, init=False, repr=False, compare=False)
     _gates: Gates | None = field(default=None, init=False, repr=False, compare=False)
-    _budgets: Budgets = field(default_factory=Equal, init=False, repr=False, compare=False)
+    _bound: dict[str, _Bound] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _alone: bool = field(default=False, init=False, repr=False, compare=False)
     _layers: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
     _undecided: dict[int, models.Attention] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _selecting: bool = field(default=False, init=False, repr=False, compare=False)
-    _router: Router | None = field(default=None, init=False, repr=False, compare=False)
-    _measures: bool = field(default=True, init=False, repr=False, compare=False)
     _model_config: Any = field(default=None, init=False, repr=False, compare=False)
     _recorder: Recorder = field(default_factory=Recorder, init=False, repr=False, compare=False)
     _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
@@ -155,14 +175,14 @@ class MoERouterPress(ScorerPress):
         if self.budgets not in self._known_budgets:
             known = ", ".join(map(repr, self._known_budgets))
             raise ValueError(f"budgets must be one of {known}, got {self.budgets!r}")
-        self._kind = self.budgets if self.budgets in KINDS else KINDS[0]
         if self.gates is not None and self.gates != AUTO:
             self._given = load_gates(self.gates)
         experts = make_experts(self.experts, self.num_experts)
         if self._given is not None:
             if self._takes_experts_of(self._given):
                 experts = make_experts(self._given.experts, None)
-            self._given.parameters(self.router_type, [expert.name for expert in experts], self._routed_for)
+            self._given.parameters(self.router_type, [expert.name for expert in experts], _routed_for(self.budgets))
+        self._asked = experts
         self._use(experts)
 
     def _use(self, experts: tuple[Expert, ...]) -> None:
@@ -172,11 +192,6 @@ class MoERouterPress(ScorerPress):
         settings = RouterSettings(top_k=top_k, **{name: getattr(self, name) for name in names})
         router_class(self.router_type).check(settings, len(experts))
         self._experts, self._settings = experts, settings
-
-    @property
-    def _routed_for(self) -> str:
-        """For which budgets the router's gates were fitted."""
-        return "fitted" if self._kind == "fitted" else "equal"
 
     def _takes_experts_of(self, gates: Gates) -> bool:
         return self.experts is None and self.num_experts in (None, len(gates.experts))
@@ -194,14 +209,23 @@ class MoERouterPress(ScorerPress):
         return self.__dict__.get("_settings") is not None
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Check that the model is supported and the gates are its own; size the router for it."""
+        """Check that the model is supported, the gates are its own, and no wrapper undoes what is decided."""
         models.check_supported(model)
+        self._refuse_wrappers()
         layers = models.attention_layers(model)
-        self._layers = [index for index, layer in enumerate(layers) if not models.is_sliding(layer)]
         self._adopt_gates(layers[0])
+        self._layers = [index for index, layer in enumerate(layers) if not models.is_sliding(layer)]
         for expert in self._experts:
             expert.press.post_init_from_model(model)
-        self._make_router(layers[0])
+        self._model_config = layers[0].config
+        if self.budgets == "pyramid":
+            warn_of_uneven_layers(self, model)
+
+    def _refuse_wrappers(self) -> None:
+        if self.budgets not in (AUTO, "equal"):
+            what = f"MoERouterPress(budgets={self.budgets!r})"
+            way_out = "use it without a wrapper, or budgets='equal'"
+            refuse_wrappers(self, what, way_out, leaves_rows=self.budgets == "pyramid")
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
@@ -215,13 +239,16 @@ class MoERouterPress(ScorerPress):
         models.check_supported(model)
         self._adopt_gates(models.attention_layers(model)[0])
         shortest = min(expert.min_tokens for expert in self._experts)
-        self._undecided.clear()
-        with (
-            prefill_watch(model, self, shortest, self._recorder),
-            self._tap.on(model),
-            super().__call__(model),
-        ):
-            yield
+        self._alone = True
+        try:
+            with (
+                prefill_watch(model, self, shortest, self._recorder),
+                self._tap.on(model),
+                super().__call__(model),
+            ):
+                yield
+        finally:
+            self._alone = False
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Compress a layer after its attention, unless it or its cache slides: such layers are left alone."""
@@ -236,9 +263,24 @@ class MoERouterPress(ScorerPress):
                     "past_key_values=DynamicCache() to the model"
                 )
             return output
-        if self.budgets == AUTO:
-            self._keep_by("fitted" if isinstance(cache_layer, PiKVLayer) else "equal", module)
-        return super().forward_hook(module, input, kwargs, output)
+        refuse_static(cache)
+        return super().forward_hook(module, input, kwargs | {BUDGETS: self._kind_in(cache_layer)}, output)
+
+    def _kind_in(self, cache_layer: Any) -> str:
+        """Return the budgets that are kept in a cache's layer; inside a wrapper, which may choose too, equal ones."""
+        if self.budgets != AUTO:
+            return self.budgets
+        fits = self._alone and isinstance(cache_layer, PiKVLayer) and self._gates is not None
+        return "fitted" if fits and self._fits("fitted", self._gates) else "equal"
+
+    def _kind_for_others(self) -> str:
+        """Return the budgets that are kept where another press selects, or removes by itself."""
+        if self.budgets not in (AUTO, "equal"):
+            raise ValueError(
+                f"{self.budgets} budgets cannot be kept inside another press, which selects by itself: use "
+                f"{type(self).__name__} without a wrapper, or budgets='equal'"
+            )
+        return "equal"
 
     @torch.no_grad()
     def score(
@@ -267,13 +309,7 @@ class MoERouterPress(ScorerPress):
             For a padded batch, no keys, no expert that can score the input, a score that is not a number, or fitted
             budgets: who asks for scores selects by itself.
         """
-        if self.budgets == AUTO and not self._selecting:
-            self._keep_by("equal", module)
-        if self._kind != "equal" and not self._selecting:
-            raise ValueError(
-                f"{self._kind} budgets cannot be kept inside another press, which selects by itself: use "
-                "MoERouterPress without a wrapper, or budgets='equal'"
-            )
+        kind = kwargs.get(BUDGETS) or self._kind_for_others()
         self._recorder.enter(module.layer_idx)
         with self._recorder.press.span(keys.device):
             if models.is_sliding(module):
@@ -283,13 +319,14 @@ class MoERouterPress(ScorerPress):
                 )
             if keys.shape[2] > hidden_states.shape[1]:
                 refuse_masked_keys(module, "decode with DecodingPress(MoERouterPress(...)), without AdaKVPress between")
+            refuse_static(kwargs.get("past_key_values"))
             refuse_padding(kwargs.get("attention_mask"))
-            self._prepare(module)
+            bound = self._serving(kind, module)
             ratio = self._share_removed(keys.shape[2]) or NOMINAL_RATIO
             view = LayerView(module, hidden_states, self._tap.take(hidden_states))
             inputs = hidden_states, keys, values, attentions, kwargs
-            seen = examine(self._experts, view, *inputs, ratio, self._measures)
-            routing = self._route(module.layer_idx, seen.features, seen.available)
+            seen = examine(self._experts, view, *inputs, ratio, bound.measures)
+            routing = self._route(bound.router, module.layer_idx, seen.features, seen.available)
             order = blend(seen.ranked, routing.weights[..., seen.available])
             result = transport(order, self._worth(module.layer_idx, order, seen.mass, ratio))
         num_kept = compute_n_kept(keys.shape[2], self._share_removed(keys.shape[2]))
@@ -315,15 +352,14 @@ class MoERouterPress(ScorerPress):
         refuse_masked_keys(
             module, "let one press both choose and remove, or wrap MoERouterPress in the head-wise press"
         )
-        self._selecting = True
-        try:
-            scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
-        finally:
-            self._selecting = False
+        kind = kwargs.get(BUDGETS) or self._kind_for_others()
+        scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
         num_kept = compute_n_kept(keys.shape[2], self.compression_ratio)
         with self._recorder.press.span(keys.device):
+            if self._undecided and module.layer_idx <= max(self._undecided):  # those of a forward that did not end
+                self._undecided.clear()
             self._undecided[module.layer_idx] = module
-            decided = self._budgets.decide(module.layer_idx, scores, num_kept, self.compression_ratio)
+            decided = self._bound[kind].budgets.decide(module.layer_idx, scores, num_kept, self.compression_ratio)
             for layer, kept in decided.items():
                 reader = self._undecided.pop(layer)
                 if isinstance(kept, int):
@@ -376,14 +412,24 @@ class MoERouterPress(ScorerPress):
             return mass
         return self._gates.marginal_errors(ratio, layer, like.shape[2]).to(like.device).expand_as(like)
 
-    def _route(self, layer: int, features: torch.Tensor, available: list[int]) -> Routing:
-        assert self._router is not None
+    def _route(self, router: Router, layer: int, features: torch.Tensor, available: list[int]) -> Routing:
         mask = torch.zeros(len(self._experts), dtype=torch.bool, device=features.device)
         mask[available] = True
-        return self._router(layer, features, mask)
+        return router(layer, features, mask)
+
+    @property
+    def _needed(self) -> str:
+        """For which budgets gates must have been fitted to be of use."""
+        return "equal" if self.budgets == AUTO else self.budgets
+
+    def _fits(self, kind: str, gates: Gates | None) -> bool:
+        """Return whether gates know the router for a kind of budgets, and what that needs."""
+        if gates is None or key(self.router_type, _routed_for(kind)) not in gates.routers:
+            return False
+        return kind != "fitted" or gates.curves is not None
 
     def _adopt_gates(self, first: models.Attention) -> None:
-        """Take the gates for the model whose first layer this is, and their experts.
+        """Take the gates for the model whose first layer this is, and their experts; forget those of another.
 
         Raises
         ------
@@ -391,12 +437,16 @@ class MoERouterPress(ScorerPress):
             If gates were given for another model, or fitted budgets are asked for and there are none.
         """
         self._model_config = None
+        self._bound.clear()
+        self._layers.clear()
         self._gates = self._gates_for(first)
-        names = [expert.name for expert in self._experts]
-        if self._gates is not None and names != list(self._gates.experts):
-            self._use(make_experts(self._gates.experts, None))
-        equip(self._experts, None if self._gates is None else self._gates.saliency)
-        if self._kind == "fitted" and (self._gates is None or self._gates.curves is None):
+        experts, saliency = self._asked, None
+        if self._gates is not None:
+            saliency = self._gates.saliency
+            if [expert.name for expert in experts] != list(self._gates.experts):
+                experts = make_experts(self._gates.experts, None)
+        self._use(equipped(experts, saliency))
+        if self._needed == "fitted" and not self._fits("fitted", self._gates):
             raise ValueError(
                 "budgets='fitted' needs gates that were fitted for this model: fit some with `pikvpress calibrate`, "
                 "or use budgets='equal'"
@@ -415,9 +465,10 @@ class MoERouterPress(ScorerPress):
                 "MoERouterPress routes by its prior: no gates were fitted for this model; `pikvpress calibrate` does it"
             )
             return None
-        asked = [expert.name for expert in make_experts(self.experts, self.num_experts)]
-        experts = found.experts if self._takes_experts_of(found) else asked
-        if key(self.router_type, self._routed_for) not in found.routers or list(experts) != list(found.experts):
+        experts = found.experts if self._takes_experts_of(found) else [expert.name for expert in self._asked]
+        if key(self.router_type, _routed_for(self._needed)) not in found.routers or list(experts) != list(
+            found.experts
+        ):
             logger.warning_once(  # type: ignore[attr-defined]
                 f"MoERouterPress routes by its prior: the gates found for this model know the experts "
                 f"{', '.join(found.experts)} and the routers {', '.join(found.router_types)}, and others were asked for"
@@ -425,8 +476,11 @@ class MoERouterPress(ScorerPress):
             return None
         return found
 
-    def _prepare(self, module: models.Attention) -> None:
-        """Make the router for the module's model. Some wrappers never pass the model on, so this runs lazily too."""
+    def _serving(self, kind: str, module: models.Attention) -> _Bound:
+        """Return what serves a kind of budgets in the module's model, on its device.
+
+        Some wrappers never pass the model on, so all is made lazily.
+        """
         if self._model_config is not module.config:
             if module.layer_idx == 0:
                 self._adopt_gates(module)
@@ -436,33 +490,30 @@ class MoERouterPress(ScorerPress):
                     "compress: call press.post_init_from_model(model) on the MoERouterPress first, or set gates=None "
                     "to route by the prior"
                 )
-            self._refuse_uninitialised()
-            self._make_router(module)
-        assert self._router is not None
-        self._router.to(module.o_proj.weight.device)
+            else:
+                self._bound.clear()
+                self._layers.clear()
+            self._refuse_uninitialised(kind)
+            self._model_config = module.config
+        if kind not in self._bound:
+            self._bound[kind] = self._bind(kind, module)
+        self._bound[kind].router.to(module.o_proj.weight.device)
+        return self._bound[kind]
 
-    def _keep_by(self, kind: str, module: models.Attention) -> None:
-        """Take the gates for equal budgets or, if there are such, for fitted ones."""
-        gates = self._gates
-        if kind == "fitted" and (
-            gates is None or gates.curves is None or key(self.router_type, kind) not in gates.routers
-        ):
-            kind = "equal"
-        if kind != self._kind:
-            self._kind = kind
-            self._make_router(module)
-
-    def _make_router(self, module: models.Attention) -> None:
+    def _bind(self, kind: str, module: models.Attention) -> _Bound:
         assert self._settings is not None
-        self._router = make_router(self.router_type, self._experts, module, self._settings)
+        router = make_router(self.router_type, self._experts, module, self._settings)
         if self._gates is not None:
             names = [expert.name for expert in self._experts]
-            self._router.load_state_dict(dict(self._gates.parameters(self.router_type, names, self._routed_for)))
-        self._measures = self._router.looks() or self._curves is None
-        self._model_config = module.config
-        self._budgets = make_budgets(self._kind, self._gates, self._layers or [module.layer_idx])
+            router.load_state_dict(dict(self._gates.parameters(self.router_type, names, _routed_for(kind))))
+        return _Bound(router, make_budgets(kind, self._gates, self._layers), router.looks() or self._curves is None)
 
-    def _refuse_uninitialised(self) -> None:
+    def _refuse_uninitialised(self, kind: str) -> None:
+        if kind in ("pyramid", "global"):
+            raise ValueError(
+                f"{kind} budgets need the model, which the wrapper press does not pass on: call "
+                "press.post_init_from_model(model) on the MoERouterPress first"
+            )
         for expert in self._experts:
             if type(expert.press).post_init_from_model is not BasePress.post_init_from_model:
                 raise ValueError(

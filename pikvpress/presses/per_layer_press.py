@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvpress import BasePress
 from transformers import PreTrainedModel
 
 from pikvpress import models
+from pikvpress.presses.checks import warn_of_uneven_layers
 from pikvpress.presses.moe_router_press import MoERouterPress
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,9 +19,8 @@ class PerLayerPress(BasePress):
 
     kvpress's `PerLayerCompressionPress` varies the ratio of one press; this varies the press.
 
-    Layers that keep different numbers of tokens can be decoded from token by token. A question of several tokens
-    after the compression needs layers of equal length with sdpa and eager attention, so give the presses equal ratios
-    if one follows, or use flash attention; a warning says so when a model is compressed unevenly.
+    Layers may keep different numbers of tokens, in any cache. `MoERouterPress` keeps equal budgets in its layers unless
+    others are asked for by name.
 
     Parameters
     ----------
@@ -91,20 +87,7 @@ class PerLayerPress(BasePress):
             if press is not None and not any(press is other for other in told):
                 press.post_init_from_model(model)
                 told.append(press)
-
-    @contextmanager
-    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress the contexts that `model` prefills inside the ``with``."""
-        with super().__call__(model):
-            ratios = {
-                getattr(self._press_of(layer), "compression_ratio", 0.0) for layer in range(self._num_layers or 0)
-            }
-            if len(ratios) > 1 and "flash" not in str(model.config._attn_implementation):
-                logger.warning(
-                    "PerLayerPress leaves layers of different lengths: decode token by token, or use flash attention; "
-                    "a question of several tokens after the context would fail"
-                )
-            yield
+        warn_of_uneven_layers(self, model)
 
     def forward_hook(self, module: models.Attention, input: list, kwargs: dict, output: list) -> list:
         """Hand the layer to its press, unless it attends a sliding window: such layers are left alone."""

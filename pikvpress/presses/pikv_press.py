@@ -11,8 +11,10 @@ from transformers import PreTrainedModel
 
 from pikvpress import models
 from pikvpress.cache import PiKVLayer, codec
+from pikvpress.gates import Gates
 from pikvpress.kernels.compact import highest
-from pikvpress.presses.moe_router_press import MoERouterPress
+from pikvpress.presses.moe_router_press import AUTO, BUDGETS, MoERouterPress
+from pikvpress.presses.wrappers import refuse_wrappers
 from pikvpress.spending import Heads, Spending, spend_fitted, spend_uniform
 
 
@@ -49,6 +51,7 @@ class PiKVPress(MoERouterPress):
     _known_budgets: ClassVar[tuple[str, ...]] = ("auto", "equal", "fitted")
 
     budgets: str = "auto"
+    _spends: str = field(default="equal", init=False, repr=False, compare=False)
     _spending: dict[Any, Spending] = field(default_factory=dict, init=False, repr=False, compare=False)
     _heads: Heads | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -59,28 +62,23 @@ class PiKVPress(MoERouterPress):
         self._heads = Heads(len(layers), models.num_key_value_heads(layers[0]), layers[0].head_dim, 0, model.dtype)
         super().post_init_from_model(model)
 
+    def _refuse_wrappers(self) -> None:
+        way_out = "use it without a wrapper, or MoERouterPress inside"
+        refuse_wrappers(self, "PiKVPress, which stores bytes in a PiKVCache,", way_out, leaves_rows=False)
+
+    @property
+    def _needed(self) -> str:
+        return self._spends
+
     def _adopt_gates(self, first: models.Attention) -> None:
         self._spending.clear()
-        if self.budgets != "auto":
-            super()._adopt_gates(first)
-            self._check_curves()
-            return
-        self._kind = "fitted"
-        try:
-            super()._adopt_gates(first)
-            self._check_curves()
-        except ValueError:
-            if self._given is not None:
-                raise
-            self._kind = "equal"
-            super()._adopt_gates(first)
+        self._spends = "equal" if self.budgets == "equal" else "fitted"
+        if self.budgets == AUTO and self._given is None and not self._fits("fitted", self._gates_for(first)):
+            self._spends = "equal"
+        super()._adopt_gates(first)
 
-    def _check_curves(self) -> None:
-        if self._kind == "fitted" and (self._gates is None or self._gates.codec_curves is None):
-            raise ValueError(
-                "budgets='fitted' in bytes need gates with error curves of codecs: fit some with `pikvpress "
-                "calibrate`, or use budgets='equal'"
-            )
+    def _fits(self, kind: str, gates: Gates | None) -> bool:
+        return super()._fits(kind, gates) and (kind != "fitted" or gates.codec_curves is not None)  # type: ignore[union-attr]
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Compress a layer of a `PiKVCache` after its attention; one that slides is left alone."""
@@ -96,11 +94,7 @@ class PiKVPress(MoERouterPress):
         if not prefilling or models.is_sliding(module) or self.compression_ratio == 0:
             return output
         keys, values = layer.keys, layer.values
-        self._selecting = True
-        try:
-            scores = self.score(module, hidden_states, keys, values, output[1], kwargs)
-        finally:
-            self._selecting = False
+        scores = self.score(module, hidden_states, keys, values, output[1], kwargs | {BUDGETS: self._spends})
         with self._recorder.press.span(keys.device):
             spending = self._spent(keys.shape[2])
             counts, codecs = spending.counts[module.layer_idx], spending.codecs[module.layer_idx]
@@ -110,17 +104,10 @@ class PiKVPress(MoERouterPress):
         self._recorder.selected(module.layer_idx, counts.tolist(), layer.nbytes, codecs)
         return output
 
-    def score(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return the scores by which this press selects.
-
-        Raises
-        ------
-        ValueError
-            If another press asks.
-        """
-        if not self._selecting:
-            raise ValueError("PiKVPress cannot be used inside another press: it chooses bytes, not scores")
-        return super().score(*args, **kwargs)
+    def _kind_for_others(self) -> str:
+        raise ValueError(
+            "PiKVPress cannot be used inside another press: it chooses bytes, not scores; use MoERouterPress there"
+        )
 
     def _share_removed(self, num_keys: int) -> float:
         """Return the share of tokens that the budget leaves no room for, by which experts are compared."""
@@ -136,7 +123,7 @@ class PiKVPress(MoERouterPress):
         key = (num_keys, self.compression_ratio)
         if key not in self._spending:
             heads = replace(self._heads, num_keys=num_keys)
-            if self._kind == "fitted":
+            if self._spends == "fitted":
                 assert self._gates is not None
                 spending = spend_fitted(self._gates, heads, self.compression_ratio, self._layers)
             else:

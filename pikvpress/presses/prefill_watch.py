@@ -1,4 +1,4 @@
-"""Watching a model's prefill from outside its layers: refuse contexts too short, take the time, tidy up."""
+"""Watching a model's prefill from outside its layers: refuse what cannot be compressed, measure, tidy up."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from kvpress import ScorerPress
 from torch import nn
 from transformers import PreTrainedModel
 
-from pikvpress import models
+from pikvpress import assisted, models
+from pikvpress.cache import PiKVCache
+from pikvpress.presses.checks import refuse_static
 from pikvpress.presses.recorder import Recorder
 
 
 @contextmanager
 def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, recorder: Recorder) -> Iterator[None]:
-    """Check the length of every context before the model sees it, and measure its prefill.
+    """Check every context before the model sees it, and measure its prefill and what is left of it.
+
+    Tokens that are read right after the context, several at once, are taken for more of it: chunks, or a question. They
+    are kept whole, and counted.
 
     Parameters
     ----------
@@ -28,22 +33,30 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
     shortest : int
         Fewest tokens that the press can compress.
     recorder : Recorder
-        Told of every new prefill, and given its time.
+        Told of every new prefill, its time, its bytes, and tokens read after it.
 
     Raises
     ------
     ValueError
-        From the model's forward, for an empty context or one shorter than `shortest`.
+        From the model's forward, for a static cache, an empty context or one shorter than `shortest`.
     """
     decoder = models.language_model(model)
     spans: list[Any] = []
+    reading = False  # whether the latest forward read the context, or more of it
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        nonlocal reading
         tokens = _input_tokens(args, kwargs)
         cache = kwargs.get("past_key_values")
-        if tokens is None or (cache is not None and cache.get_seq_length() > 0):
+        refuse_static(cache)
+        if tokens is None:
             return
         length = tokens.shape[1]
+        if cache is not None and cache.get_seq_length() > 0:
+            reading = reading and length > 1 and not assisted.is_running(model)
+            if reading:
+                recorder.continued(length)
+            return
         if length == 0:
             raise ValueError("the context is empty: give at least one token")
         if press.compression_ratio and length < shortest:
@@ -52,6 +65,7 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
                 f"{shortest}: use a longer context, leave the expert out, or set compression_ratio=0"
             )
         recorder.reset()
+        reading = True
         span = recorder.prefill.span(tokens.device)
         span.__enter__()
         spans.append(span)
@@ -59,6 +73,9 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
     def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         while spans:
             spans.pop().__exit__(None, None, None)
+        cache = kwargs.get("past_key_values")
+        if reading and isinstance(cache, PiKVCache):
+            recorder.held([layer.nbytes for layer in cache.layers])
 
     handles = [
         decoder.register_forward_pre_hook(before, with_kwargs=True),

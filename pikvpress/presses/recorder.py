@@ -21,6 +21,22 @@ class _Entry:
     bytes_before: int
     bytes_after: int
     codecs: list[tuple[str, str]] | None = None
+    bytes_held: int | None = None
+
+    def plan(self, layer: int, later: int) -> LayerPlan:
+        """Return what was decided, `later` tokens that were kept whole included."""
+        tokens = self.num_keys + later
+        more = later * self.bytes_before // self.num_keys
+        return LayerPlan(
+            layer=layer,
+            num_keys=tokens,
+            weights=self.routing.weights.tolist(),
+            tokens_asked=max(1, self.tokens_asked * tokens // self.num_keys),
+            head_tokens=None if self.head_tokens is None else [count + later for count in self.head_tokens],
+            bytes_before=self.bytes_before + more,
+            bytes_after=self.bytes_after + more if self.bytes_held is None else self.bytes_held,
+            codecs=self.codecs,
+        )
 
 
 class Recorder:
@@ -39,6 +55,7 @@ class Recorder:
         """Forget everything; a new prefill begins."""
         self._entries: dict[int, _Entry] = {}
         self._latest = -1
+        self._later = 0
         self.press = Stopwatch()
         self.prefill = Stopwatch()
 
@@ -60,23 +77,20 @@ class Recorder:
         entry = self._entries[layer]
         entry.head_tokens, entry.bytes_after, entry.codecs = head_tokens, bytes_after, codecs
 
+    def continued(self, tokens: int) -> None:
+        """Remember that more tokens of the context were read, which are kept whole."""
+        self._later += tokens
+
+    def held(self, nbytes: list[int]) -> None:
+        """Remember the bytes that a cache holds, by layer, where it was counted."""
+        for index, entry in self._entries.items():
+            entry.bytes_held = nbytes[index]
+
     def plan(self, router: str, fitted: bool, experts: list[str], compression_ratio: float) -> Plan:
         """Return the decisions as plain numbers."""
-        layers = [
-            LayerPlan(
-                layer=index,
-                num_keys=entry.num_keys,
-                weights=entry.routing.weights.tolist(),
-                tokens_asked=entry.tokens_asked,
-                head_tokens=entry.head_tokens,
-                bytes_before=entry.bytes_before,
-                bytes_after=entry.bytes_after,
-                codecs=entry.codecs,
-            )
-            for index, entry in sorted(self._entries.items())
-        ]
-        seconds = self.prefill.seconds
-        return Plan(router, fitted, experts, compression_ratio, layers, self.press.seconds, seconds or None)
+        layers = [entry.plan(index, self._later) for index, entry in sorted(self._entries.items())]
+        times = self.press.seconds, self.prefill.seconds or None
+        return Plan(router, fitted, experts, compression_ratio, layers, *times, self._later)
 
     def stats(self, plan: Plan) -> dict[str, Any]:
         """Return the figures of `MoERouterPress.get_stats`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from pikvpress import models
@@ -37,14 +39,35 @@ class SaliencyPress(SaliencyScorer):
     ...     model.generate(**inputs)
     """
 
+    _found: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _found_for: Any = field(default=None, init=False, repr=False, compare=False)
+
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Find the weights by the model, if none were given."""
+        self._find(models.attention_layers(model)[0])
+
+    def weights_for(self, module: models.Attention) -> torch.Tensor:
+        """Return the weights for a module's model: those given, or those found by its first layer."""
+        if self.weights is not None:
+            return self.weights
+        if self._found_for is not module.config:  # some wrappers never pass the model on
+            if module.layer_idx != 0:
+                raise ValueError(
+                    "which weights belong to the model shows in its first layer, which the wrapper press did not "
+                    "compress: call press.post_init_from_model(model) on the SaliencyPress first"
+                )
+            self._find(module)
+        assert self._found is not None
+        return self._found
+
+    def _find(self, first: models.Attention) -> None:
+        self._found = self._found_for = None
         if self.weights is not None:
             return
-        gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
+        gates = find_gates(models.fingerprint(first))
         if gates is None or gates.saliency is None:
             raise ValueError(
                 "SaliencyPress is fitted by calibration, and there are no gates for this model that bring its weights: "
                 "run `pikvpress calibrate`, or give it weights"
             )
-        self.weights = gates.saliency
+        self._found, self._found_for = gates.saliency, first.config

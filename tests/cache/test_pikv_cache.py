@@ -7,8 +7,10 @@ from copy import deepcopy
 import pytest
 import torch
 from kvpress import AdaKVPress, CriticalAdaKVPress, KnormPress, PyramidKVPress, ThinKPress
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from pikvpress import PiKVCache, attention, models
 from pikvpress.kernels.ragged_attention import triton
@@ -317,24 +319,37 @@ def test_bad_input(llama, ids, question):
         PiKVCache("int4", window=-1)
     cache = read(llama, ids, PiKVCache(), AdaKVPress(KnormPress(0.5)))
     held = cache.nbytes
-    with pytest.raises(ValueError, match=f"has {CONTEXT} entries and cannot be cropped to 300"):
-        cache.crop(300)
+    cache.crop(CONTEXT + 100)  # beyond the length, which transformers' caches take for nothing to do
+    with pytest.raises(ValueError, match=f"has {CONTEXT} entries, and 300 of them cannot be forgotten"):
+        cache.crop(-300)
     with pytest.raises(ValueError, match=f"compressed context of {CONTEXT} entries and cannot be cropped to 100"):
         cache.crop(100)
     with pytest.raises(ValueError, match="one length for all heads"):
         cache.layers[0].keys = torch.zeros(1, 2, 50, 16)
     with pytest.raises(ValueError, match="holds compressed entries already"):
         cache.pack("int4", "int4")
-    with pytest.raises(ValueError, match="cannot be read as one tensor"):
+    with pytest.raises(ValueError, match="wants one tensor: presses cannot read it again"):
         cache.layers[0].keys.sum()
     assert cache.nbytes == held and cache.get_seq_length() == CONTEXT
-    AttentionInterface.register("registered_later", sdpa_attention_forward)
-    llama.set_attn_implementation("registered_later")
-    with pytest.raises(ValueError, match="cannot be read as one tensor"):
+
+
+def test_models_that_do_not_look_their_attention_up(llama, ids, question, monkeypatch):
+    """As models of one's own may, and every model in eager mode before transformers 5."""
+    cache = read(llama, ids, PiKVCache(), AdaKVPress(KnormPress(0.5)))
+    monkeypatch.setattr(AttentionInterface, "get_interface", lambda *args: eager_attention_forward)
+    with pytest.raises(ValueError, match="the model must look its attention function up with transformers"):
         ask(llama, question, cache)
-    with pytest.raises(ValueError, match="registered with transformers before pikvpress"):
+    with pytest.raises(ValueError, match="read by an attention function that the model looks up with transformers"):
         read(llama, ids, PiKVCache("int4", "int4"))
-    del AttentionInterface._global_mapping["registered_later"]
+
+
+def test_attention_functions_registered_later_read_it_too(llama, ids, question, monkeypatch):
+    expected = ask(llama, question, read(llama, ids, PiKVCache("int8", "int4"), AdaKVPress(KnormPress(0.5))))
+    monkeypatch.setitem(AttentionInterface._global_mapping, "registered_later", sdpa_attention_forward)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, "registered_later", sdpa_mask)
+    llama.set_attn_implementation("registered_later")
+    cache = read(llama, ids, PiKVCache("int8", "int4"), AdaKVPress(KnormPress(0.5)))
+    torch.testing.assert_close(ask(llama, question, cache), expected)
 
 
 def test_packing_by_hand(llama, ids, question):

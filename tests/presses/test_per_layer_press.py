@@ -1,8 +1,6 @@
-import logging
-
 import pytest
 import torch
-from kvpress import AdaKVPress, ComposedPress, ExpectedAttentionPress, KnormPress, KVzipPress, ThinKPress
+from kvpress import AdaKVPress, ComposedPress, DMSPress, ExpectedAttentionPress, KnormPress, KVzipPress, ThinKPress
 
 from pikvpress import MoERouterPress, PerLayerPress
 from tests.conftest import make_tiny
@@ -21,21 +19,9 @@ def test_layers_without_a_press_are_left_alone(llama, ids):
     assert [layer.keys.shape[2] for layer in cache.layers] == [300, 150]
 
 
-def test_uneven_layers_warn_and_can_be_decoded_token_by_token(llama, ids, caplog):
-    press = PerLayerPress({0: MoERouterPress(0.4), 1: ExpectedAttentionPress(0.3)})
-    with caplog.at_level(logging.WARNING, logger="pikvpress"), press(llama):
-        output = llama.generate(ids, max_new_tokens=4, do_sample=False)
-    assert output.shape == (1, 304)
-    assert "layers of different lengths" in caplog.text
-
-
-def test_even_layers_do_not_warn_and_take_a_question(llama, ids, caplog):
-    press = PerLayerPress({0: MoERouterPress(0.5), 1: KnormPress(0.5)})
-    with caplog.at_level(logging.WARNING, logger="pikvpress"):
-        cache = prefill(llama, ids, press)
-        with torch.no_grad():
-            llama(ids[:, :5], past_key_values=cache, position_ids=torch.arange(300, 305)[None])
-    assert "layers of different lengths" not in caplog.text
+def test_a_press_without_a_ratio_before_it_has_run(llama, ids):
+    cache = prefill(llama, ids, PerLayerPress({0: DMSPress(KnormPress(), threshold=-1.0)}, default=KnormPress(0.5)))
+    assert [layer.keys.shape[2] for layer in cache.layers] == [300, 150]
 
 
 def test_the_ratio_is_the_mean_and_cannot_be_set(llama, ids):

@@ -47,9 +47,9 @@ def test_gates_bring_its_weights(weights, ids, llama, tmp_path, monkeypatch):
 def test_without_weights_it_says_where_they_come_from(ids, llama):
     with pytest.raises(ValueError, match="fitted by calibration, and there are no gates for this model"):
         prefill(llama, ids, SaliencyPress(0.5))
-    layer = prefill(llama, ids).layers[0]
+    layer = prefill(llama, ids).layers[1]
     with pytest.raises(ValueError, match=r"call press\.post_init_from_model.* on the SaliencyPress"):
-        SaliencyPress(0.5).score(models.attention_layers(llama)[0], None, layer.keys, layer.values, None, {})
+        SaliencyPress(0.5).score(models.attention_layers(llama)[1], None, layer.keys, layer.values, None, {})
     assert not any(layer._forward_hooks for layer in models.attention_layers(llama))
 
 

@@ -1,0 +1,138 @@
+"""Assisted decoding behind a press: prompt lookup and assistant models give the tokens that plain decoding gives.
+
+transformers appends the first candidates to the prompt, where a press takes them for context, and takes back those that
+are wrong by the length that the cache had without a press. Here the prompt is read alone, and what is taken back is
+counted from what the press has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from kvpress import BasePress, DecodingPress, DMSPress, PrefillDecodingPress
+from transformers import Cache, GenerationMixin, PreTrainedModel
+
+from pikvpress import models
+
+
+def install() -> None:
+    """Stand in front of transformers' assisted decoding; without a press on the model it is as it was."""
+    if not hasattr(GenerationMixin._assisted_decoding, "__wrapped__"):
+        GenerationMixin._assisted_decoding = _behind_presses(GenerationMixin._assisted_decoding)  # type: ignore[method-assign]
+
+
+def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(decode)
+    def assisted(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        presses = models.presses_on(self)
+        if not presses:
+            return decode(self, *args, **kwargs)
+        drafts_itself = kwargs.get("assistant_model") is self or _exits_early(kwargs.get("generation_config"))
+        for press in presses:
+            _check(press, drafts_itself)
+        with ExitStack() as stack:
+            stack.enter_context(_prompt_alone(self))
+            if isinstance(kwargs.get("past_key_values"), Cache):
+                counted = stack.enter_context(_crops_counted(kwargs["past_key_values"]))
+                stack.enter_context(_places_counted(self, counted))
+            return decode(self, *args, **kwargs)
+
+    return assisted
+
+
+def is_running(model: Any) -> bool:
+    """Return whether a model is decoding with candidates, behind a press."""
+    return "_get_candidate_generator" in vars(model)
+
+
+def _exits_early(generation_config: Any) -> bool:
+    return getattr(generation_config, "assistant_early_exit", None) is not None
+
+
+def _check(press: BasePress, drafts_itself: bool) -> None:
+    """Raise a ``ValueError`` where tokens would not be those of plain decoding."""
+    decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else isinstance(press, DecodingPress)
+    if decodes or (isinstance(press, DMSPress) and press.decoding):
+        raise ValueError(
+            f"{type(press).__name__} removes entries while decoding, candidates among them that may be taken back: "
+            "generate without prompt_lookup_num_tokens or assistant_model, or compress the prompt alone"
+        )
+    if drafts_itself:
+        raise ValueError(
+            f"the model drafts with its own layers, on which {type(press).__name__} would act: use "
+            "prompt_lookup_num_tokens or another assistant_model, and no assistant_early_exit"
+        )
+
+
+class _NoneAtFirst:
+    """A candidate generator whose first candidates, those after the prompt, are not used.
+
+    They are made all the same: assistant models keep a cache and a mask of their own, which begin with the prompt.
+    """
+
+    def __init__(self, generator: Any):
+        self._generator, self._used = generator, False
+
+    def get_candidates(self, input_ids: torch.Tensor, *args: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = self._generator.get_candidates(input_ids, *args)
+        used, self._used = self._used, True
+        return found if used else (input_ids, None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+
+@contextmanager
+def _prompt_alone(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model's candidate generators begin after the prompt."""
+    make: Any = model._get_candidate_generator
+
+    def first_none(*args: Any, **kwargs: Any) -> _NoneAtFirst:
+        return _NoneAtFirst(make(*args, **kwargs))
+
+    model._get_candidate_generator = first_none  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        del model._get_candidate_generator
+
+
+@contextmanager
+def _crops_counted(cache: Cache) -> Iterator[list[int]]:
+    """Let a cache be cropped by the length of the text; yield how many fewer entries each of its layers has.
+
+    The first crop comes after the prompt and takes nothing back: it tells what the press has removed.
+    """
+    removed: list[int] = []
+
+    def crop(max_length: int) -> None:
+        if not removed:
+            removed.extend(max_length - layer.get_seq_length() for layer in cache.layers)
+        for layer, fewer in zip(cache.layers, removed, strict=True):
+            layer.crop(max_length - fewer)  # type: ignore[attr-defined]
+
+    cache.crop = crop  # type: ignore[assignment,method-assign]
+    try:
+        yield removed
+    finally:
+        del cache.crop
+
+
+@contextmanager
+def _places_counted(model: PreTrainedModel, removed: list[int]) -> Iterator[None]:
+    """Tell a model the places of candidates in the cache, by which its mask is made, apart from their positions."""
+
+    def count(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        places = kwargs.get("cache_position")
+        if places is None or not removed or removed[0] == 0:
+            return None
+        positions = kwargs.get("position_ids")
+        positions = places.unsqueeze(0) if positions is None else positions
+        return args, kwargs | {"cache_position": places - removed[0], "position_ids": positions}
+
+    with models.hooked([model.register_forward_pre_hook(count, with_kwargs=True)]):
+        yield
