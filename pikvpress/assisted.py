@@ -1,8 +1,8 @@
 """Assisted decoding behind a press: prompt lookup and assistant models give the tokens that plain decoding gives.
 
-transformers appends the first candidates to the prompt, where a press takes them for context, and takes back those that
-are wrong by the length that the cache had without a press. Here the prompt is read alone, and what is taken back is
-counted from what the press has left.
+transformers appends the first candidates to the prompt, where a press or a cache with codecs takes them for context,
+and takes back those that are wrong by the length that the cache had without a press. Here the prompt is read alone, and
+what is taken back is counted from what the press has left.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from kvpress import BasePress, DecodingPress, DMSPress, PrefillDecodingPress
 from transformers import Cache, GenerationMixin, PreTrainedModel
 
 from pikvpress import models
+from pikvpress.cache import PiKVCache
 
 
 def install() -> None:
-    """Stand in front of transformers' assisted decoding; without a press on the model it is as it was."""
+    """Stand in front of transformers' assisted decoding; where nothing is compressed it is as it was."""
     if not hasattr(GenerationMixin._assisted_decoding, "__wrapped__"):
         GenerationMixin._assisted_decoding = _behind_presses(GenerationMixin._assisted_decoding)  # type: ignore[method-assign]
 
@@ -28,16 +29,16 @@ def install() -> None:
 def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(decode)
     def assisted(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        presses = models.presses_on(self)
-        if not presses:
+        presses, cache = models.presses_on(self), kwargs.get("past_key_values")
+        if not presses and not (isinstance(cache, PiKVCache) and cache.packs):
             return decode(self, *args, **kwargs)
         drafts_itself = kwargs.get("assistant_model") is self or _exits_early(kwargs.get("generation_config"))
         for press in presses:
             _check(press, drafts_itself)
         with ExitStack() as stack:
             stack.enter_context(_prompt_alone(self))
-            if isinstance(kwargs.get("past_key_values"), Cache):
-                counted = stack.enter_context(_crops_counted(kwargs["past_key_values"]))
+            if isinstance(cache, Cache):
+                counted = stack.enter_context(_crops_counted(cache))
                 stack.enter_context(_places_counted(self, counted))
             return decode(self, *args, **kwargs)
 

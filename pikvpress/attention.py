@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from kvpress.attention_patch import attention_patch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from pikvpress import models
@@ -55,10 +56,18 @@ def _in_front(look_up: Callable[..., Attention]) -> Callable[..., Attention]:
     return get_interface
 
 
+# What kvpress does before attention: masked keys are overwritten with such that no query attends to.
+_overwrite_masked: Attention = attention_patch(lambda *args, **kwargs: None)
+
+
 def reading(function: Attention) -> Attention:
-    """Return an attention function that reads a PiKVCache too."""
+    """Return an attention function that reads a PiKVCache too, and heeds masks in other caches, as kvpress has it.
+
+    kvpress itself stands in front of the functions that are registered when it is imported, and of no eager one.
+    """
     if getattr(function, "reads_pikv_cache", False):
         return function
+    heeds_masks = getattr(function, "__code__", None) is _overwrite_masked.__code__
 
     @wraps(function)
     def attention(
@@ -80,6 +89,8 @@ def reading(function: Attention) -> Attention:
         if layer is not None:
             layer.read_by(module, _padding(attention_mask, key.shape[2]))
         attention_mask = _fitted(attention_mask, query.shape[2], key.shape[2])
+        if not heeds_masks:
+            _overwrite_masked(module, query, key, value, attention_mask, 0.0)
         return function(module, query, key, value, attention_mask, *args, **kwargs)
 
     attention.reads_pikv_cache = True  # type: ignore[attr-defined]
@@ -91,7 +102,7 @@ def _turn_to(module: models.Attention, layer: PiKVLayer | None, prompt: bool) ->
 
     A press leaves its mask on the module; it belongs to the entries that the module has read last. So before others are
     read, a PiKVCache's layer is given its mask; that of another cache is laid aside until such a cache is read again;
-    and a prompt begins without one: kvpress sees to that too, but not in eager attention.
+    and a prompt begins without one.
 
     Parameters
     ----------
@@ -112,7 +123,7 @@ def _turn_to(module: models.Attention, layer: PiKVLayer | None, prompt: bool) ->
 def _hand_over(module: models.Attention, layer: PiKVLayer | None) -> None:
     reference = _READ.pop(module, None)
     other = _alive(reference)
-    if reference is not None and other is not layer:
+    if reference is not None and (other is None or other is not layer):
         if other is not None:
             other.left_by(module)
         module.masked_key_indices = None

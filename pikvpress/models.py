@@ -126,12 +126,17 @@ def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
     return norm(heads) if norm is not None and per_head else heads
 
 
+def presses_of(attention: Attention) -> list[BasePress]:
+    """Return the presses whose hooks are on an attention module."""
+    owners = [getattr(hook, "__self__", None) for hook in attention._forward_hooks.values()]
+    return [owner for owner in owners if isinstance(owner, BasePress)]
+
+
 def presses_on(model: Any) -> list[BasePress]:
-    """Return the presses whose hooks are on the attention layers of a model, of any kind."""
+    """Return the presses whose hooks are on attention modules of a model, of any kind."""
     layers = getattr(language_model(model), "layers", ()) if hasattr(model, "model") else ()
-    hooks = [hook for layer in layers for hook in getattr(layer, "self_attn", layer)._forward_hooks.values()]
-    presses = [getattr(hook, "__self__", None) for hook in hooks]
-    return list({id(press): press for press in presses if isinstance(press, BasePress)}.values())
+    found = [press for layer in layers for press in presses_of(getattr(layer, "self_attn", layer))]
+    return list({id(press): press for press in found}.values())
 
 
 @contextmanager

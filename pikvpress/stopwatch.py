@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,6 +16,10 @@ class Stopwatch:
     def __init__(self) -> None:
         self._elapsed = 0.0
         self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: the seconds so far, since events of a device cannot be copied."""
+        return {"_elapsed": self.seconds, "_spans": []}
 
     @contextmanager
     def span(self, device: torch.device) -> Iterator[None]:

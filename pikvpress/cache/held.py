@@ -54,6 +54,7 @@ class Held(torch.Tensor):
             return Held.of(args[0].layer, args[0].shape[2])
         raise ValueError(
             f"this layer of a PiKVCache holds entries of different number a head, or packed ones, and {function} wants "
-            "one tensor: presses cannot read it again, and the model must look its attention function up with "
-            "transformers (model.set_attn_implementation('sdpa') does so; eager attention does since transformers 5)"
+            "one tensor: a press that compresses again, or reads the context twice, needs a DynamicCache; the model "
+            "must look its attention function up with transformers (model.set_attn_implementation('sdpa') does so; "
+            "eager attention does since transformers 5)"
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from kvpress import FastKVzipPress, KVComposePress, KVgradPress, KVzipPress
 from transformers.cache_utils import CacheLayerMixin
 
 from pikvpress import models
@@ -35,6 +36,9 @@ class Part:
 
 
 Choice = Codec | Sequence[Codec]
+
+# Presses that read the context, or questions about it, a second time, and look at attention weights or the cache then.
+READ_TWICE = (FastKVzipPress, KVComposePress, KVgradPress, KVzipPress)
 
 
 def _by_head(choice: Choice, heads: int) -> list[Codec]:
@@ -188,6 +192,11 @@ class PiKVLayer(CacheLayerMixin):
             self._hidden = None
         return self._hidden
 
+    @property
+    def packs(self) -> bool:
+        """Whether a codec of its own says how the context is stored, once it has been read."""
+        return not (self._key_codec == EXACT and self._value_codec == EXACT)
+
     def left_by(self, module: models.Attention) -> None:
         """Take out what is masked, before the module reads other entries; a failure is told at the next look."""
         try:
@@ -244,14 +253,15 @@ class PiKVLayer(CacheLayerMixin):
                 )
             return
         module = self._reader()
-        exact = self._key_codec == EXACT and self._value_codec == EXACT
-        if masked is None and exact:
+        if masked is None and not self.packs:
             return
         if module is None:
             raise ValueError(
                 "a PiKVCache with codecs must be read by an attention function that the model looks up with "
                 "transformers: model.set_attn_implementation('sdpa') does so; eager attention does since transformers 5"
             )
+        if self.packs and any(isinstance(press, READ_TWICE) for press in models.presses_of(module)):
+            return  # once that press has left
         kept = torch.ones(self.recent_keys.shape[:3], dtype=torch.bool, device=self.device)
         if masked is not None:
             kept[masked] = False

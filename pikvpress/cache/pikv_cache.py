@@ -11,7 +11,7 @@ from rich.table import Table
 from transformers import Cache
 
 from pikvpress.cache.calibrated import Bases
-from pikvpress.cache.codecs import Codec
+from pikvpress.cache.codecs import EXACT, Codec
 from pikvpress.cache.layer import Choice, PiKVLayer
 from pikvpress.cache.names import codec
 
@@ -158,6 +158,11 @@ class PiKVCache(Cache):
         for layer in self.layers:
             layer.settle()
             yield layer.keys, layer.values, None
+
+    @property
+    def packs(self) -> bool:
+        """Whether codecs say how contexts are stored once they have been read."""
+        return any(choice != EXACT for choice in self._codecs)
 
     @property
     def nbytes(self) -> int:

@@ -264,7 +264,13 @@ class MoERouterPress(ScorerPress):
                 )
             return output
         refuse_static(cache)
-        return super().forward_hook(module, input, kwargs | {BUDGETS: self._kind_in(cache_layer)}, output)
+        kind = self._kind_in(cache_layer)
+        if kind == "global" and isinstance(cache_layer, PiKVLayer) and cache_layer.packs:
+            raise ValueError(
+                "global budgets are known after the last layer, and this PiKVCache packs each layer before the next: "
+                "use a PiKVCache() without codecs, or budgets='fitted' or 'adakv'"
+            )
+        return super().forward_hook(module, input, kwargs | {BUDGETS: kind}, output)
 
     def _kind_in(self, cache_layer: Any) -> str:
         """Return the budgets that are kept in a cache's layer; inside a wrapper, which may choose too, equal ones."""

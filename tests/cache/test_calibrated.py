@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -111,14 +112,16 @@ def test_what_follows_is_packed_cropped_and_copied(model, ids, bases):
     for start in range(0, 200, 20):
         model(input_ids=more[:, start : start + 20], past_key_values=cache)
     assert cache.layers[0].decoded.length == 128
-    twin = copy.deepcopy(cache)
+    twins = copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))
     held, length = cache.layers[0].decoded.values.part(0)[:64].clone(), ids.shape[1]
     cache.crop(length + 100)
     assert cache.get_seq_length() == length + 100 and cache.layers[0].decoded.length == 64
     torch.testing.assert_close(cache.layers[0].decoded.values.part(0), held)
-    twin.crop(length + 100)
-    assert torch.equal(ask(model, more[:, :6], twin), ask(model, more[:, :6], cache))
-    assert twin.nbytes == cache.nbytes
+    expected = ask(model, more[:, :6], cache)
+    for twin in twins:
+        twin.crop(length + 100)
+        assert torch.equal(ask(model, more[:, :6], twin), expected)
+        assert twin.nbytes == cache.nbytes
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path, ids, model, bases, question):

@@ -328,7 +328,7 @@ def test_bad_input(llama, ids, question):
         cache.layers[0].keys = torch.zeros(1, 2, 50, 16)
     with pytest.raises(ValueError, match="holds compressed entries already"):
         cache.pack("int4", "int4")
-    with pytest.raises(ValueError, match="wants one tensor: presses cannot read it again"):
+    with pytest.raises(ValueError, match="wants one tensor: a press that compresses again"):
         cache.layers[0].keys.sum()
     assert cache.nbytes == held and cache.get_seq_length() == CONTEXT
 

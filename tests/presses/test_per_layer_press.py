@@ -1,6 +1,6 @@
 import pytest
 import torch
-from kvpress import AdaKVPress, ComposedPress, DMSPress, ExpectedAttentionPress, KnormPress, KVzipPress, ThinKPress
+from kvpress import AdaKVPress, ComposedPress, DMSPress, KnormPress, KVzipPress, ThinKPress
 
 from pikvpress import MoERouterPress, PerLayerPress
 from tests.conftest import make_tiny

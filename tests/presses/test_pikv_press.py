@@ -8,14 +8,11 @@ from kvpress import AdaKVPress
 from transformers import DynamicCache
 
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
-from pikvpress.gates import Gates, file_name, key, save_gates
-from pikvpress.head_features import feature_names
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.gates import file_name, save_gates
 from tests.conftest import CONFIGS, make_tiny
+from tests.helpers import PAIRS, uneven_gates
 
 EXPERTS = ["keydiff", "knorm"]
-PAIRS = (("exact", "exact"), ("int8", "int8"), ("int4", "int4"), ("int2", "int2"))
-SHARES = (1.0, 0.5, 0.25, 0.05)
 
 
 @pytest.fixture
@@ -27,17 +24,8 @@ def ids():
 def gates(llama, tmp_path, monkeypatch):
     """Gates whose curves say: the first head of each layer needs many tokens, the second many bits."""
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
-    router = router_class("pikv")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
-    tokens = torch.tensor([0.0, 1.0, 2.0, 3.0])
-    bits = torch.tensor([0.0, 0.1, 0.5, 4.0])
-    curves = torch.stack([10 * tokens + bits[:, None] / 10, tokens / 10 + 10 * bits[:, None]])
-    curves = curves.expand(1, 2, 2, len(PAIRS), len(SHARES))
-    model = models.fingerprint(models.attention_layers(llama)[0])
-    routers = {
-        key("pikv", kind): {n: v.clone() for n, v in router.state_dict().items()} for kind in ("equal", "fitted")
-    }
-    made = Gates(model, EXPERTS, routers, curves[..., 0, :], SHARES, (0.5,), curves, PAIRS)
-    save_gates(tmp_path / file_name(model), made)
+    made = uneven_gates(llama, EXPERTS)
+    save_gates(tmp_path / file_name(made.model), made)
     return made
 
 
