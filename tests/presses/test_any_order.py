@@ -158,3 +158,24 @@ def test_a_use_gives_what_it_gives_on_a_fresh_model(llama, seed):
             assert same(found, fresh(llama, use)), f"{use} after {done}: {found} instead of {fresh(llama, use)}"
             done.append(use)
         assert not any(layer.self_attn._forward_hooks for layer in model.model.layers)
+
+
+@pytest.mark.parametrize("name", PRESSES)
+def test_a_press_does_not_remember_caches(llama, name):
+    """Every order of two caches, with contexts of different lengths; the mode that kvpress's head-wise presses take."""
+    for first in CACHES:
+        for second in CACHES:
+            model, press = deepcopy(llama), PRESSES[name]()
+            outcome(model, press, Use(name, first, "sdpa", 90, False))
+            use = Use(name, second, "sdpa", 60, False)
+            assert same(outcome(model, press, use), fresh(llama, use)), f"{second} after {first}"
+
+
+def test_a_press_does_not_remember_models(llama):
+    """Gates that one model has, and their experts, are not used for another."""
+    other, uses = make_tiny("llama", seed=1), [Use(name, "pikv", "sdpa", 60, False) for name in ("moe", "pikv")]
+    for use in uses:
+        press = PRESSES[use.press]()
+        for model in (llama, other, llama):
+            assert same(outcome(deepcopy(model), press, use), fresh(model, use))
+            assert press.plan.fitted is (model is llama)
