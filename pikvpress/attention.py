@@ -84,6 +84,8 @@ def reading(function: Attention) -> Attention:
             return _read(module, query, key.layer, attention_mask, kwargs.get("scaling"))
         if torch.compiler.is_compiling():  # a PiKVCache is not compileable; others are read as before
             return function(module, query, key, value, attention_mask, *args, **kwargs)
+        if getattr(key, "stands_in", False):  # for a PiKVLayer, whose mask is still to come
+            return function(module, query, key, value, attention_mask, *args, **kwargs)
         layer = _alive(getattr(key, "pikv_layer", None))
         _turn_to(module, layer, prompt=query.shape[2] == key.shape[2])
         if layer is not None:

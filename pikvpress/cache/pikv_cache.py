@@ -77,10 +77,14 @@ class PiKVCache(Cache):
             self._begin()
         while len(self.layers) <= layer_idx:
             self.layers.append(PiKVLayer(*_of_layer(self._codecs, len(self.layers)), self._window))
-        if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):  # KVgrad lends it others meanwhile
+        if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
-        return self.layers[layer_idx].update(key_states, value_states, cache_kwargs)
+        layer = self.layers[layer_idx]
+        keys, values = layer.update(key_states, value_states, cache_kwargs)
+        if not isinstance(layer, PiKVLayer):  # KVgrad puts others in the place of ours while it scores what ours hold
+            keys.stands_in = True  # type: ignore[attr-defined]
+        return keys, values
 
     def _begin(self) -> None:
         """Remember where a forward begins; undo the one before if it did not come to the end."""
