@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from kvpress.attention_patch import attention_patch
@@ -160,13 +160,23 @@ def _read(
 
 def _hidden(mask: torch.Tensor | None, tokens: int, new: int, device: torch.device) -> torch.Tensor:
     """Return which of the entries behind the context each query must not see, shape (batch or 1, 1, tokens, new)."""
-    if mask is not None and mask.dim() == 4:
+    if _is_dense(mask):
         return _is_hidden(mask[..., -new:])
+    if not isinstance(mask, torch.Tensor | None):
+        raise ValueError(
+            f"a {type(mask).__name__} of flex attention cannot be read beside a PiKVCache's entries: "
+            "model.set_attn_implementation('sdpa')"
+        )
     if mask is None and tokens == 1:
         return torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, 1, new)
     place = torch.arange(new, device=device)
     later = (place > new - tokens + torch.arange(tokens, device=device).unsqueeze(1))[None, None]
     return later if mask is None else later | (mask[:, None, None, -new:] == 0)
+
+
+def _is_dense(mask: Any) -> TypeGuard[torch.Tensor]:
+    """Return whether a mask has an entry for each query and key, as those of flash and flex attention have not."""
+    return isinstance(mask, torch.Tensor) and mask.dim() == 4
 
 
 def _is_hidden(mask: torch.Tensor) -> torch.Tensor:
@@ -179,7 +189,7 @@ def _fitted(mask: torch.Tensor | None, tokens: int, length: int) -> torch.Tensor
     Presses may leave layers of different lengths, in any cache. The latest entries are the last in both; of older ones,
     which a press has left, every one is seen.
     """
-    if mask is None or mask.dim() != 4 or tokens == length or mask.shape[-1] == length:
+    if not _is_dense(mask) or tokens == length or mask.shape[-1] == length:
         return mask
     if mask.shape[-1] > length:
         return mask[..., -length:]
@@ -189,6 +199,6 @@ def _fitted(mask: torch.Tensor | None, tokens: int, length: int) -> torch.Tensor
 
 def _padding(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
     """Return which entries not even the last query sees, shape (batch, entries), or None if the mask does not say."""
-    if mask is None or mask.dim() != 4 or mask.shape[-1] != length:
+    if not _is_dense(mask) or mask.shape[-1] != length:
         return None
     return _is_hidden(mask[:, 0, -1])

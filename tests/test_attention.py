@@ -10,7 +10,7 @@ import torch
 from kvpress import AdaKVPress, ComposedPress, CriticalAdaKVPress, KnormPress, KVComposePress
 from transformers import AttentionInterface, DynamicCache
 
-from pikvpress import MoERouterPress, PiKVCache, models
+from pikvpress import MoERouterPress, PiKVCache, attention, models
 from tests.conftest import make_tiny
 
 LENGTH = 100
@@ -158,3 +158,11 @@ def test_the_eager_function_is_the_one_that_the_model_passes(llama, ids, monkeyp
     llama.set_attn_implementation("eager")
     cache = read(llama, ids, PiKVCache(), KnormPress(0.5))
     assert calls == [0, 1] and token(llama, cache).isfinite().all()
+
+
+def test_masks_that_are_no_tensors_are_left_to_their_own_attention():
+    """Flex attention's, that is."""
+    mask = object()
+    assert attention._fitted(mask, 3, 5) is mask and attention._padding(mask, 5) is None
+    with pytest.raises(ValueError, match="of flex attention cannot be read beside a PiKVCache's entries"):
+        attention._hidden(mask, 3, 5, torch.device("cpu"))
