@@ -12,12 +12,12 @@ import yaml
 from kvpress import BasePress, ScorerPress
 
 from evaluation import ablations
-from evaluation.names import check_name
 from evaluation.oracle import Oracle
 from evaluation.quantized import QuantizedPress
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
 from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.presses.checks import checked_ratio
+from pikvpress.support.registry import Registry, check_name
 
 FULL_CACHE = "no_press"
 
@@ -141,78 +141,83 @@ def _adakv_snapkv() -> BasePress:
     return kv.AdaKVPress(kv.SnapKVPress())
 
 
-PRESSES: dict[str, Entry] = {
-    FULL_CACHE: Entry(lambda: None),
-    **{name: _scorer(name) for name in SCORERS},
-    **_wrapped("adakv", kv.AdaKVPress, *SCORERS, masks=True),
-    **_wrapped("critical", kv.CriticalKVPress, "snapkv", "keydiff", "moe_router"),
-    **_wrapped("critical_adakv", kv.CriticalAdaKVPress, "snapkv", "moe_router", masks=True),
-    **_wrapped("merging", kv.MergingPress, "knorm", "snapkv"),
-    "merging_kvzap_mlp": Entry(lambda: kv.MergingPress(kv.KVzapPress(model_type="mlp"))),
-    "merging_expected_attention": Entry(lambda: kv.MergingPress(_expected_attention(epsilon=1e-2)), scores_once=True),
-    "ablation_looking": _ablation("looking", "pikv"),
-    "ablation_looking_fitted_budgets": _ablation("looking", "pikv", "fitted"),
-    "ablation_static_per_layer": _ablation("static_per_layer", "static"),
-    "ablation_static_per_layer_fitted_budgets": _ablation("static_per_layer", "static", "fitted"),
-    "ablation_uniform": _ablation("uniform", "static"),
-    **{f"ablation_random_{i}": _ablation(f"random_{i}", "base") for i in range(ablations.RANDOM)},
-    "block_keydiff": Entry(lambda: kv.BlockPress(press=kv.KeyDiffPress(), block_size=128)),
-    "chunkkv": Entry(lambda: kv.ChunkKVPress(press=kv.SnapKVPress(), chunk_length=20)),
-    "critical_expected_attention": Entry(
-        lambda: kv.CriticalKVPress(_expected_attention(use_vnorm=False)), scores_once=True
-    ),
-    "critical_adakv_expected_attention": Entry(
-        lambda: kv.CriticalAdaKVPress(_expected_attention(use_vnorm=False)), scores_once=True, masks=True
-    ),
-    "duo_attention": Entry(kv.DuoAttentionPress, masks=True, unit="heads", ratio_field="head_compression_ratio"),
-    "duo_attention_on_the_fly": Entry(
-        lambda: kv.DuoAttentionPress(on_the_fly_scoring=True),
-        masks=True,
-        unit="heads",
-        ratio_field="head_compression_ratio",
-    ),
-    "entropy_gated_chunkkv": Entry(lambda: kv.EntropyGatedChunkKVPress(press=kv.SnapKVPress())),
-    "expected_attention": Entry(_adakv_expected_attention, scores_once=True, masks=True),
-    "fastkvzip": Entry(kv.FastKVzipPress, shares=False, masks=True),
-    "fastv": Entry(FastVPress, unit="later layers' tokens"),
-    "finch": Entry(kv.FinchPress, shares=False, query_aware=True),
-    "kvcompose": Entry(kv.KVComposePress, shares=False, scores_once=True),
-    "kvcompose_unstructured": Entry(
-        lambda: kv.KVComposePress(structured=False), shares=False, scores_once=True, masks=True
-    ),
-    "kvgrad": Entry(kv.KVgradPress, shares=False, scores_once=True, masks=True),
-    "kvzap_linear": _threshold("linear"),
-    "kvzap_mlp": _threshold("mlp"),
-    "kvzap_mlp_head": Entry(lambda: kv.KVzapPress(model_type="mlp")),
-    "kvzap_mlp_layer": Entry(lambda: kv.AdaKVPress(kv.KVzapPress(model_type="mlp")), masks=True),
-    "kvzip": Entry(kv.KVzipPress, shares=False, scores_once=True, masks=True),
-    "kvzip_plus": Entry(
-        lambda: kv.KVzipPress(kvzip_plus_normalization=True), shares=False, scores_once=True, masks=True
-    ),
-    "lukv": Entry(lambda: kv.LUKVPress(_expected_attention(epsilon=2e-2), sink=4, window=1), masks=True),
-    "moe_router_fitted_budgets": Entry(lambda: MoERouterPress(budgets="fitted"), masks=True),
-    "observed_attention": Entry(kv.ObservedAttentionPress, shares=False, reads_weights=True),
-    "oracle_choice": _oracle(most=1),
-    "oracle_blend": _oracle(most=3),
-    "per_layer": Entry(lambda: PerLayerPress({}, default=kv.KnormPress()), needs_option="presses"),
-    "pikv": Entry(PiKVPress, unit="bytes"),
-    **{f"quantized_{name}": _quantized(name) for name in SCORERS},
-    "pyramidkv": Entry(kv.PyramidKVPress),
-    "RestoreKV": Entry(kv.RestoreKVPress, shares=False, masks=True),
-    "RestoreKV_plus": Entry(lambda: kv.RestoreKVPress(kvzip_plus_normalization=True), shares=False, masks=True),
-    "snap_think": Entry(
-        lambda: kv.ComposedPress([kv.SnapKVPress(), kv.ThinKPress()]), needs_option="key_channel_compression_ratio"
-    ),
-    "think": Entry(kv.ThinKPress, masks=True, unit="key channels", ratio_field="key_channel_compression_ratio"),
-    "cam_adakv_snapkv": _decoding(_adakv_snapkv, kv.CAMPress),
-    **{f"cam_{name}": _decoding(SCORERS[name], kv.CAMPress) for name in ("knorm", "streaming_llm", "tova")},
-    "decoding_adakv_expected_attention_e2": _decoding(_adakv_expected_attention),
-    "decoding_adakv_snapkv": _decoding(_adakv_snapkv),
-    **{
-        f"decoding_{name}": _decoding(SCORERS[name])
-        for name in ("keydiff", "knorm", "moe_router", "qfilter", "streaming_llm", "tova")
+PRESSES: Registry[Entry] = Registry(
+    "press",
+    {
+        FULL_CACHE: Entry(lambda: None),
+        **{name: _scorer(name) for name in SCORERS},
+        **_wrapped("adakv", kv.AdaKVPress, *SCORERS, masks=True),
+        **_wrapped("critical", kv.CriticalKVPress, "snapkv", "keydiff", "moe_router"),
+        **_wrapped("critical_adakv", kv.CriticalAdaKVPress, "snapkv", "moe_router", masks=True),
+        **_wrapped("merging", kv.MergingPress, "knorm", "snapkv"),
+        "merging_kvzap_mlp": Entry(lambda: kv.MergingPress(kv.KVzapPress(model_type="mlp"))),
+        "merging_expected_attention": Entry(
+            lambda: kv.MergingPress(_expected_attention(epsilon=1e-2)), scores_once=True
+        ),
+        "ablation_looking": _ablation("looking", "pikv"),
+        "ablation_looking_fitted_budgets": _ablation("looking", "pikv", "fitted"),
+        "ablation_static_per_layer": _ablation("static_per_layer", "static"),
+        "ablation_static_per_layer_fitted_budgets": _ablation("static_per_layer", "static", "fitted"),
+        "ablation_uniform": _ablation("uniform", "static"),
+        **{f"ablation_random_{i}": _ablation(f"random_{i}", "base") for i in range(ablations.RANDOM)},
+        "block_keydiff": Entry(lambda: kv.BlockPress(press=kv.KeyDiffPress(), block_size=128)),
+        "chunkkv": Entry(lambda: kv.ChunkKVPress(press=kv.SnapKVPress(), chunk_length=20)),
+        "critical_expected_attention": Entry(
+            lambda: kv.CriticalKVPress(_expected_attention(use_vnorm=False)), scores_once=True
+        ),
+        "critical_adakv_expected_attention": Entry(
+            lambda: kv.CriticalAdaKVPress(_expected_attention(use_vnorm=False)), scores_once=True, masks=True
+        ),
+        "duo_attention": Entry(kv.DuoAttentionPress, masks=True, unit="heads", ratio_field="head_compression_ratio"),
+        "duo_attention_on_the_fly": Entry(
+            lambda: kv.DuoAttentionPress(on_the_fly_scoring=True),
+            masks=True,
+            unit="heads",
+            ratio_field="head_compression_ratio",
+        ),
+        "entropy_gated_chunkkv": Entry(lambda: kv.EntropyGatedChunkKVPress(press=kv.SnapKVPress())),
+        "expected_attention": Entry(_adakv_expected_attention, scores_once=True, masks=True),
+        "fastkvzip": Entry(kv.FastKVzipPress, shares=False, masks=True),
+        "fastv": Entry(FastVPress, unit="later layers' tokens"),
+        "finch": Entry(kv.FinchPress, shares=False, query_aware=True),
+        "kvcompose": Entry(kv.KVComposePress, shares=False, scores_once=True),
+        "kvcompose_unstructured": Entry(
+            lambda: kv.KVComposePress(structured=False), shares=False, scores_once=True, masks=True
+        ),
+        "kvgrad": Entry(kv.KVgradPress, shares=False, scores_once=True, masks=True),
+        "kvzap_linear": _threshold("linear"),
+        "kvzap_mlp": _threshold("mlp"),
+        "kvzap_mlp_head": Entry(lambda: kv.KVzapPress(model_type="mlp")),
+        "kvzap_mlp_layer": Entry(lambda: kv.AdaKVPress(kv.KVzapPress(model_type="mlp")), masks=True),
+        "kvzip": Entry(kv.KVzipPress, shares=False, scores_once=True, masks=True),
+        "kvzip_plus": Entry(
+            lambda: kv.KVzipPress(kvzip_plus_normalization=True), shares=False, scores_once=True, masks=True
+        ),
+        "lukv": Entry(lambda: kv.LUKVPress(_expected_attention(epsilon=2e-2), sink=4, window=1), masks=True),
+        "moe_router_fitted_budgets": Entry(lambda: MoERouterPress(budgets="fitted"), masks=True),
+        "observed_attention": Entry(kv.ObservedAttentionPress, shares=False, reads_weights=True),
+        "oracle_choice": _oracle(most=1),
+        "oracle_blend": _oracle(most=3),
+        "per_layer": Entry(lambda: PerLayerPress({}, default=kv.KnormPress()), needs_option="presses"),
+        "pikv": Entry(PiKVPress, unit="bytes"),
+        **{f"quantized_{name}": _quantized(name) for name in SCORERS},
+        "pyramidkv": Entry(kv.PyramidKVPress),
+        "RestoreKV": Entry(kv.RestoreKVPress, shares=False, masks=True),
+        "RestoreKV_plus": Entry(lambda: kv.RestoreKVPress(kvzip_plus_normalization=True), shares=False, masks=True),
+        "snap_think": Entry(
+            lambda: kv.ComposedPress([kv.SnapKVPress(), kv.ThinKPress()]), needs_option="key_channel_compression_ratio"
+        ),
+        "think": Entry(kv.ThinKPress, masks=True, unit="key channels", ratio_field="key_channel_compression_ratio"),
+        "cam_adakv_snapkv": _decoding(_adakv_snapkv, kv.CAMPress),
+        **{f"cam_{name}": _decoding(SCORERS[name], kv.CAMPress) for name in ("knorm", "streaming_llm", "tova")},
+        "decoding_adakv_expected_attention_e2": _decoding(_adakv_expected_attention),
+        "decoding_adakv_snapkv": _decoding(_adakv_snapkv),
+        **{
+            f"decoding_{name}": _decoding(SCORERS[name])
+            for name in ("keydiff", "knorm", "moe_router", "qfilter", "streaming_llm", "tova")
+        },
     },
-}
+)
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,6 @@ def parse_press(name: str) -> PressSpec:
         For an unknown press or setting (near names are offered), or a value the press refuses.
     """
     base, *settings = re.split(r"@(?![^\[{]*[\]}])", name)  # an @ inside brackets belongs to a value
-    check_name(base, PRESSES, "press")
     entry = PRESSES[base]
     options: dict[str, Any] = {}
     for setting in settings:
@@ -299,7 +303,7 @@ def _with_options(press: BasePress | None, options: dict[str, Any], name: str) -
     if left:
         known = sorted({field for inner in _presses_in(press) for field in _settings_of(inner)})
         for option in left:
-            check_name(option, known, f"setting of {name!r}")
+            check_name(option, known, f"setting of {name}")
     return press
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from evaluation.benchmarks.registry import BENCHMARKS
-from evaluation.names import check_name
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from pikvpress.presses.checks import checked_ratio
+from pikvpress.support.registry import check_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

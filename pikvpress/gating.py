@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pikvpress import head_features, models
 from pikvpress.experts import Expert
-from pikvpress.routers import Router, RouterSettings, router_class
+from pikvpress.routers import ROUTERS, Router, RouterSettings
 
 
 def make_router(
@@ -25,7 +25,7 @@ def make_router(
     settings : RouterSettings
         Checked settings.
     """
-    return router_class(router_type)(
+    return ROUTERS[router_type](
         [expert.prior for expert in experts],
         head_features.feature_names([expert.name for expert in experts]),
         attention.config.num_hidden_layers,

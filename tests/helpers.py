@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from pikvpress import MoERouterPress, models
 from pikvpress.gates import Gates, key
 from pikvpress.head_features import feature_names
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 
 
 def prefill(model: PreTrainedModel, ids: torch.Tensor, press: BasePress | None = None) -> DynamicCache:
@@ -52,7 +52,7 @@ PAIRS = (("exact", "exact"), ("int8", "int8"), ("int4", "int4"), ("int2", "int2"
 def uneven_gates(model: PreTrainedModel, experts: Sequence[str] = ("keydiff", "knorm")) -> Gates:
     """Return gates of a tiny model whose curves say: the first head of a layer needs tokens, the second bits."""
     shares = (1.0, 0.5, 0.25, 0.05)
-    router = router_class("pikv")([1.0, 1.0], feature_names(experts), 2, 2, RouterSettings(top_k=2))
+    router = ROUTERS["pikv"]([1.0, 1.0], feature_names(experts), 2, 2, RouterSettings(top_k=2))
     tokens, bits = torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([0.0, 0.1, 0.5, 4.0])
     curves = torch.stack([10 * tokens + bits[:, None] / 10, tokens / 10 + 10 * bits[:, None]])
     curves = curves.expand(1, 2, 2, len(PAIRS), len(shares))

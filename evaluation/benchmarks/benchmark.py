@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
 
-from evaluation.names import check_name
 from evaluation.rows import Row
+from pikvpress.support.registry import check_name
 
 
 @dataclass(frozen=True)
@@ -125,5 +125,5 @@ def chosen_tasks(benchmark: str, wanted: Sequence[str] | None, available: Sequen
     if wanted is None:
         return list(available)
     for task in wanted:
-        check_name(task, available, f"task of benchmark {benchmark!r}")
+        check_name(task, available, f"{benchmark} task")
     return [task for task in available if task in wanted]

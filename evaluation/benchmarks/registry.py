@@ -16,22 +16,26 @@ from evaluation.benchmarks.needle_in_haystack import NeedleInHaystack
 from evaluation.benchmarks.ruler import Ruler
 from evaluation.benchmarks.ruler_kvpress import RulerKvpress
 from evaluation.benchmarks.zero_scrolls import ZeroScrolls
+from pikvpress.support.registry import Registry
 
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        Ruler(),
-        Fidelity(),
-        Needle(),
-        RulerKvpress(),
-        LongBench(),
-        LongBenchE(),
-        LongBenchV2(),
-        InfiniteBench(),
-        LooGLE(),
-        ZeroScrolls(),
-        NeedleInHaystack(),
-        AIME25(),
-        Math500(),
-    )
-}
+BENCHMARKS: Registry[Benchmark] = Registry(
+    "benchmark",
+    {
+        benchmark.name: benchmark
+        for benchmark in (
+            Ruler(),
+            Fidelity(),
+            Needle(),
+            RulerKvpress(),
+            LongBench(),
+            LongBenchE(),
+            LongBenchV2(),
+            InfiniteBench(),
+            LooGLE(),
+            ZeroScrolls(),
+            NeedleInHaystack(),
+            AIME25(),
+            Math500(),
+        )
+    },
+)

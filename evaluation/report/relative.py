@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.names import check_name
 from evaluation.report.load import Study
 from evaluation.report.statistics import best, bootstrap_means
 from evaluation.report.summary import Group
+from pikvpress.support.registry import check_name
 
 
 class Share(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from pikvpress.cache.codecs import CODECS, Codec
 from pikvpress.cache.low_rank import LowRankCodec
+from pikvpress.support.registry import unknown
 
 
 def codec(name: str | Codec) -> Codec:
@@ -24,6 +24,4 @@ def codec(name: str | Codec) -> Codec:
     parts = re.fullmatch(r"rank([1-9]\d*)(?:\+(int\d))?", str(name))
     if parts is not None and (parts[2] is None or parts[2] in CODECS):
         return LowRankCodec(str(name), None, int(parts[1]), CODECS[parts[2]] if parts[2] else None)
-    near = difflib.get_close_matches(str(name), CODECS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ValueError(f"unknown codec {name!r}: {hint}known are {', '.join(CODECS)}, rank16 (any rank) and rank16+int2")
+    raise ValueError(unknown("codec", name, CODECS, more=", rank16 (any rank) and rank16+int2"))

@@ -22,7 +22,7 @@ from pikvpress.calibration.codec_curves import PAIRS
 from pikvpress.calibration.collect import RATIOS, Record
 from pikvpress.calibration.findings import Findings
 from pikvpress.calibration.fit import Files, Fit, foreseen
-from pikvpress.calibration.objectives import objective as objective_named
+from pikvpress.calibration.objectives import OBJECTIVES
 from pikvpress.calibration.saliency import EPOCHS, fit_saliency
 from pikvpress.calibration.situations import Situation, make_situations
 from pikvpress.calibration.steps import Report, Steps
@@ -31,7 +31,7 @@ from pikvpress.calibration.training import KEEP_SHARES
 from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, save_gates, user_folder
-from pikvpress.routers import ROUTERS, router_class
+from pikvpress.routers import ROUTERS
 
 FEWEST, MOST = 4, 64  # contexts to fit routers on
 APART = 4  # times as many on which the saliency expert is fitted, so that routers see it as it is on new text
@@ -125,7 +125,7 @@ def calibrate(
     candidates = make_experts(names, None)
     types = list(routers) if routers is not None else ["pikv", *(name for name in ROUTERS if name != "pikv")]
     _check(minutes, contexts, max_experts, types)
-    stage = objective_named(objective) if objective is not None else None
+    stage = OBJECTIVES[objective] if objective is not None else None
     fit_texts, held_texts = split(shipped_texts() if texts is None else texts)
     most = contexts or MOST
     apart = APART * any(isinstance(expert.press, SaliencyScorer) for expert in candidates)
@@ -278,4 +278,4 @@ def _check(minutes: float, contexts: int | None, max_experts: int, routers: Sequ
     if not routers:
         raise ValueError(f"name at least one router: {', '.join(ROUTERS)}")
     for name in routers:
-        router_class(name)
+        ROUTERS[name]

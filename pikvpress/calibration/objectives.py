@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pikvpress.support.registry import Registry
+
 Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 SKEW = 0.1  # share of the other distribution in DistiLLM's mixtures
@@ -55,28 +57,18 @@ class Objective:
     terms: tuple[tuple[str, Divergence], ...]
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "kl": Objective((("given", kl),)),
-    "skew_kl": Objective((("given", skew_kl),)),
-    "skew_reverse_kl": Objective((("given", skew_reverse_kl),)),
-    # DistiLLM-2 (https://arxiv.org/abs/2503.07067) raises what the teacher says and lowers what only the student says.
-    "contrastive": Objective((("teacher", skew_kl), ("student", skew_reverse_kl))),
-    # Speculative knowledge distillation (https://arxiv.org/abs/2410.11325).
-    "speculative": Objective((("corrected", kl),)),
-}
-
-
-def objective(name: str) -> Objective:
-    """Return the objective of that name.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name: lists all.
-    """
-    if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}: known are {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "kl": Objective((("given", kl),)),
+        "skew_kl": Objective((("given", skew_kl),)),
+        "skew_reverse_kl": Objective((("given", skew_reverse_kl),)),
+        # DistiLLM-2 (https://arxiv.org/abs/2503.07067) raises what the teacher says, lowers what only the student says.
+        "contrastive": Objective((("teacher", skew_kl), ("student", skew_reverse_kl))),
+        # Speculative knowledge distillation (https://arxiv.org/abs/2410.11325).
+        "speculative": Objective((("corrected", kl),)),
+    },
+)
 
 
 def corrected(proposed: int, teacher: torch.Tensor, top_k: int, generator: torch.Generator) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.experts.saliency import SaliencyScorer
 from pikvpress.experts.snapkv import StreamedSnapKVPress
+from pikvpress.support.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Entry:
     needs: dict[str, Any]
 
 
-_REGISTRY: dict[str, _Entry] = {}
+_REGISTRY: Registry[_Entry] = Registry("expert")
 
 
 def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -> None:
@@ -56,9 +56,7 @@ def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -
     >>> register_expert("my_norm", KnormPress)
     >>> MoERouterPress(0.5, experts=["my_norm", "keydiff"])
     """
-    if name in _REGISTRY:
-        raise ValueError(f"an expert named {name!r} is registered already; choose another name")
-    _REGISTRY[name] = _Entry(build, needs)
+    _REGISTRY.register(name, _Entry(build, needs))
 
 
 # In the order in which `num_experts` takes them: the defaults first. Which they are and their prior weights was chosen
@@ -148,13 +146,9 @@ def make_experts(experts: Sequence[str | ScorerPress] | None, num_experts: int |
 
 def _make(expert: str | ScorerPress, taken: set[str]) -> Expert:
     if isinstance(expert, str):
-        if expert not in _REGISTRY:
-            near = difflib.get_close_matches(expert, _REGISTRY, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ValueError(f"unknown expert {expert!r}: {hint}known are {', '.join(_REGISTRY)}")
+        entry = _REGISTRY[expert]
         if expert in taken:
             raise ValueError(f"expert {expert!r} is named twice; name each expert once")
-        entry = _REGISTRY[expert]
         return Expert(expert, entry.build(), **entry.needs)
     if isinstance(expert, ScorerPress):
         name = type(expert).__name__

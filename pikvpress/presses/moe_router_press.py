@@ -35,7 +35,7 @@ from pikvpress.presses.prefill_watch import prefill_watch
 from pikvpress.presses.projection_tap import ProjectionTap
 from pikvpress.presses.recorder import Recorder
 from pikvpress.presses.wrappers import refuse_wrappers
-from pikvpress.routers import Router, RouterSettings, Routing, router_class
+from pikvpress.routers import ROUTERS, Router, RouterSettings, Routing
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class MoERouterPress(ScorerPress):
         names = [setting.name for setting in fields(RouterSettings) if setting.name != "top_k"]
         top_k = min(RouterSettings.top_k, len(experts)) if self.top_k is None else self.top_k
         settings = RouterSettings(top_k=top_k, **{name: getattr(self, name) for name in names})
-        router_class(self.router_type).check(settings, len(experts))
+        ROUTERS[self.router_type].check(settings, len(experts))
         self._experts, self._settings = experts, settings
 
     def _takes_experts_of(self, gates: Gates) -> bool:

@@ -7,16 +7,16 @@ import torch
 
 from pikvpress.calibration import fit
 from pikvpress.calibration.fit import Fit
-from pikvpress.calibration.objectives import objective
+from pikvpress.calibration.objectives import OBJECTIVES
 from pikvpress.calibration.steps import Steps
 from pikvpress.calibration.training import EQUAL
 from pikvpress.head_features import feature_names
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 
 
 def fitted(monkeypatch, divergences):
     """Return the router and the parameters that moved end to end, if stages have these divergences."""
-    router = router_class("pikv")([1.0, 1.0], feature_names("ab"), 1, 1, RouterSettings(top_k=2))
+    router = ROUTERS["pikv"]([1.0, 1.0], feature_names("ab"), 1, 1, RouterSettings(top_k=2))
     stages, moved = iter(divergences), []
 
     def train(router, parameters, *rest):
@@ -32,7 +32,7 @@ def fitted(monkeypatch, divergences):
     monkeypatch.setattr(fit, "train", train)
     monkeypatch.setattr(fit, "distill", distill)
     fitting = Fit(None, (), 0, Steps(None))
-    fitting._fit_first(router, "pikv", torch.zeros(1, 1, 2), [], [], EQUAL, objective("kl"))
+    fitting._fit_first(router, "pikv", torch.zeros(1, 1, 2), [], [], EQUAL, OBJECTIVES["kl"])
     return router, moved, fitting.figures["pikv"]["kept"]
 
 

@@ -8,7 +8,7 @@ import torch
 from pikvpress.calibration import selection
 from pikvpress.calibration.selection import choose_experts
 from pikvpress.head_features import feature_names
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 
 SHARES = (0.15, 0.6, 0.01, 0.24)
 
@@ -23,7 +23,7 @@ def chosen(monkeypatch, shares, most):
             parameters[0][[0, 2]] = torch.tensor(shares).log()
 
     monkeypatch.setattr(selection, "train", fitted)
-    router = router_class("static")([1.0] * 4, feature_names("abcd"), 3, 2, RouterSettings())
+    router = ROUTERS["static"]([1.0] * 4, feature_names("abcd"), 3, 2, RouterSettings())
     return choose_experts(router, [Layers()], most, 1, 0, lambda what: None)
 
 

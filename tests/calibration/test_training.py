@@ -26,7 +26,7 @@ from pikvpress.calibration.training import (
     train,
 )
 from pikvpress.experts import make_experts
-from pikvpress.routers import ROUTERS, RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 from tests.conftest import make_tiny
 
 NAMES = ["keydiff", "knorm", "streaming_llm", "probe_attention"]
@@ -69,7 +69,7 @@ def quiet(message):
 
 def make_router(name="pikv", **settings):
     settings = {"top_k": 4} | settings
-    return router_class(name)([1.0] * 4, head_features.feature_names(NAMES), 2, 2, RouterSettings(**settings))
+    return ROUTERS[name]([1.0] * 4, head_features.feature_names(NAMES), 2, 2, RouterSettings(**settings))
 
 
 @pytest.fixture(scope="module")

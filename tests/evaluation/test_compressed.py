@@ -25,7 +25,7 @@ from pikvpress.experts.saliency import num_features
 from pikvpress.gates import Gates, file_name, key, save_gates
 from pikvpress.head_features import feature_names
 from pikvpress.memory import cache_bytes
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 
 # These fetch something trained, or texts, from a hub. Ablations are gates of the real model.
 FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
@@ -56,7 +56,7 @@ def named(tiny, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
     experts, layers = ["keydiff", "knorm"], models.attention_layers(tiny)
     heads = models.num_key_value_heads(layers[0])
-    router = router_class("pikv")([1.0, 1.0], feature_names(experts), len(layers), heads, RouterSettings(top_k=2))
+    router = ROUTERS["pikv"]([1.0, 1.0], feature_names(experts), len(layers), heads, RouterSettings(top_k=2))
     curves = torch.rand(1, len(layers), heads, 3, generator=torch.Generator().manual_seed(0)).sort(dim=-1).values
     model = models.fingerprint(layers[0])
     saliency = torch.randn(

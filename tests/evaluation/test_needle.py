@@ -77,7 +77,7 @@ def test_bad_requests():
         make(None)
     with pytest.raises(ValueError, match="at least 1, not 0"):
         make(samples=0)
-    with pytest.raises(ValueError, match="unknown task of benchmark 'needle': 'depth_055'"):
+    with pytest.raises(ValueError, match="unknown needle task 'depth_055'"):
         make(tasks=("depth_055",))
     with pytest.raises(ValueError, match=r"too short .* at least \d+"):
         make(40)

@@ -66,7 +66,7 @@ def test_settings_reach_the_press_or_the_one_inside():
     ("name", "message"),
     [
         ("snapvk", "did you mean snapkv"),
-        ("nothing_like_it", "there are: .*adakv_compactor"),
+        ("nothing_like_it", "known are .*adakv_compactor"),
         ("snapkv@window=3", "did you mean window_size"),
         ("snapkv@window_size", "write snapkv@option=value"),
         ("snapkv@window_size=[1", "cannot be read"),

@@ -60,7 +60,7 @@ def test_samples_that_one_of_them_lacks_are_left_out():
 
 
 def test_names_are_checked():
-    with pytest.raises(ValueError, match=r"unknown press of these results: 'their'; did you mean theirs\?"):
+    with pytest.raises(ValueError, match=r"unknown press of these results 'their': did you mean theirs\?"):
         list(shares(study(), "ours", ["their"]))
     with pytest.raises(ValueError, match="ours can only be compared with other presses"):
         list(shares(study(), "ours", ["ours"]))

@@ -372,7 +372,7 @@ def test_bad_requests():
         make("vt", None)
     with pytest.raises(ValueError, match="at least 1, not 0"):
         make("vt", samples=0)
-    with pytest.raises(ValueError, match=r"unknown task of benchmark 'ruler': 'niah_single_4'; did you mean"):
+    with pytest.raises(ValueError, match=r"unknown ruler task 'niah_single_4': did you mean"):
         make("niah_single_4")
 
 

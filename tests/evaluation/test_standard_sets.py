@@ -98,7 +98,7 @@ def test_loads_from_a_folder(tokenizer, tmp_path, benchmark, path, columns, task
 def test_says_what_is_wrong_with_the_data(tokenizer, tmp_path, benchmark, path, columns, tasks):
     with pytest.raises(FileNotFoundError, match="hf download"):
         benchmark().rows(request(tokenizer, tmp_path, tasks=tasks))
-    with pytest.raises(ValueError, match="unknown task of benchmark"):
+    with pytest.raises(ValueError, match="task 'no such task': known are"):
         benchmark().rows(request(tokenizer, tmp_path, tasks=("no such task",)))
     answer = "answers" if "answers" in columns else "answer"
     write(tmp_path / path, {**columns, answer: 1.5})

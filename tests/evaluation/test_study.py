@@ -37,7 +37,7 @@ def test_a_file_gives_the_settings(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"benchmarks": ["rulr"]}, "unknown benchmark: 'rulr'; did you mean ruler"),
+        ({"benchmarks": ["rulr"]}, "unknown benchmark 'rulr': did you mean ruler"),
         ({"benchmarks": []}, "a study needs benchmarks"),
         ({"benchmarks": [{"lengths": [4]}]}, "a benchmark needs a name"),
         ({"benchmarks": [{"name": "ruler", "sample": 4}]}, "did you mean samples"),

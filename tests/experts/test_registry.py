@@ -3,6 +3,7 @@ from kvpress import KnormPress, PyramidKVPress, SnapKVPress
 
 from pikvpress import DEFAULT_EXPERTS, available_experts, register_expert
 from pikvpress.experts import make_experts, registry
+from pikvpress.support.registry import Registry
 
 REQUIRED = {
     "expected_attention",
@@ -73,7 +74,7 @@ def test_bad_experts(experts, num_experts, error, message):
 
 
 def test_registering_a_name_twice_is_refused_and_a_new_one_works(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry, "_REGISTRY", Registry("expert", registry._REGISTRY))
     register_expert("mine", KnormPress, prior=3.0)
     assert make_experts(["mine"], None)[0].prior == 3.0
     with pytest.raises(ValueError, match="registered already"):

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from pikvpress import MoERouterPress, models
 from pikvpress.gates import Gates, file_name, find_gates, load_gates, save_gates
 from pikvpress.head_features import feature_names
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 from tests.conftest import make_tiny
 from tests.helpers import prefill
 
@@ -15,7 +15,7 @@ EXPERTS = ["keydiff", "knorm"]
 
 def fitted(model, **changes):
     """Return gates for a tiny model in which every head uses knorm alone."""
-    router = router_class("base")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
+    router = ROUTERS["base"]([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
     with torch.no_grad():
         router.static[..., 1] = 50.0
     settings = {

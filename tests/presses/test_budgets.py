@@ -9,7 +9,7 @@ from kvpress import AdaKVPress
 from pikvpress import MoERouterPress, PiKVCache, models
 from pikvpress.gates import Gates, load_gates, save_gates
 from pikvpress.head_features import feature_names
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 from tests.helpers import prefill
 
 EXPERTS = ["keydiff", "knorm"]
@@ -23,7 +23,7 @@ def attentions(model):
 
 @pytest.fixture
 def gates(tmp_path, llama):
-    router = router_class("pikv")([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
+    router = ROUTERS["pikv"]([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
     fitted = {name: value.clone() for name, value in router.state_dict().items()}
     fitted["static"][..., 1] = 50.0  # with fitted budgets, knorm alone
     path = tmp_path / "gates.safetensors"

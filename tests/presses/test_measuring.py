@@ -10,7 +10,7 @@ import torch
 from pikvpress import MoERouterPress, examination, models
 from pikvpress.gates import Gates, load_gates, save_gates
 from pikvpress.head_features import feature_names
-from pikvpress.routers import RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 from tests.helpers import prefill
 
 EXPERTS = ["keydiff", "knorm"]
@@ -19,7 +19,7 @@ EXPERTS = ["keydiff", "knorm"]
 @pytest.fixture
 def gates(tmp_path, llama):
     """Gates that do not look at the input."""
-    router = router_class("pikv")([1.0, 3.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
+    router = ROUTERS["pikv"]([1.0, 3.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
     with torch.no_grad():
         router.evidence.zero_()
     path = tmp_path / "gates.safetensors"
@@ -75,7 +75,7 @@ def test_without_error_curves_the_measured_attention_is_what_keys_are_worth(gate
 
 @pytest.mark.parametrize(("router_type", "looks"), [("base", True), ("static", False)])
 def test_a_feature_that_a_router_does_not_see_moves_nothing(router_type, looks):
-    router = router_class(router_type)([1.0, 1.0], feature_names(EXPERTS), 1, 1, RouterSettings(top_k=2))
+    router = ROUTERS[router_type]([1.0, 1.0], feature_names(EXPERTS), 1, 1, RouterSettings(top_k=2))
     with torch.no_grad():
         router.evidence.zero_()
         assert not router.looks()

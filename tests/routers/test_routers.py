@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pikvpress.head_features import feature_names
-from pikvpress.routers import ROUTERS, RouterSettings, router_class
+from pikvpress.routers import ROUTERS, RouterSettings
 from pikvpress.routers.eplb import _Matching
 
 EXPERTS = ("a", "b", "c", "d")
@@ -13,7 +13,7 @@ ALL = torch.ones(4, dtype=torch.bool)
 
 
 def make(name="base", prior=(1.0, 1.0, 1.0, 1.0), heads=6, **settings):
-    return router_class(name)(prior, NAMES, 2, heads, RouterSettings(**settings))
+    return ROUTERS[name](prior, NAMES, 2, heads, RouterSettings(**settings))
 
 
 def features(batch=2, heads=6, seed=0):
@@ -196,4 +196,4 @@ def test_more_experts_or_groups_than_there_are():
 
 def test_unknown_routers_name_the_near_ones():
     with pytest.raises(ValueError, match="unknown router_type 'adaptve': did you mean adaptive"):
-        router_class("adaptve")
+        ROUTERS["adaptve"]
