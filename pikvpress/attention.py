@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, TypeGuard
 
 import torch
+from kvpress import DecodingPress, DMSPress, PrefillDecodingPress
 from kvpress.attention_patch import attention_patch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
@@ -86,11 +87,15 @@ def reading(function: Attention) -> Attention:
             return function(module, query, key, value, attention_mask, *args, **kwargs)
         if getattr(key, "stands_in", False):  # for a PiKVLayer, whose mask is still to come
             return function(module, query, key, value, attention_mask, *args, **kwargs)
-        layer = _alive(getattr(key, "pikv_layer", None))
-        _turn_to(module, layer, prompt=query.shape[2] == key.shape[2])
+        layer, prompt = _alive(getattr(key, "pikv_layer", None)), query.shape[2] == key.shape[2]
+        _turn_to(module, layer, prompt)
         if layer is not None:
+            if prompt:
+                _check_presses(module, layer)
             layer.read_by(module, _padding(attention_mask, key.shape[2]))
-        attention_mask = _fitted(attention_mask, query.shape[2], key.shape[2])
+        attention_mask = _fitted(attention_mask, key.shape[2])
+        if attention_mask is None and 1 < query.shape[2] < key.shape[2] and _hides_later_ones(module):
+            attention_mask = ~_later(query.shape[2], key.shape[2], key.device)
         if not heeds_masks:
             _overwrite_masked(module, query, key, value, attention_mask, 0.0)
         return function(module, query, key, value, attention_mask, *args, **kwargs)
@@ -138,6 +143,22 @@ def _hand_over(module: models.Attention, layer: PiKVLayer | None) -> None:
     _READ[module] = weakref.ref(layer)
 
 
+def _check_presses(module: models.Attention, layer: PiKVLayer) -> None:
+    """Raise a ``ValueError`` at the start for presses that will want what a layer does not give while decoding."""
+    for press in models.presses_of(module):
+        decoding = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
+        if layer.packs and isinstance(decoding, DecodingPress):
+            raise ValueError(
+                f"{type(press).__name__} compresses again while decoding what this PiKVCache has packed by then: use a "
+                "PiKVCache() without codecs"
+            )
+        if isinstance(press, DMSPress) and press.decoding:
+            raise ValueError(
+                "DMSPress(decoding=True) masks entries while decoding, which a PiKVCache cannot take out: use "
+                "decoding=False, or a DynamicCache"
+            )
+
+
 def _alive(reference: weakref.ref[PiKVLayer] | None) -> PiKVLayer | None:
     return None if reference is None else reference()
 
@@ -169,9 +190,23 @@ def _hidden(mask: torch.Tensor | None, tokens: int, new: int, device: torch.devi
         )
     if mask is None and tokens == 1:
         return torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=device).expand(1, 1, 1, new)
-    place = torch.arange(new, device=device)
-    later = (place > new - tokens + torch.arange(tokens, device=device).unsqueeze(1))[None, None]
+    later = _later(tokens, new, device)
     return later if mask is None else later | (mask[:, None, None, -new:] == 0)
+
+
+def _later(tokens: int, length: int, device: torch.device) -> torch.Tensor:
+    """Return which entries come after each of the latest tokens, bool, shape (1, 1, tokens, length)."""
+    place = torch.arange(length, device=device)
+    return (place > length - tokens + torch.arange(tokens, device=device).unsqueeze(1))[None, None]
+
+
+def _hides_later_ones(module: models.Attention) -> bool:
+    """Return whether sdpa would be causal from the first entry, not from the last.
+
+    It is so without a mask, which transformers makes none if the first layer is empty: it takes the question for a
+    prompt.
+    """
+    return module.config._attn_implementation == "sdpa" and bool(getattr(module, "is_causal", False))
 
 
 def _is_dense(mask: Any) -> TypeGuard[torch.Tensor]:
@@ -183,13 +218,13 @@ def _is_hidden(mask: torch.Tensor) -> torch.Tensor:
     return ~mask if mask.dtype == torch.bool else mask < 0
 
 
-def _fitted(mask: torch.Tensor | None, tokens: int, length: int) -> torch.Tensor | None:
+def _fitted(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
     """Return a mask that covers a layer's entries: transformers makes one for all layers, by the first one's length.
 
     Presses may leave layers of different lengths, in any cache. The latest entries are the last in both; of older ones,
     which a press has left, every one is seen.
     """
-    if not _is_dense(mask) or tokens == length or mask.shape[-1] == length:
+    if not _is_dense(mask) or mask.shape[-1] == length:
         return mask
     if mask.shape[-1] > length:
         return mask[..., -length:]

@@ -7,7 +7,16 @@ import sys
 
 import pytest
 import torch
-from kvpress import AdaKVPress, ComposedPress, CriticalAdaKVPress, KnormPress, KVComposePress
+from kvpress import (
+    AdaKVPress,
+    ComposedPress,
+    CriticalAdaKVPress,
+    DecodingPress,
+    DMSPress,
+    KnormPress,
+    KVComposePress,
+    PrefillDecodingPress,
+)
 from transformers import AttentionInterface, DynamicCache
 
 from pikvpress import MoERouterPress, PiKVCache, attention, models
@@ -163,6 +172,31 @@ def test_the_eager_function_is_the_one_that_the_model_passes(llama, ids, monkeyp
 def test_masks_that_are_no_tensors_are_left_to_their_own_attention():
     """Flex attention's, that is."""
     mask = object()
-    assert attention._fitted(mask, 3, 5) is mask and attention._padding(mask, 5) is None
+    assert attention._fitted(mask, 5) is mask and attention._padding(mask, 5) is None
     with pytest.raises(ValueError, match="of flex attention cannot be read beside a PiKVCache's entries"):
         attention._hidden(mask, 3, 5, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("press", "cache", "message"),
+    [
+        (
+            DMSPress(KnormPress(), threshold=-3.0, decoding=True),
+            PiKVCache(),
+            r"DMSPress\(decoding=True\) masks",
+        ),
+        (
+            DecodingPress(KnormPress(), 4, 48),
+            PiKVCache("int8", "int8"),
+            "DecodingPress compresses again while decoding",
+        ),
+        (
+            PrefillDecodingPress(KnormPress(0.5), DecodingPress(KnormPress(), 4, 48)),
+            PiKVCache("int4", "int4"),
+            "PrefillDecodingPress compresses again while decoding",
+        ),
+    ],
+)
+def test_presses_that_will_want_more_while_decoding_are_refused_at_the_start(llama, ids, press, cache, message):
+    with pytest.raises(ValueError, match=message):
+        read(llama, ids, cache, press)

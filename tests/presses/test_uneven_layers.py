@@ -6,17 +6,20 @@ import logging
 
 import pytest
 import torch
-from kvpress import KnormPress, PyramidKVPress
+from kvpress import KnormPress, PerLayerCompressionPress, PyramidKVPress
 from transformers import AttentionInterface, DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVCache
 from tests.conftest import SIZES
 
+OURS = ("fastv", "short layers first", "long layers first", "pyramid")
 PRESSES = {
     "fastv": lambda: FastVPress(0.5, layer=1),
     "short layers first": lambda: PerLayerPress({0: KnormPress(0.7), 2: KnormPress(0.2)}),
     "long layers first": lambda: PerLayerPress({1: KnormPress(0.2), 3: MoERouterPress(0.7, gates=None)}),
     "pyramid": lambda: MoERouterPress(0.5, gates=None, budgets="pyramid"),
+    "an emptied layer": lambda: PerLayerCompressionPress(KnormPress(), [0.1, 0.5, 1, 0.5]),
+    "an emptied first layer": lambda: PerLayerCompressionPress(KnormPress(), [1, 0.1, 0.1, 0.5]),
     "kvpress's own": lambda: PyramidKVPress(0.5, window_size=16),
 }
 
@@ -47,7 +50,7 @@ def test_a_question_sees_what_single_tokens_see(deep, ids, make, cache, mode):
     torch.testing.assert_close(answers(deep, ids, make(), cache(), together=True), one_by_one, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [make for name, make in PRESSES.items() if name != "kvpress's own"])
+@pytest.mark.parametrize("make", [make for name, make in PRESSES.items() if name in OURS])
 def test_where_a_question_would_fail_it_is_said_at_the_start(deep, ids, make, monkeypatch, caplog):
     """Before transformers 5 models do not look eager attention up, and their mask fits the first layer alone."""
     monkeypatch.delattr(AttentionInterface, "get_interface")
