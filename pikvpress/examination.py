@@ -10,6 +10,7 @@ from kvpress.utils import compute_n_kept
 
 from pikvpress import head_features
 from pikvpress.experts import Expert, LayerView
+from pikvpress.experts.finite import check_scores, refuse_not_finite
 from pikvpress.kernels.blend import ranks
 
 
@@ -63,11 +64,21 @@ def examine(
     Raises
     ------
     ValueError
-        If there are no keys, no expert can score the input, or a score is not a number.
+        If there are no keys, no expert can score the input, or there are NaN or infinite numbers: keys and values are
+        always looked at, hidden states where an expert fails or its scores are NaN.
     """
     available = _available(experts, keys.shape[2], hidden_states.shape[1])
-    scores = [experts[i].score(view, hidden_states, keys, values, attentions, kwargs, ratio).float() for i in available]
-    ranked = ranks(_numbers(torch.stack(scores, dim=2), [experts[i].name for i in available]))
+    tensors = {"hidden states": hidden_states, "keys": keys, "values": values}
+    try:
+        scores = {
+            experts[i].name: experts[i].score(view, hidden_states, keys, values, attentions, kwargs, ratio).float()
+            for i in available
+        }
+    except Exception:
+        refuse_not_finite(view.layer_idx, tensors)  # many experts fail of them, in words of their own
+        raise
+    check_scores(view.layer_idx, scores, tensors)
+    ranked = ranks(torch.stack([*scores.values()], dim=2))
     if not measures:
         unmeasured = ranked.new_zeros(*ranked.shape[:2], len(head_features.feature_names([e.name for e in experts])))
         return Examination(available, ranked, unmeasured, None)
@@ -89,15 +100,3 @@ def _available(experts: Sequence[Expert], num_keys: int, num_hidden_states: int)
             "before the other press"
         )
     return able
-
-
-def _numbers(scores: torch.Tensor, names: list[str]) -> torch.Tensor:
-    """Return scores (batch, kv_heads, experts, keys) unless one is not a number."""
-    bad = scores.isnan().any(dim=-1).flatten(0, 1).any(dim=0)
-    if bad.any():
-        culprits = ", ".join(name for name, wrong in zip(names, bad.tolist(), strict=True) if wrong)
-        raise ValueError(
-            f"expert {culprits} returned scores that are not numbers: half precision may have overflowed; leave the "
-            "expert out or load the model in bfloat16 or float32"
-        )
-    return scores

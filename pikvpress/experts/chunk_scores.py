@@ -10,11 +10,12 @@ from kvpress import ScorerPress
 from transformers import PreTrainedModel
 
 from pikvpress import models
+from pikvpress.experts.finite import OrderedScorerPress
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 
 @dataclass
-class ChunkScorePress(ScorerPress):
+class ChunkScorePress(OrderedScorerPress):
     """Score every key by its chunk's mean score, over all heads (ChunkKV, https://arxiv.org/abs/2502.00299).
 
     kvpress's `ChunkKVPress` selects chunks itself, and so cannot be blended, nor reach any ratio exactly. As scores,

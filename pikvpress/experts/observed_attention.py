@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from kvpress import ScorerPress
 
 from pikvpress import models
+from pikvpress.experts.finite import OrderedScorerPress
 from pikvpress.kernels.column_sums import column_sums
 from pikvpress.kernels.window_scores import received_attention
 
 
 @dataclass
-class WindowedObservedAttentionPress(ScorerPress):
+class WindowedObservedAttentionPress(OrderedScorerPress):
     """Score keys by the attention that the latest queries paid to them.
 
     H2O (https://arxiv.org/abs/2306.14048) accumulates the attention that every query pays to a key. kvpress's

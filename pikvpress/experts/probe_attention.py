@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from kvpress import ScorerPress
 
+from pikvpress.experts.finite import OrderedScorerPress
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.probes import probe_queries
 from pikvpress.kernels.probe_scores import probe_scores
 
 
 @dataclass
-class ProbeAttentionPress(ScorerPress):
+class ProbeAttentionPress(OrderedScorerPress):
     """Score keys by the attention of probe queries: queries of the context, moved to positions after it.
 
     ExpectedAttention (https://arxiv.org/abs/2510.00636) models the queries to come by a Gaussian fitted to those of

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from kvpress import ScorerPress
 
 from pikvpress import models
 from pikvpress.experts.expert import Expert
+from pikvpress.experts.finite import OrderedScorerPress
 
 VERSION = "1"  # of the features
 NAME = "saliency"
@@ -19,7 +19,7 @@ BLOCK = 2**14  # tokens whose features are held at a time
 
 
 @dataclass
-class SaliencyScorer(ScorerPress):
+class SaliencyScorer(OrderedScorerPress):
     """Score keys by a linear map, fitted for each head, of the key before rotation, its value and its place.
 
     The map is fitted to saliency: what the model's predictions about futures lost without the key, to second order

@@ -11,6 +11,7 @@ from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
 
 from pikvpress import models
+from pikvpress.experts.finite import check_scores
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.kernels.compact import gather_rows, select
@@ -98,6 +99,8 @@ class FastVPress(BasePress):
         scorer = WindowedObservedAttentionPress(window_size=self.window_size)
         view = LayerView(module, hidden_states)
         scores = scorer.score(view, hidden_states, keys, values, None, kwargs)  # type: ignore[arg-type]
+        tensors = {"hidden states": hidden_states, "keys": keys, "values": values}
+        check_scores(module.layer_idx, {type(self).__name__: scores}, tensors)
         received = scores.float().mean(dim=1, keepdim=True)
         received[..., :first], received[..., last:] = torch.inf, torch.inf
         return select(received, length - (last - first) + compute_n_kept(last - first, self.compression_ratio))

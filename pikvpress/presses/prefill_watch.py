@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from kvpress import ScorerPress
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from pikvpress import assisted, models
 from pikvpress.cache import PiKVCache
@@ -19,7 +19,7 @@ from pikvpress.presses.recorder import Recorder
 
 @contextmanager
 def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, recorder: Recorder) -> Iterator[None]:
-    """Check every context before the model sees it, and measure its prefill and what is left of it.
+    """Check every context before the model sees it, measure its prefill and what is left of it; undo one that fails.
 
     Tokens that are read right after the context, several at once, are taken for more of it: chunks, or a question. They
     are kept whole, and counted.
@@ -71,15 +71,17 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
         spans.append(span)
 
     def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        cache = kwargs.get("past_key_values")
+        if spans and output is None:  # the prefill ended in an error
+            _empty(cache)
         while spans:
             spans.pop().__exit__(None, None, None)
-        cache = kwargs.get("past_key_values")
-        if reading and isinstance(cache, PiKVCache):
+        if reading and output is not None and isinstance(cache, PiKVCache):
             recorder.held([layer.nbytes for layer in cache.layers])
 
     handles = [
         decoder.register_forward_pre_hook(before, with_kwargs=True),
-        decoder.register_forward_hook(after, with_kwargs=True),
+        decoder.register_forward_hook(after, with_kwargs=True, always_call=True),
     ]
     try:
         with models.rotary_at_hand(model):
@@ -87,6 +89,16 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _empty(cache: Any) -> None:
+    """Take out what an interrupted prefill has put into a cache: some layers' entries, which nobody should read on."""
+    if isinstance(cache, PiKVCache):
+        cache.reset()
+    elif isinstance(cache, Cache):
+        for layer in cache.layers:
+            if layer.is_initialized and hasattr(layer, "crop"):
+                layer.crop(0)
 
 
 def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:

@@ -92,7 +92,10 @@ def test_scores_that_are_not_numbers_name_the_expert(llama, ids):
         def score(self, *args, **kwargs):
             return super().score(*args, **kwargs) * float("nan")
 
-    with pytest.raises(ValueError, match="expert Overflowing returned scores that are not numbers"):
+    with pytest.raises(
+        ValueError,
+        match="the scores of Overflowing in layer 0 are NaN, though",
+    ):
         prefill(llama, ids, MoERouterPress(0.5, experts=["keydiff", Overflowing()]))
 
 
