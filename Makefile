@@ -6,7 +6,7 @@ STAMP := $(VENV)/.setup-done
 LOCK_VENV := .venv-lock
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test test-gpu lint format bench bench-kernels bench-gpu lock clean
+.PHONY: help setup demo test test-kvpress test-gpu lint format bench bench-kernels bench-gpu lock clean
 
 help:
 	@echo "make demo    a real model answers questions from a compressed cache"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   what presses add to a prefill, what sharing one saves, how fast is decoding"
 	@echo "make bench-kernels  the operations without a GPU, beside kvpress's own code"
+	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
 	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names an environment of your own"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
 	@echo "make setup   only what the others need: .venv"
@@ -34,6 +35,10 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The report goes to docs/kvpress-suite.md.
+test-kvpress: setup
+	$(BIN)/python -m scripts.kvpress_suite $(KVPRESS)
 
 # torch in .venv is built for CPUs: on a GPU these run in the environment that is active.
 GPU_PYTHON ?= $(PYTHON)

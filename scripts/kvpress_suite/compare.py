@@ -1,0 +1,58 @@
+"""Compares what models put out in two passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scripts.kvpress_suite.records import Forward
+
+# Keys that are masked and keys that are gone agree to about 1e-5 of the largest number in float32: what differs is the
+# order of sums. One entry more or fewer changes some number by a hundred times that.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far the outputs of two passes are from each other.
+
+    Parameters
+    ----------
+    forward : int
+        The first forward, or reading of a cache that was left, in which they differ too much; -1 if none.
+    size : float
+        Largest deviation there, else anywhere, relative to the largest number of that forward or 1.
+    why : str
+        What differs, empty if nothing does.
+    """
+
+    forward: int
+    size: float
+    why: str = ""
+
+
+def deviation(here: Sequence[Forward], there: Sequence[Forward]) -> Deviation:
+    """Return how far outputs are from those of another pass. Behind the first difference everything may differ."""
+    largest = 0.0
+    for index, (one, other) in enumerate(zip(here, there, strict=False)):
+        if (one.shape, one.dtype, one.probe) != (other.shape, other.dtype, other.probe):
+            return Deviation(index, math.inf, f"the model is given {one.shape}, there {other.shape}")
+        size = _distance(one.numbers, other.numbers)
+        if size > TOLERANCE[one.dtype]:
+            return Deviation(index, size, "a cache reads differently" if one.probe else "the model puts out others")
+        largest = max(largest, size)
+    if len(here) != len(there):
+        return Deviation(min(len(here), len(there)), math.inf, f"{len(here)} forwards, there {len(there)}")
+    return Deviation(-1, largest)
+
+
+def _distance(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Return the largest difference, relative to the largest number or 1; what is not finite must be so in both."""
+    scale, largest = 1.0, 0.0
+    for one, other in zip(ones, others, strict=True):
+        if math.isfinite(one) and math.isfinite(other):
+            scale, largest = max(scale, abs(other)), max(largest, abs(one - other))
+        elif repr(one) != repr(other):
+            return math.inf
+    return largest / scale

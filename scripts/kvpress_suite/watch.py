@@ -1,0 +1,123 @@
+"""Watches models: samples what they put out, and reads the caches that tests leave behind.
+
+Presses act after attention, and most tests end there: what a model puts out while it reads a prompt does not depend on
+what the cache then holds. So a cache is read once more, by tokens of our own, before its model turns to another one
+and when the test has ended; afterwards it is as long as before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from kvpress import attention_patch
+from transformers import PreTrainedModel
+
+from scripts.kvpress_suite.failures import failure_of
+from scripts.kvpress_suite.records import Failure, Forward
+
+PROBES = ([5, 17], [42])  # tokens read together, and one by itself; for more kvpress often finds no fake key
+POSITION = 700  # behind every context of the suite, which are read in caches of different lengths
+SAMPLES = 32
+SCALE = 1e4
+
+
+class Watch:
+    """What the models of one test did."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything: a test begins."""
+        self.forwards: list[Forward] = []
+        self.unread: Failure | None = None
+        self.last: dict[PreTrainedModel, Any] = {}
+
+    def on(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Watch a model from now on, and return it."""
+        body = model.base_model
+        body.register_forward_pre_hook(self._before, with_kwargs=True)
+        body.register_forward_hook(self._after, with_kwargs=True)
+        return model
+
+    def _before(self, body: PreTrainedModel, args: tuple, kwargs: dict) -> None:
+        cache = self.last.get(body)
+        if cache is not None and kwargs.get("past_key_values") is not cache:
+            self._probe(body, cache)
+
+    def _after(self, body: PreTrainedModel, args: tuple, kwargs: dict, output: Any) -> None:
+        self.last[body] = getattr(output, "past_key_values", None)
+        self.forwards.append(_sampled(output[0]))
+
+    def end(self) -> None:
+        """Read the caches that are left."""
+        for body, cache in self.last.items():
+            if cache is not None:
+                self._probe(body, cache)
+        self.last = {}
+
+    def _probe(self, body: PreTrainedModel, cache: Any) -> None:
+        forward = type(body).forward  # some presses replace that of the model at hand
+        try:
+            with torch.no_grad(), _without_hooks(body), _masked_exactly(), torch.random.fork_rng():
+                lengths = [layer.get_seq_length() for layer in cache.layers]
+                place = POSITION
+                for tokens in PROBES:
+                    ids = torch.tensor([tokens], device=body.device).expand(_rows(cache), -1)
+                    positions = torch.arange(place, place + len(tokens), device=body.device)[None]
+                    output = forward(body, input_ids=ids, past_key_values=cache, position_ids=positions)
+                    self.forwards.append(_sampled(output[0], probe=True))
+                    place += len(tokens)
+                for layer, length in zip(cache.layers, lengths, strict=True):
+                    layer.crop(length)
+        except Exception as error:  # whatever it is goes into the report
+            self.unread = self.unread or failure_of(error)
+
+
+def _rows(cache: Any) -> int:
+    first = cache.layers[0]
+    return int((first.recent_keys if hasattr(first, "recent_keys") else first.keys).shape[0])
+
+
+@contextmanager
+def _without_hooks(body: PreTrainedModel) -> Iterator[None]:
+    """Take off all hooks meanwhile: some presses count the tokens that they see."""
+    names = ("_forward_hooks", "_forward_pre_hooks")
+    saved = [(module, name, getattr(module, name)) for module in body.modules() for name in names]
+    for module, name, _ in saved:
+        setattr(module, name, OrderedDict())
+    try:
+        yield
+    finally:
+        for module, name, hooks in saved:
+            setattr(module, name, hooks)
+
+
+@contextmanager
+def _masked_exactly() -> Iterator[None]:
+    """Scale kvpress's fake keys meanwhile.
+
+    No query looks along a fake key, but for several queries it may be found nearly across one of them, and then what it
+    stands for is still attended to a little: enough to hide, or feign, a difference.
+    """
+    search = attention_patch.search_hyperplane
+
+    def scaled(queries: torch.Tensor, *args: Any) -> torch.Tensor:
+        keys = search(queries, *args)
+        return keys * SCALE if keys.dtype == torch.float32 else keys
+
+    with patch.object(attention_patch, "search_hyperplane", scaled):
+        yield
+
+
+def _sampled(states: torch.Tensor, probe: bool = False) -> Forward:
+    """Return a sample of hidden states: of the last token, and all over."""
+    flat, last = states.detach().float().flatten(), states.detach().float()[:, -1].flatten()
+    numbers = [piece[:: max(1, len(piece) // SAMPLES)][:SAMPLES] for piece in (last, flat)]
+    rounded = [float(f"{number:.7g}") for number in torch.cat(numbers).tolist()]
+    return Forward(list(states.shape), str(states.dtype).removeprefix("torch."), rounded, probe)
