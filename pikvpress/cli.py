@@ -135,6 +135,19 @@ def bases(
     typer.echo(f"bases: {output} ({found.nbytes / 1024:,.0f} KiB)")
 
 
+def _bar() -> Progress:
+    """Return a progress bar for a terminal; in a log it draws nothing, and `_say` prints instead."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+
+def _say(bar: Progress, step: str) -> None:
+    """Print a step as a line of its own where no bar shows it."""
+    if bar.disable:
+        bar.console.print(step, markup=False, highlight=False)
+
+
 def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, **settings: Any) -> None:
     # Imported here: loading torch and transformers takes seconds, and `--help` should not.
     from pikvpress.calibration import calibrate as fit
@@ -147,15 +160,18 @@ def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, *
     texts = read_texts(paths) if paths else None
     console = Console()
     model, tokenizer = load_model(model_name)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with _bar() as bar:
         tasks: dict[str, TaskID] = {}
+        said: set[str] = set()
 
         def progress(what: str, done: int, total: int) -> None:
             phase = "collecting" if what == "collecting" else "fitting"
             if phase not in tasks:
                 tasks[phase] = bar.add_task(phase)
             bar.update(tasks[phase], description=what, completed=done, total=total)
+            if what not in said:
+                said.add(what)
+                _say(bar, what)
 
         found = fit(model, tokenizer, texts, progress=progress, **settings)
     page, _ = write_report(found, report)
@@ -195,8 +211,7 @@ def _demo(
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and tokens + 256 > limit:
         raise ValueError(f"the document has {tokens} tokens, and the model {limit} positions: shorten the document")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with _bar() as bar:
         task = bar.add_task("", total=len(runs))
         begun = 0
 
@@ -204,6 +219,8 @@ def _demo(
             nonlocal begun
             bar.update(task, description=name or "done", completed=begun)
             begun += 1
+            if name:
+                _say(bar, f"[{begun}/{len(runs)}] {name}")
 
         results = run(model, tokenizer, text, questions, runs, progress)
     console.print(results_table(results, questions, tokens))

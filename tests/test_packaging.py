@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -71,3 +73,29 @@ def test_the_version_is_that_of_the_project():
 
 def test_the_changelog_tells_of_this_version():
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def make_setup(folder, pip):
+    """Return what `make setup` prints in a checkout where a stand-in is pip, and its exit status."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "model-wheels.txt"):
+        shutil.copy(ROOT / name, folder)
+    python = folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n{pip}\n")
+    python.chmod(0o755)
+    command = ["make", "setup", "--no-print-directory", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done.stdout.splitlines(), done.stderr, done.returncode
+
+
+def test_set_up_says_a_line_a_step_and_nothing_the_second_time(tmp_path):
+    steps, errors, status = make_setup(tmp_path, "echo chatter; echo WARNING: more >&2")
+    assert status == 0 and not errors
+    assert [line[:6] for line in steps] == ["[1/4] ", "[2/4] ", "[3/4] ", "[4/4] "] and "torch==" in steps[1]
+    again = subprocess.run(["make", "demo", "--dry-run"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert again.stdout.splitlines() == [".venv/bin/pikvpress demo"]
+
+
+def test_set_up_shows_what_pip_said_if_it_fails(tmp_path):
+    steps, errors, status = make_setup(tmp_path, "echo no such wheel; exit 1")
+    assert status != 0 and len(steps) == 2 and "no such wheel" in errors
