@@ -118,8 +118,8 @@ class MoERouterPress(ScorerPress):
         (ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
         along unless `experts`, or another `num_experts`, is given.
     budgets : {"auto", "equal", "fitted", "pyramid", "adakv", "global"}, default="auto"
-        How many tokens each head keeps, of the same total. "auto": fitted in a `PiKVCache`, where there are gates, else
-        equal. The others: all the same number; shares by the error curves that the gates carry; less from layer to
+        How many tokens each head keeps, of the same total. "auto": fitted in a `PiKVCache`, where there are gates and no
+        wrapper that may choose too, else equal. The others: all the same number; shares by the error curves that the gates carry; less from layer to
         layer, as PyramidKV does; by the scores themselves in one pool a layer, as AdaKV does, or in one for all layers.
         All but "equal" and "pyramid" leave heads of different lengths, which transformers' own caches cannot hold:
         removed entries are then masked, as kvpress's AdaKVPress does it, and no bytes are saved but in a `PiKVCache`.
@@ -127,8 +127,9 @@ class MoERouterPress(ScorerPress):
     Raises
     ------
     ValueError, TypeError
-        For settings out of range, unknown names, or gates fitted for something else, before the model is touched;
-        while prefilling, for a padded batch, or a context shorter than the experts can score. Hooks are removed.
+        For settings out of range, unknown names, gates fitted for something else, or a wrapper that would undo what is
+        decided, before the model is touched; while prefilling, for a padded batch, a static cache, a context shorter
+        than the experts can score, and NaN or infinite numbers. Hooks are then removed, and the cache is left empty.
 
     Examples
     --------
