@@ -118,9 +118,10 @@ class MoERouterPress(ScorerPress):
         (ProbeAttention 2, others 1) / sqrt(measured retained error). Gates bring their experts
         along unless `experts`, or another `num_experts`, is given.
     budgets : {"auto", "equal", "fitted", "pyramid", "adakv", "global"}, default="auto"
-        How many tokens each head keeps, of the same total. "auto": fitted in a `PiKVCache`, where there are gates and no
-        wrapper that may choose too, else equal. The others: all the same number; shares by the error curves that the gates carry; less from layer to
-        layer, as PyramidKV does; by the scores themselves in one pool a layer, as AdaKV does, or in one for all layers.
+        How many tokens each head keeps, of the same total. "auto": fitted in a `PiKVCache`, where there are gates and
+        no wrapper that may choose too, else equal. The others: all the same number; shares by the error curves that
+        the gates carry; less from layer to layer, as PyramidKV does; by the scores themselves in one pool a layer, as
+        AdaKV does, or in one for all layers.
         All but "equal" and "pyramid" leave heads of different lengths, which transformers' own caches cannot hold:
         removed entries are then masked, as kvpress's AdaKVPress does it, and no bytes are saved but in a `PiKVCache`.
 
