@@ -73,7 +73,7 @@ def calibrate(
     ] = None,
     objective: Annotated[str, typer.Option(help="What the end-to-end stage minimises, or none.")] = "kl",
     length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="Gates file to write. Default: where presses find it by the model.")
     ] = None,
@@ -111,7 +111,7 @@ def bases(
     rank: Annotated[int, typer.Option(help="Directions a head, fewer than its channels.")] = 32,
     contexts: Annotated[int, typer.Option(help="How many to fit on.")] = 12,
     length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Find directions of keys and values for a low-rank PiKVCache."""
     try:

@@ -55,7 +55,7 @@ def calibrate_bases(
     length : int, default=1024
         Tokens of a context.
     seed : int, default=0
-        Of all random choices.
+        Random seed.
 
     Returns
     -------

@@ -103,7 +103,7 @@ def calibrate(
     objective : str, optional, default="kl"
         What the end-to-end stage minimises; see `pikvpress.calibration.objectives`. None leaves the stage out.
     seed : int, default=0
-        Of all random choices.
+        Random seed.
     output : str or Path, optional
         Where to write the gates. By default in `pikvpress.gates.user_folder()`, where they are found by the model.
     progress : callable, optional

@@ -68,7 +68,7 @@ class Fit:
     candidates : sequence of Expert
         What was measured.
     seed : int
-        Of all random choices.
+        Random seed.
     steps : Steps
         Told of every step.
     figures : dict

@@ -199,7 +199,7 @@ def load_gates(path: str | Path) -> Gates:
     path = Path(path)
     tensors, metadata = read_tensors(path, "gates", FORMAT)
     if not all(map(_finite, tensors.items())):
-        raise ValueError(f"{path} holds numbers that are none: restore it or fit gates anew")
+        raise ValueError(f"{path} holds NaN or infinite numbers: restore it or fit gates anew")
     known = {"features": ("head features", head_features.VERSION), SALIENCY: ("saliency features", saliency.VERSION)}
     for name, (what, version) in known.items():
         if metadata.get(name, version) != version:

@@ -37,7 +37,8 @@ def test_oracles_come_closer_than_any_expert(tiny, case):
     seen = foresee(tiny, context, future, EXPERTS, [0.5, 0.75], 0)
     oracles = [Oracle(most, EXPERTS, 0.75).compress_knowing(seen) for most in (1, 3)]
     *singles, choice, blend = divergence(tiny, [shared.compress(None), *alone, *oracles], future)
-    assert choice < min(singles) and blend < min(singles)
+    assert choice <= min(singles) and blend <= min(singles)  # one of them may be the best in every head
+    assert min(choice, blend) < 0.1 * sum(singles) / len(singles)
     assert [context.lengths for context in oracles] == [(75, 75)] * 2
     assert not any(layer.self_attn._forward_hooks for layer in tiny.model.layers)
 
