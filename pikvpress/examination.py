@@ -10,8 +10,8 @@ from kvpress.utils import compute_n_kept
 
 from pikvpress import head_features
 from pikvpress.experts import Expert, LayerView
-from pikvpress.experts.finite import check_scores, refuse_not_finite
 from pikvpress.kernels.blend import ranks
+from pikvpress.support.finite import check_scores, refuse_not_finite
 
 
 class Examination(NamedTuple):

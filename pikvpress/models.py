@@ -12,8 +12,10 @@ from typing import Any, TypeAlias
 
 import torch
 from kvpress import BasePress
+from torch import nn
 from torch.utils.hooks import RemovableHandle
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
 SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3"
@@ -158,6 +160,38 @@ def attention_mode(model: PreTrainedModel, mode: str) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+@contextmanager
+def emptied_on_error(model: PreTrainedModel) -> Iterator[None]:
+    """Take out of a cache what a prefill that fails has put in: some layers' entries, which nobody should read on."""
+    was_empty = False
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        nonlocal was_empty
+        cache = kwargs.get("past_key_values")
+        was_empty = isinstance(cache, Cache) and cache.get_seq_length() == 0
+
+    def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if was_empty and output is None:
+            _empty(kwargs["past_key_values"])
+
+    decoder = language_model(model)
+    handles = [
+        decoder.register_forward_pre_hook(before, with_kwargs=True),
+        decoder.register_forward_hook(after, with_kwargs=True, always_call=True),
+    ]
+    with hooked(handles):
+        yield
+
+
+def _empty(cache: Cache) -> None:
+    sliding = [layer for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    for layer in sliding:  # once full it cannot be cropped, and it resets to zeros
+        layer.cumulative_length = 0
+    cache.crop(0)
+    for layer in sliding:
+        layer.is_initialized, layer.cumulative_length = False, 0
 
 
 def copied(cache: DynamicCache) -> DynamicCache:

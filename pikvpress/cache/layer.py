@@ -16,6 +16,7 @@ from pikvpress.cache.codecs import EXACT, GROUP, Codec
 from pikvpress.cache.held import Held
 from pikvpress.cache.ragged import Ragged
 from pikvpress.cache.storing import store_kept
+from pikvpress.support.finite import refuse_not_finite
 
 
 @dataclass(frozen=True)
@@ -324,10 +325,17 @@ class PiKVLayer(CacheLayerMixin):
         if kept is None:
             kept = torch.ones(self.recent_keys.shape[:3], dtype=torch.bool, device=self.device)
         stay = kept[..., first:last]
-        # Entries behind the context are joined, group by group: they store all channels.
-        keys = store_kept(self.recent_keys[:, :, first:last], stay, key_codecs, True, all_channels=every)
-        values = store_kept(self.recent_values[:, :, first:last], stay, value_codecs, False)
-        return Part(keys, values, last - first)
+        keys, values = self.recent_keys[:, :, first:last], self.recent_values[:, :, first:last]
+        try:
+            # Entries behind the context are joined, group by group: they store all channels.
+            stored_keys = store_kept(keys, stay, key_codecs, True, all_channels=every)
+            return Part(stored_keys, store_kept(values, stay, value_codecs, False), last - first)
+        except ValueError as error:
+            module = self._reader()
+            if module is None:
+                raise
+            refuse_not_finite(module.layer_idx, {"keys": keys, "values": values})
+            raise ValueError(f"layer {module.layer_idx}: {error}") from error
 
     def pack_recent(self, hidden: torch.Tensor) -> None:
         """Pack entries behind the context whose groups are full, but for the window; none if some are padding."""
@@ -364,6 +372,9 @@ class PiKVLayer(CacheLayerMixin):
         wanted = self.check_crop(max_length)
         if wanted == self.get_seq_length():
             return
+        if wanted == 0:
+            self.reset()
+            return
         self._unseen = False
         new = wanted - self.context_length
         if self.decoded is not None and new < self.decoded.length:
@@ -389,10 +400,10 @@ class PiKVLayer(CacheLayerMixin):
             raise ValueError(f"the cache has {length} entries, and {-max_length} of them cannot be forgotten")
         if wanted >= length:
             return length
-        if wanted < self.context_length:
+        if 0 < wanted < self.context_length:
             raise ValueError(
                 f"the cache holds a compressed context of {self.context_length} entries and cannot be cropped to "
-                f"{wanted}: crop to {self.context_length} or more, or reset it"
+                f"{wanted}: crop to {self.context_length} or more, or to 0"
             )
         return wanted
 

@@ -139,6 +139,8 @@ class PiKVCache(Cache):
         for layer in self.layers:
             layer.check_crop(max_length)
         super().crop(max_length)
+        if max_length == 0:
+            self._before, self._reached = [], len(self.layers) - 1
 
     def reset(self) -> None:
         """Forget everything, settings excepted."""

@@ -10,7 +10,7 @@ from kvpress import ScorerPress
 from transformers import PreTrainedModel
 
 from pikvpress import models
-from pikvpress.experts.finite import OrderedScorerPress
+from pikvpress.experts.ordered import OrderedScorerPress
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pikvpress import models
-from pikvpress.experts.finite import OrderedScorerPress
+from pikvpress.experts.ordered import OrderedScorerPress
 from pikvpress.kernels.column_sums import column_sums
 from pikvpress.kernels.window_scores import received_attention
 

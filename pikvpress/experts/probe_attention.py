@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress.experts.finite import OrderedScorerPress
 from pikvpress.experts.layer_view import LayerView
+from pikvpress.experts.ordered import OrderedScorerPress
 from pikvpress.experts.probes import probe_queries
 from pikvpress.kernels.probe_scores import probe_scores
 

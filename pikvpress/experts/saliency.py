@@ -10,7 +10,7 @@ import torch
 
 from pikvpress import models
 from pikvpress.experts.expert import Expert
-from pikvpress.experts.finite import OrderedScorerPress
+from pikvpress.experts.ordered import OrderedScorerPress
 
 VERSION = "1"  # of the features
 NAME = "saliency"

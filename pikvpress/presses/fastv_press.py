@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -11,11 +13,11 @@ from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
 
 from pikvpress import models
-from pikvpress.experts.finite import check_scores
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.presses.checks import checked_ratio, refuse_padding, refuse_static, warn_of_uneven_layers
+from pikvpress.support.finite import check_scores
 
 
 @dataclass
@@ -65,6 +67,12 @@ class FastVPress(BasePress):
                 "another"
             )
         warn_of_uneven_layers(self, model)
+
+    @contextmanager
+    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
+        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
+        with models.emptied_on_error(model), super().__call__(model):
+            yield
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Rank in one layer, and remove in those behind it."""

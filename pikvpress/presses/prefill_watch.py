@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from kvpress import ScorerPress
 from torch import nn
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from pikvpress import assisted, models
 from pikvpress.cache import PiKVCache
@@ -72,8 +72,6 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
 
     def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         cache = kwargs.get("past_key_values")
-        if spans and output is None:  # the prefill ended in an error
-            _empty(cache)
         while spans:
             spans.pop().__exit__(None, None, None)
         if reading and output is not None and isinstance(cache, PiKVCache):
@@ -83,22 +81,8 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
         decoder.register_forward_pre_hook(before, with_kwargs=True),
         decoder.register_forward_hook(after, with_kwargs=True, always_call=True),
     ]
-    try:
-        with models.rotary_at_hand(model):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _empty(cache: Any) -> None:
-    """Take out what an interrupted prefill has put into a cache: some layers' entries, which nobody should read on."""
-    if isinstance(cache, PiKVCache):
-        cache.reset()
-    elif isinstance(cache, Cache):
-        for layer in cache.layers:
-            if layer.is_initialized and hasattr(layer, "crop"):
-                layer.crop(0)
+    with models.hooked(handles), models.emptied_on_error(model), models.rotary_at_hand(model):
+        yield
 
 
 def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:

@@ -69,18 +69,13 @@ def numbers():
 @pytest.mark.parametrize("make", PRESSES.values(), ids=PRESSES)
 def test_keys_and_values_are_named_with_their_layer(models, numbers, make, weight):
     cache = PiKVCache() if make is not None else PiKVCache("int4", "int4")
-    named = {
-        "k_proj": "keys of layer 0",
-        "v_proj": "values of layer 0",
-        "embedding": "hidden states and keys and values",
-    }
-    message = named[weight] + ".* hold NaN or infinite numbers" if make is not None else "cannot be packed"
-    with pytest.raises(ValueError, match=message):
+    named = {"k_proj": "keys", "v_proj": "values", "embedding": "keys and values"}
+    with pytest.raises(ValueError, match=named[weight] + " of layer 0 hold NaN or infinite numbers"):
         attempt(models[weight], numbers, make, cache)
     assert not any(layer.self_attn._forward_hooks for layer in models[weight].model.layers)
 
 
-@pytest.mark.parametrize("make", [make for name, make in PRESSES.items() if name[:3] in ("exp", "moe", "pik")])
+@pytest.mark.parametrize("make", [make for make in PRESSES.values() if make is not None])
 @pytest.mark.parametrize("cache", [DynamicCache, PiKVCache])
 def test_the_cache_is_as_it_was(models, numbers, make, cache):
     held = cache()
@@ -125,6 +120,40 @@ def test_the_first_error_of_an_expert_that_is_not_about_numbers_is_its_own(llama
 
     with pytest.raises(KeyError, match="mine"):
         prefill(llama, ids, MoERouterPress(0.5, experts=[Failing()]))
+
+
+def test_a_cache_with_codecs_says_that_it_has_been_taken_back(models, numbers):
+    cache = PiKVCache("int4", "int4")
+    with pytest.raises(ValueError, match="keys of layer 0 hold NaN"):
+        attempt(models["k_proj"], numbers, None, cache)
+    with pytest.raises(ValueError, match="ended in layer 0 of 2; the cache has been taken back to the 0 entries"):
+        attempt(make_tiny(), numbers, None, cache)
+    attempt(make_tiny(), numbers, None, cache)
+    assert cache.get_seq_length() == 200
+
+
+def test_numbers_too_large_for_scales_are_named_with_their_layer(numbers):
+    model = make_tiny()
+    with torch.no_grad():
+        model.model.layers[0].self_attn.v_proj.weight.mul_(1e7)
+    with pytest.raises(ValueError, match=r"layer 0: states up to .* cannot be packed: scales are kept in float16"):
+        attempt(model, numbers, None, PiKVCache("int4", "int4"))
+
+
+def test_sliding_layers_are_emptied_too(numbers):
+    model = make_tiny("gemma3")
+    sliding = [index for index, layer in enumerate(model.model.layers) if layer.self_attn.is_sliding]
+    with torch.no_grad():
+        model.model.layers[-1].self_attn.v_proj.weight[3, 3] = float("nan")
+    held = DynamicCache(config=model.config)
+    with pytest.raises(ValueError, match="hold NaN"):
+        attempt(model, numbers, lambda: MoERouterPress(0.5, gates=None), held)
+    assert sliding and all(layer.get_seq_length() == 0 for layer in held.layers)
+    sound = make_tiny("gemma3")
+    fresh = DynamicCache(config=model.config)
+    for cache in (held, fresh):
+        attempt(sound, numbers, lambda: MoERouterPress(0.5, gates=None), cache)
+    assert all(torch.equal(one.keys, other.keys) for one, other in zip(held.layers, fresh.layers, strict=True))
 
 
 def test_wrappers_that_ask_our_router_are_told_too(models, numbers):

@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from kvpress import ScorerPress
-from kvpress.utils import compute_n_kept
-
-from pikvpress import models
-from pikvpress.kernels.compact import gather_rows, select
 
 
 def total(*tensors: torch.Tensor) -> torch.Tensor:
@@ -54,35 +49,3 @@ def check_scores(layer: int, scores: Mapping[str, torch.Tensor], tensors: Mappin
         f"the scores of {culprits} in layer {layer} are NaN, though its hidden states, keys and values are finite: "
         "check the weights of its query projection, load the model in bfloat16 or float32, or leave the expert out"
     )
-
-
-class OrderedScorerPress(ScorerPress):
-    """A scorer that keeps entries in position order, and refuses to choose by NaN.
-
-    kvpress keeps them in the order of their scores, which presses that act afterwards do not expect. Inside wrappers
-    that ask for scores alone nothing is checked.
-    """
-
-    def compress(
-        self,
-        module: models.Attention,
-        hidden_states: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        attentions: torch.Tensor,
-        kwargs: dict,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order.
-
-        Raises
-        ------
-        ValueError
-            For NaN or infinite keys or values, or scores that are NaN.
-        """
-        if self.compression_ratio == 0:
-            return keys, values
-        scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
-        tensors = {"hidden states": hidden_states, "keys": keys, "values": values}
-        check_scores(module.layer_idx, {type(self).__name__: scores}, tensors)
-        positions = select(scores, compute_n_kept(keys.shape[2], self.compression_ratio))
-        return gather_rows(keys, positions), gather_rows(values, positions)

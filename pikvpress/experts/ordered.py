@@ -1,0 +1,53 @@
+"""A scorer that keeps entries in position order, refuses to choose by NaN, and tidies up after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from kvpress import ScorerPress
+from kvpress.utils import compute_n_kept
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.support.finite import check_scores
+
+
+class OrderedScorerPress(ScorerPress):
+    """A scorer that keeps entries in position order, refuses to choose by NaN, and tidies up after a failure.
+
+    kvpress keeps them in the order of their scores, which presses that act afterwards do not expect. Inside wrappers
+    that ask for scores alone nothing is checked.
+    """
+
+    @contextmanager
+    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
+        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
+        with models.emptied_on_error(model), super().__call__(model):
+            yield
+
+    def compress(
+        self,
+        module: models.Attention,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor,
+        kwargs: dict,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order.
+
+        Raises
+        ------
+        ValueError
+            For NaN or infinite keys or values, or scores that are NaN.
+        """
+        if self.compression_ratio == 0:
+            return keys, values
+        scores = self.score(module, hidden_states, keys, values, attentions, kwargs)
+        tensors = {"hidden states": hidden_states, "keys": keys, "values": values}
+        check_scores(module.layer_idx, {type(self).__name__: scores}, tensors)
+        positions = select(scores, compute_n_kept(keys.shape[2], self.compression_ratio))
+        return gather_rows(keys, positions), gather_rows(values, positions)
