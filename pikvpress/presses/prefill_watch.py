@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from kvpress import ScorerPress
 from torch import nn
 from transformers import PreTrainedModel
 
 from pikvpress import assisted, models
 from pikvpress.cache import PiKVCache
 from pikvpress.presses.checks import refuse_static
-from pikvpress.presses.recorder import Recorder
+from pikvpress.routing.recorder import Recorder
 
 
 @contextmanager
-def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, recorder: Recorder) -> Iterator[None]:
+def prefill_watch(model: PreTrainedModel, press: Any, shortest: int, recorder: Recorder) -> Iterator[None]:
     """Check every context before the model sees it, measure its prefill and what is left of it; undo one that fails.
 
     Tokens that are read right after the context, several at once, are taken for more of it: chunks, or a question. They
@@ -28,7 +27,7 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
     ----------
     model : PreTrainedModel
         Hooks are removed at the end, and so is the rotary embedding that kvpress hangs on attention modules.
-    press : ScorerPress
+    press : BasePress
         At ratio 0 any context will do.
     shortest : int
         Fewest tokens that the press can compress.

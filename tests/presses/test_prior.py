@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from pikvpress import DEFAULT_EXPERTS, MoERouterPress, models
 from pikvpress.gates import Gates, save_gates
-from pikvpress.head_features import feature_names
+from pikvpress.routers.feature_names import feature_names
 from tests.conftest import CONFIGS, make_tiny
 
 CONTEXT, AHEAD, SEEDS = 400, 40, 6

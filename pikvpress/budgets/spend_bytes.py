@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pikvpress.allocators.hull import pieces_of_hull
+from pikvpress.budgets.hull import pieces_of_hull
 
 
 def spend_bytes(errors: torch.Tensor, sizes: Sequence[int], budget: int) -> torch.Tensor:

@@ -49,7 +49,13 @@ class Recorder:
     """
 
     def __init__(self) -> None:
+        self._router, self._fitted = "", False
+        self._experts: list[str] = []
         self.reset()
+
+    def describe(self, router: str, experts: list[str], fitted: bool) -> None:
+        """Say who decides: a router by name, the experts that it routes to, and whether by fitted gates."""
+        self._router, self._experts, self._fitted = router, experts, fitted
 
     def reset(self) -> None:
         """Forget everything; a new prefill begins."""
@@ -86,11 +92,11 @@ class Recorder:
         for index, entry in self._entries.items():
             entry.bytes_held = nbytes[index]
 
-    def plan(self, router: str, fitted: bool, experts: list[str], compression_ratio: float) -> Plan:
+    def plan(self, compression_ratio: float) -> Plan:
         """Return the decisions as plain numbers."""
         layers = [entry.plan(index, self._later) for index, entry in sorted(self._entries.items())]
         times = self.press.seconds, self.prefill.seconds or None
-        return Plan(router, fitted, experts, compression_ratio, layers, *times, self._later)
+        return Plan(self._router, self._fitted, self._experts, compression_ratio, layers, *times, self._later)
 
     def stats(self, plan: Plan) -> dict[str, Any]:
         """Return the figures of `MoERouterPress.get_stats`."""
