@@ -32,7 +32,7 @@ def test_rank_keeps_what_the_press_keeps(llama, ids, layer):
     (decision,) = bound(layer, "equal").rank(layer, "equal", 0.6)
     assert decision.layer.module is layer.module and decision.layer.keys is layer.keys
     cache, full = prefill(llama, ids, MoERouterPress(0.6, gates=None)), prefill(llama, ids)
-    positions = kept_positions(cache.layers[0].values, full.layers[0].values)
+    positions = kept_positions(cache.layers[1].values, full.layers[1].values)
     expected = decision.layer.scores.topk(positions.shape[-1], dim=-1).indices.sort(dim=-1).values
     assert torch.equal(positions, expected)
     assert not decision.layer.scores.requires_grad
@@ -56,7 +56,7 @@ def test_another_examiner_is_asked_in_place_of_ours(layer):
         return examine(experts, layer, ratio, measures)
 
     bound(layer, "equal", examiner=examiner).score(layer, "equal", 0.0)
-    assert asked == [(0, 0.5, True)]  # without a ratio experts are compared at one half
+    assert asked == [(1, 0.5, True)]  # without a ratio experts are compared at one half
 
 
 def test_gates_give_scores_the_worth_of_tokens(llama, layer):
@@ -80,8 +80,7 @@ def test_a_press_lets_go_of_its_router_after_the_model(llama, ids, tmp_path):
     prefill(llama, ids, press)
     assert press._router is None and press.plan.fitted and press.plan.experts == ["keydiff", "knorm"]
     other = make_tiny("llama", seed=3)
-    assert models.fingerprint(models.attention_layers(other)[0]) != models.fingerprint(
-        models.attention_layers(llama)[0]
-    )
+    mine, others = (models.fingerprint(models.attention_layers(model)[0]) for model in (llama, other))
+    assert mine != others
     with pytest.raises(ValueError, match="these gates were fitted for another model"), press(other):
         pass
