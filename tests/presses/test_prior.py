@@ -16,7 +16,7 @@ CONTEXT, AHEAD, SEEDS = 400, 40, 6
 
 @torch.no_grad()
 def divergence(model, ids, press):
-    """Return the KL divergence of the predictions behind a context, in nats a token."""
+    """Return the KL divergence of the predictions after a context, in nats a token."""
     position = torch.arange(CONTEXT, CONTEXT + AHEAD)[None]
     predicted = []
     for used in (None, press):

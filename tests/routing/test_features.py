@@ -32,7 +32,7 @@ def kept_mask(*spans):
     return mask
 
 
-def test_probes_are_queries_of_the_context_moved_behind_it(call):
+def test_probes_are_queries_of_the_context_moved_after_it(call):
     module, hidden, keys, _, _, kwargs = call
     with torch.no_grad():
         probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs, 48, 16)
