@@ -19,7 +19,7 @@ from pikvpress.experts.projection_tap import ProjectionTap
 from pikvpress.gates import Gates
 from pikvpress.plan import Plan
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding, refuse_static
-from pikvpress.presses.prefill_watch import prefill_watch
+from pikvpress.presses.prefill_watch import PrefillWatch
 from pikvpress.routers import RouterSettings
 from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
 
@@ -116,7 +116,8 @@ class RouterPress(BasePress):
         shortest = min(expert.min_tokens for expert in self._spec.equipped_for(gates))
         self._alone = True
         try:
-            with prefill_watch(model, self, shortest, self._record), self._tap.on(model), super().__call__(model):
+            watch = PrefillWatch(self, shortest, self._record)
+            with watch.on(model), self._tap.on(model), super().__call__(model):
                 yield
         finally:
             self._alone, self._router = False, None
