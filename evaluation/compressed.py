@@ -392,14 +392,15 @@ def _unpacked(cache: PiKVCache, length: int, seconds: float) -> CompressedContex
     """Return what a cache for one row holds as rectangles: heads filled up to the longest of their layer."""
     layers: list[tuple[torch.Tensor, torch.Tensor]] = []
     masked: list[Masked | None] = []
+    cache.settle()
     for layer in cache.layers:
-        if not layer.context:
+        if not layer.entries.are_compressed:
             layers.append((layer.keys, layer.values))
             masked.append(None)
             continue
         keys, values = (
             [
-                torch.cat([getattr(part, name).part(head) for part in layer.parts])
+                torch.cat([getattr(part, name).part(head) for part in layer.entries.compressed.stretches])
                 for head in range(len(layer.counts()[0]))
             ]
             for name in ("keys", "values")

@@ -80,8 +80,7 @@ class Watch:
 
 
 def _rows(cache: Any) -> int:
-    first = cache.layers[0]
-    return int((first.recent_keys if hasattr(first, "recent_keys") else first.keys).shape[0])
+    return int(cache.layers[0].keys.shape[0])
 
 
 @contextmanager

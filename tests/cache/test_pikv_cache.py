@@ -12,7 +12,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from pikvpress import PiKVCache, attention, models
+from pikvpress import PiKVCache, models
+from pikvpress.cache import reader
 from pikvpress.kernels.ragged_attention import triton
 from tests.conftest import CONFIGS, make_tiny
 
@@ -83,7 +84,10 @@ def test_masked_entries_are_gone_and_nothing_else_changes(architecture, ids, que
     compressed = [layer for layer in models.attention_layers(model) if not models.is_sliding(layer)]
     whole = sum(2 * 2 * CONTEXT * layer.head_dim * 4 for layer in models.attention_layers(model))
     share = 0.4 if len(compressed) == 2 else 0.7
-    assert cache.nbytes == pytest.approx(share * whole, rel=0.01)
+    held = cache.nbytes
+    assert held == pytest.approx(share * whole, rel=0.01)
+    cache.settle()
+    assert cache.nbytes == held
     assert all(layer.masked_key_indices is None for layer in compressed if hasattr(layer, "masked_key_indices"))
     torch.testing.assert_close(ask(model, question, cache), expected, atol=1e-4, rtol=1e-4)
     assert cache.get_seq_length() == CONTEXT + 2 * NEW
@@ -180,13 +184,17 @@ def test_what_follows_is_packed_group_by_group(llama, ids):
         theirs = llama(input_ids=piece, past_key_values=exact, position_ids=positions).logits
     torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
     layer = cache.layers[0]
-    assert layer.decoded.length == 256 and layer.recent_keys.shape[2] == 44
+    assert layer.entries.compressed.decoded.length == 256 and layer.entries.tail.keys.shape[2] == 44
     assert cache.get_seq_length() == CONTEXT + 300
     before = cache.nbytes
     cache.crop(CONTEXT + 100)  # 64 stay packed, 36 are unpacked
-    assert layer.decoded.length == 64 and layer.recent_keys.shape[2] == 36 and cache.nbytes < before
+    assert (
+        layer.entries.compressed.decoded.length == 64
+        and layer.entries.tail.keys.shape[2] == 36
+        and cache.nbytes < before
+    )
     cache.crop(-40)
-    assert layer.decoded is None and layer.recent_keys.shape[2] == 60
+    assert layer.entries.compressed.decoded is None and layer.entries.tail.keys.shape[2] == 60
 
 
 @torch.no_grad()
@@ -266,7 +274,7 @@ def test_beams_and_batches_take_rows(llama, ids, question):
     torch.testing.assert_close(both, expected.expand(3, -1, -1), atol=1e-5, rtol=1e-5)
     cache.reorder_cache(torch.tensor([2, 0, 0]))
     cache.batch_select_indices(torch.tensor([1]))
-    assert cache.layers[0].recent_keys.shape[0] == 1 and len(cache.layers[0].counts()) == 1
+    assert cache.layers[0].entries.tail.keys.shape[0] == 1 and len(cache.layers[0].counts()) == 1
 
 
 def test_reset_forgets_everything(llama, ids, question):
@@ -367,14 +375,14 @@ def test_kernels_read_what_the_definition_reads(names, llama, ids, monkeypatch):
     def answers():
         cache = read(llama, ids, PiKVCache(*names, window=1), AdaKVPress(KnormPress(0.5)))
         first = llama(input_ids=ids[:, :65].flip(1), past_key_values=cache).logits
-        assert names[1] == "exact" or cache.layers[0].decoded is not None
+        assert names[1] == "exact" or cache.layers[0].entries.compressed.decoded is not None
         cache = deepcopy(cache)
         return torch.cat(
             [first, *(llama(input_ids=ids[:, i : i + 1], past_key_values=cache).logits for i in (1, 2))], 1
         )
 
     expected = answers()
-    monkeypatch.setattr(attention, "attend", triton.attend)
+    monkeypatch.setattr(reader, "attend", triton.attend)
     torch.testing.assert_close(answers(), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -388,8 +396,8 @@ def test_what_is_padded_is_not_packed_until_it_is_cropped(llama, ids):
     for _ in range(3):
         seen = torch.nn.functional.pad(seen, (0, 1), value=1)
         llama(input_ids=more[:, :1], past_key_values=cache, attention_mask=seen)
-    assert layer.decoded is None and layer.recent_keys.shape[2] == 66
+    assert layer.entries.compressed.decoded is None and layer.entries.tail.keys.shape[2] == 66
     cache.crop(CONTEXT)
     llama(input_ids=more, past_key_values=cache)
     llama(input_ids=more[:, :1], past_key_values=cache)
-    assert layer.decoded is not None and layer.recent_keys.shape[2] == 0
+    assert layer.entries.compressed.decoded is not None and layer.entries.tail.keys.shape[2] == 0

@@ -19,7 +19,8 @@ from kvpress import (
 )
 from transformers import AttentionInterface, DynamicCache
 
-from pikvpress import MoERouterPress, PiKVCache, attention, models
+from pikvpress import MoERouterPress, PiKVCache, models
+from pikvpress.cache import masks
 from tests.conftest import make_tiny
 
 LENGTH = 100
@@ -172,9 +173,9 @@ def test_the_eager_function_is_the_one_that_the_model_passes(llama, ids, monkeyp
 def test_masks_that_are_no_tensors_are_left_to_their_own_attention():
     """Flex attention's, that is."""
     mask = object()
-    assert attention._fitted(mask, 5) is mask and attention._padding(mask, 5) is None
+    assert masks.fitted(mask, 5) is mask and masks.padding(mask, 5) is None
     with pytest.raises(ValueError, match="of flex attention cannot be read beside a PiKVCache's entries"):
-        attention._hidden(mask, 3, 5, torch.device("cpu"))
+        masks.hidden(mask, 3, 5, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
