@@ -34,7 +34,8 @@ def test_units_stand_in_the_label():
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=lambda benchmark: benchmark.name)
 def test_measures_are_named_once_and_can_be_read_again(benchmark):
     names = [measure.name for measure in benchmark.measures]
-    assert names and len(set(names)) == len(names) and not benchmark.measures[0].pooled
+    assert len(set(names)) == len(names) and not any(measure.pooled for measure in benchmark.measures[:1])
+    assert names or benchmark.name == "zero_scrolls"  # whose answers are not public
     for measure in benchmark.measures:
         assert Measure(**json.loads(json.dumps(measure.described()))) == measure
 
