@@ -116,12 +116,10 @@ def presses() -> None:
     from evaluation.presses import PRESSES
 
     for name, entry in sorted(PRESSES.items()):
-        facts = [
-            f"ratio of {entry.unit}" if entry.unit else f"needs @{entry.needs_option}" if entry.needs_option else ""
-        ]
-        facts += ["masks only"] if entry.masks else []
-        facts += ["while answering"] if entry.decodes else []
-        typer.echo(f"{name:40} {', '.join(filter(None, facts))}")
+        facts = [f"ratio of {entry.share.of}"] if entry.share else []
+        facts += [f"needs @{option}" for option in entry.required]
+        facts += ["masks only"] if entry.strategy.masks else []
+        typer.echo(f"{name:40} {type(entry.strategy).__name__:15} {', '.join(facts)}".rstrip())
 
 
 @app.command()

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from evaluation.schema import KEY
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-KEY = ("benchmark", "length", "sample", "press", "ratio")
 Key = tuple[Any, ...]
 
 

@@ -14,26 +14,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-FULL_CACHE = "no_press"
-KEY = ["benchmark", "length", "sample", "press", "ratio"]
+from evaluation import schema
+from evaluation.schema import FULL_CACHE, NUMBERS, TEXTS, Measure
+
+KEY = list(schema.KEY)
 FACTS = ["model", "seed", "query_aware", "versions", "machine", "date", "commit", "command"]
 STUDY_KEYS = [*FACTS, "benchmarks", "presses", "ratios"]
-TEXTS = ["benchmark", "task", "sample", "press"]
-NUMBERS = ["ratio", "context_tokens", "tokens_kept", "bytes_full", "bytes_held", "prefill_seconds", "press_seconds"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number measured per sample, and how to call it."""
-
-    name: str
-    label: str
-    higher_is_better: bool
-
-    @property
-    def percent(self) -> bool:
-        """Whether it runs from 0 to 100."""
-        return "%" in self.label
 
 
 @dataclass(frozen=True)

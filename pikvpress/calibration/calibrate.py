@@ -72,6 +72,7 @@ def calibrate(
     seed: int = 0,
     output: str | Path | None = None,
     progress: Report | None = None,
+    fitting: type[Fit] = Fit,
 ) -> Calibration:
     """Fit gates for a model and write them where `MoERouterPress` finds them.
 
@@ -108,6 +109,8 @@ def calibrate(
         Where to write the gates. By default in `pikvpress.gates.user_folder()`, where they are found by the model.
     progress : callable, optional
         Called with what is being done, how many steps are done, and how many there are.
+    fitting : type, optional
+        How routers and budgets are fitted to what was measured; a subclass of `Fit` makes gates to compare with.
 
     Returns
     -------
@@ -157,7 +160,9 @@ def calibrate(
             weights, told["saliency"] = fit_saliency(model, records, held_records, seed, steps)
             candidates = equipped(candidates, weights)
         seen = _examine(model, candidates, weights, (paths["fit"], paths["held"]), (situations, held), steps)
-        calibration = Fit(model, candidates, seed, steps, told).run(*seen, situations, held, types, max_experts, stage)
+        calibration = fitting(model, candidates, seed, steps, told).run(
+            *seen, situations, held, types, max_experts, stage
+        )
     about = {
         "pikvpress": version("pikvpress"),
         "torch": torch.__version__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -59,7 +60,7 @@ class Fitted:
 
 @dataclass
 class Fit:
-    """Fitting, after everything has been collected.
+    """Fitting, after everything has been collected. A subclass may fit something else, for comparison.
 
     Parameters
     ----------
@@ -73,6 +74,11 @@ class Fit:
         Told of every step.
     figures : dict
         Filled with what held-out contexts said of every stage.
+
+    Attributes
+    ----------
+    least_gain : float
+        Share of the divergence that looking at the input must win to be kept.
     """
 
     model: PreTrainedModel
@@ -80,6 +86,7 @@ class Fit:
     seed: int
     steps: Steps
     figures: dict[str, object] = field(default_factory=dict)
+    least_gain: ClassVar[float] = LEAST_GAIN
 
     def run(
         self,
@@ -100,7 +107,7 @@ class Fit:
         experts = [self.candidates[i] for i in chosen]
         names = [expert.name for expert in experts]
         records = [Record(*files, chosen) for files in fit_paths]
-        router = self._router("static", experts)
+        router = self.new_router("static", experts)
         with torch.no_grad():
             router.static.copy_(start[..., chosen])
         train(router, [router.static], records, EQUAL, EPOCHS, self.seed, self.steps)
@@ -112,7 +119,7 @@ class Fit:
         routers: dict[str, Router] = {}
         for kind in BUDGETS:
             budgets = EQUAL if kind == "equal" else Budgets(curves)
-            first = self._router(types[0], experts)
+            first = self.new_router(types[0], experts)
             self._fit_first(first, key(types[0], kind), start, examples, checked, budgets, stage)
             routers[key(types[0], kind)] = first
             if kind == "fitted":
@@ -130,12 +137,13 @@ class Fit:
         count = len(self.candidates)
         if count <= most:
             return list(range(count))
-        router = self._router("static", self.candidates)
+        router = self.new_router("static", self.candidates)
         with torch.no_grad():
             router.static.copy_(start)
         return choose_experts(router, records, most, EPOCHS, self.seed, self.steps)
 
-    def _router(self, name: str, experts: Sequence[Expert]) -> Router:
+    def new_router(self, name: str, experts: Sequence[Expert]) -> Router:
+        """Return an unfitted router of a type."""
         default, count = RouterSettings(), len(experts)
         settings = RouterSettings(top_k=min(default.top_k, count), num_groups=min(default.num_groups, count))
         return make_router(name, experts, models.attention_layers(self.model)[0], settings)
@@ -176,7 +184,7 @@ class Fit:
         train(router, [router.static], records, budgets, EPOCHS, self.seed, self.steps)
         look("static")
         train(router, [router.static, router.evidence], records, budgets, EPOCHS, self.seed, self.steps)
-        look("features", LEAST_GAIN)
+        look("features", self.least_gain)
         if objective is not None:
             scales, epochs, parameters = found[best].clamp_min(1e-6), EPOCHS_END_TO_END, _moving(router)
             distill(self.model, router, parameters, examples, budgets, objective, scales, epochs, self.seed, self.steps)
@@ -194,7 +202,7 @@ class Fit:
         budgets: Budgets,
     ) -> Router:
         """Start from what the first router has learnt, and go on with this one's own choices and losses."""
-        router = self._router(router_type, experts)
+        router = self.new_router(router_type, experts)
         router.load_state_dict(first.state_dict())
         kept, before = _copy(router), predicted(router, held, budgets)
         train(router, _moving(router), records, budgets, EPOCHS_OF_OTHERS, self.seed, self.steps)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.study import Part, make_study, read_study
+from evaluation.study import BenchmarkSettings, make_study, read_study
 
 GOOD = {"benchmarks": ["ruler"], "lengths": [1024], "presses": ["knorm"], "ratios": [0.5], "output": "out"}
 
@@ -18,10 +18,10 @@ def test_settings_at_the_top_hold_unless_a_benchmark_says_otherwise(tmp_path):
         {"name": "math500", "data": "m"},
     ]
     study = make_study(GOOD | {"benchmarks": benchmarks, "samples": 7, "fraction": 0.5, "seed": 3})
-    assert study.parts == (
-        Part("ruler", (2048, 4096), samples=2, fraction=0.5),
-        Part("fidelity", (1024,), samples=7, fraction=0.5),
-        Part("math500", samples=7, fraction=0.5, data=Path("m")),
+    assert study.benchmarks == (
+        BenchmarkSettings("ruler", (2048, 4096), samples=2, fraction=0.5),
+        BenchmarkSettings("fidelity", (1024,), samples=7, fraction=0.5),
+        BenchmarkSettings("math500", samples=7, fraction=0.5, data=Path("m")),
     )
     assert (study.names, study.ratios, study.seed, study.output) == (("knorm",), (0.5,), 3, Path("out"))
 
