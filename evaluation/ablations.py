@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pikvpress.calibration import calibrate, fit
+from pikvpress.calibration import Recipe, calibrate
 from pikvpress.gates import Gates, save_gates
-from pikvpress.routers import ROUTERS, StaticRouter
+from pikvpress.routers import ROUTERS, Router, StaticRouter
 
 FOLDER = Path(__file__).parent / "ablation_gates"
 RANDOM = 5
@@ -54,15 +52,16 @@ def write_ablations(
         Where to write them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    changes: dict[str, tuple[str, AbstractContextManager[Any]]] = {
-        "looking": ("pikv", patch.object(fit, "LEAST_GAIN", -math.inf)),
-        "static_per_layer": ("static", patch.dict(ROUTERS, {"static": LayerRouter})),
+    changes: dict[str, tuple[str, Recipe, dict[str, type[Router]]]] = {
+        "looking": ("pikv", Recipe(least_gain=-math.inf), {}),
+        "static_per_layer": ("static", Recipe(), {"static": LayerRouter}),
     }
-    for name, (router, changed) in changes.items():
-        with changed:
+    for name, (router, recipe, routers) in changes.items():
+        with patch.dict(ROUTERS, routers):
             found = calibrate(
                 model,
                 tokenizer,
+                recipe=recipe,
                 contexts=gates.about["contexts"],
                 length=gates.about["length"],
                 experts=gates.experts,
