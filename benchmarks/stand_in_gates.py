@@ -8,9 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from pikvpress import models
-from pikvpress.calibration.codec_curves import PAIRS
-from pikvpress.calibration.collect import RATIOS
-from pikvpress.calibration.training import KEEP_SHARES
+from pikvpress.calibration import Recipe
 from pikvpress.experts import make_experts
 from pikvpress.experts.saliency import num_features
 from pikvpress.gates import Gates, key, save_gates
@@ -48,10 +46,10 @@ def write_gates(model: PreTrainedModel, experts: list[str], path: Path, looks: b
             router.evidence.mul_(looks)
         routers[key(ROUTER, kind)] = dict(router.state_dict())
     # Errors fall with the share kept, in some heads later than in others, and every codec adds to them.
-    kept = torch.tensor(KEEP_SHARES)
+    kept = torch.tensor(Recipe.keep_shares)
     needs = 2.0 * torch.randn(layers, heads, 1, generator=generator)
-    curves = (needs - 6 * kept).exp().expand(len(RATIOS), -1, -1, -1).contiguous()
-    coarse = torch.linspace(0, 1, len(PAIRS)).pow(3).view(-1, 1)
+    curves = (needs - 6 * kept).exp().expand(len(Recipe.ratios), -1, -1, -1).contiguous()
+    coarse = torch.linspace(0, 1, len(Recipe.codec_pairs)).pow(3).view(-1, 1)
     save_gates(
         path,
         Gates(
@@ -59,10 +57,10 @@ def write_gates(model: PreTrainedModel, experts: list[str], path: Path, looks: b
             experts=experts,
             routers=routers,
             curves=curves,
-            keep_shares=KEEP_SHARES,
-            ratios=RATIOS,
+            keep_shares=Recipe.keep_shares,
+            ratios=Recipe.ratios,
             codec_curves=(curves.unsqueeze(-2) + coarse * curves.mean()).contiguous(),
-            codecs=PAIRS,
+            codecs=Recipe.codec_pairs,
             saliency=torch.randn(layers, heads, num_features(first.head_dim), generator=generator),
             about={"made of": "random numbers, to time presses"},
         ),

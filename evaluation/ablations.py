@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pikvpress import models
-from pikvpress.calibration import calibrate
-from pikvpress.calibration.fit import Fit
-from pikvpress.experts import Expert
+from pikvpress.calibration import Recipe, calibrate
 from pikvpress.gates import Gates, save_gates
-from pikvpress.routers import Router, StaticRouter
-from pikvpress.routers.feature_names import feature_names
+from pikvpress.routers import ROUTERS, StaticRouter
 
 FOLDER = Path(__file__).parent / "ablation_gates"
 RANDOM = 5
@@ -30,27 +25,6 @@ class LayerRouter(StaticRouter):
         """Return gate probabilities, shape (batch, kv_heads, experts), the same for all heads."""
         logits = self.static[layer].mean(dim=0).expand(*features.shape[:2], -1)
         return (logits / self.settings.temperature).masked_fill(~available, -torch.inf).softmax(dim=-1)
-
-
-class LookingFit(Fit):
-    """Fitting that lets a router look at the input whether or not that wins on held-out text."""
-
-    least_gain: ClassVar[float] = -math.inf
-
-
-class PerLayerFit(Fit):
-    """Fitting of one blend a layer."""
-
-    def new_router(self, name: str, experts: Sequence[Expert]) -> Router:
-        """Return an unfitted router with one blend a layer, whatever type is asked for."""
-        layers = models.attention_layers(self.model)
-        return LayerRouter(
-            [expert.prior for expert in experts],
-            feature_names([expert.name for expert in experts]),
-            len(layers),
-            models.num_key_value_heads(layers[0]),
-            super().new_router(name, experts).settings,
-        )
 
 
 def path(name: str) -> Path:
@@ -77,14 +51,15 @@ def write_ablations(
         Where to write them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made: dict[str, tuple[str, type[Fit]]] = {
-        "looking": ("pikv", LookingFit),
-        "static_per_layer": ("static", PerLayerFit),
+    changes = {
+        "looking": ("pikv", Recipe(least_gain=-math.inf)),
+        "static_per_layer": ("static", Recipe(router_classes={**ROUTERS, "static": LayerRouter})),
     }
-    for name, (router, fitting) in made.items():
+    for name, (router, recipe) in changes.items():
         found = calibrate(
             model,
             tokenizer,
+            recipe=recipe,
             contexts=gates.about["contexts"],
             length=gates.about["length"],
             experts=gates.experts,
@@ -93,7 +68,6 @@ def write_ablations(
             objective=gates.about["objective"],
             seed=gates.about["seed"],
             output=folder / f"{name}.safetensors",
-            fitting=fitting,
         )
         if router == "static":
             _save(found.path, found.gates, {key: _tied(values) for key, values in found.gates.routers.items()})

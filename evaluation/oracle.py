@@ -13,16 +13,16 @@ from transformers import DynamicCache, PreTrainedModel
 
 from evaluation.compressed import CompressedContext
 from pikvpress import models
-from pikvpress.calibration.collect import examined
-from pikvpress.calibration.measure import Reading, divergence, read
-from pikvpress.calibration.teacher import read_future
+from pikvpress.calibration import Recipe
+from pikvpress.calibration.measure.cost import divergence
+from pikvpress.calibration.measure.examine import examined
+from pikvpress.calibration.measure.reading import FutureReading, read
+from pikvpress.calibration.measure.teacher import read_future
 from pikvpress.experts import available_experts, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import find_gates
 from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.routing.examination import Examination
-
-LABELS = 2  # samples of labels that gradients are taken for, as in calibration
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Foreseen:
         At which experts were examined.
     found : dict of int to list of Examination
         By layer that can be compressed, in the order of `ratios`.
-    readings : dict of int to Reading
+    readings : dict of int to FutureReading
         How the future reads those layers.
     num_keys : int
         Tokens of the context.
@@ -48,7 +48,7 @@ class Foreseen:
     cache: DynamicCache
     ratios: list[float]
     found: dict[int, list[Examination]]
-    readings: dict[int, Reading]
+    readings: dict[int, FutureReading]
     num_keys: int
     seconds: float
 
@@ -73,7 +73,7 @@ def foresee(
     cache, found = examined(model, context, made, ratios)
     examining = (time.perf_counter() - began) / len(ratios)
     began = time.perf_counter()
-    futures = read_future(model, cache, future, LABELS, torch.Generator().manual_seed(seed))
+    futures = read_future(model, cache, future, Recipe.gradient_samples, torch.Generator().manual_seed(seed))
     readings = {}
     for index in found:
         keys, values = extract_keys_and_values(cache, index)
@@ -120,7 +120,7 @@ class OraclePress(BasePress):
         seconds = time.perf_counter() - began + seen.seconds
         return CompressedContext(layers, [None] * len(layers), seen.num_keys, seconds)
 
-    def _blend(self, reading: Reading, ranks: torch.Tensor, num_kept: int) -> torch.Tensor:
+    def _blend(self, reading: FutureReading, ranks: torch.Tensor, num_kept: int) -> torch.Tensor:
         """Return the best blend of ranks (kv_heads, experts, keys) by head, shape (kv_heads, keys)."""
         heads = torch.arange(ranks.shape[0], device=ranks.device)
         blended = torch.zeros_like(ranks[:, 0])

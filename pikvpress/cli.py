@@ -117,7 +117,7 @@ def bases(
     try:
         from pikvpress.cache import save_bases
         from pikvpress.calibration import calibrate_bases
-        from pikvpress.calibration.texts import read_texts
+        from pikvpress.calibration.data.texts import read_texts
         from pikvpress.default_model import load_model
 
         if not output.parent.is_dir():
@@ -152,8 +152,8 @@ def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, *
     # Imported here: loading torch and transformers takes seconds, and `--help` should not.
     from pikvpress.calibration import calibrate as fit
     from pikvpress.calibration import write_report
+    from pikvpress.calibration.data.texts import read_texts
     from pikvpress.calibration.report import check_folder
-    from pikvpress.calibration.texts import read_texts
     from pikvpress.default_model import load_model
 
     check_folder(report)

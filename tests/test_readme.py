@@ -10,21 +10,22 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from pikvpress.presses.budgets import KINDS
 
 from evaluation.benchmarks.registry import BENCHMARKS
 from pikvpress import available_experts, default_model
 from pikvpress.cache import CODECS
-from pikvpress.calibration import bases, fit
-from pikvpress.calibration.objectives import OBJECTIVES
-from pikvpress.calibration.texts import shipped_texts
+from pikvpress.calibration import Recipe
+from pikvpress.calibration.data.texts import shipped_texts
+from pikvpress.calibration.fit.objectives import OBJECTIVES
 from pikvpress.experts import registry
-from pikvpress.presses.budgets import KINDS
 from pikvpress.routers import ROUTERS
 from tests.conftest import make_tiny
 from tests.evaluation.tiny_tokenizer import make_tokenizer
@@ -79,8 +80,9 @@ def test_all_snippets_of_a_page_run_one_after_the_other(page, smollm, tmp_path, 
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
     monkeypatch.setattr(default_model, "load_model", lambda: smollm)
     monkeypatch.setattr(registry, "_REGISTRY", registry.Registry("expert", registry._REGISTRY))
-    monkeypatch.setattr(fit, "EPOCHS", 1)  # calibrations take seconds
-    monkeypatch.setattr(bases, "STEPS", 10)
+    hasty = partial(Recipe, epochs=1, bases_steps=10)  # calibrations take seconds
+    for name in ("calibrate", "fit.bases"):
+        monkeypatch.setattr(sys.modules[f"pikvpress.calibration.{name}"], "Recipe", hasty)
     namespace: dict = {"__name__": "__main__"}
     snippets = blocks(page, "python")
     try:

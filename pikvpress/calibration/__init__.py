@@ -1,7 +1,8 @@
-"""Fitting gates for a model: collect, fit, check, report."""
+"""Fitting gates for a model: data, measurements, fits, a report."""
 
-from pikvpress.calibration.bases import calibrate_bases
-from pikvpress.calibration.calibrate import Calibration, calibrate
-from pikvpress.calibration.report import write_report
+from pikvpress.calibration.calibrate import calibrate
+from pikvpress.calibration.fit.bases import calibrate_bases
+from pikvpress.calibration.recipe import Recipe
+from pikvpress.calibration.report import Calibration, write_report
 
-__all__ = ["Calibration", "calibrate", "calibrate_bases", "write_report"]
+__all__ = ["Calibration", "Recipe", "calibrate", "calibrate_bases", "write_report"]

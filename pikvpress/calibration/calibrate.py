@@ -1,60 +1,41 @@
-"""Calibration: collect, fit, check on held-out text, write one gates file."""
+"""Calibration: measure, fit, check on held-out text, write one gates file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress import models
-from pikvpress.calibration import collect as collecting
-from pikvpress.calibration.codec_curves import PAIRS
-from pikvpress.calibration.collect import RATIOS, Record
-from pikvpress.calibration.findings import Findings
-from pikvpress.calibration.fit import Files, Fit, foreseen
-from pikvpress.calibration.objectives import OBJECTIVES
-from pikvpress.calibration.saliency import EPOCHS, fit_saliency
-from pikvpress.calibration.situations import Situation, make_situations
+from pikvpress.calibration.data.situations import Situation, make_situations
+from pikvpress.calibration.data.texts import shipped_texts, split
+from pikvpress.calibration.fit.budgets import HeadBudgets
+from pikvpress.calibration.fit.gates import Examples, Fitting, foreseen
+from pikvpress.calibration.fit.objectives import OBJECTIVES
+from pikvpress.calibration.fit.saliency import fit_saliency
+from pikvpress.calibration.measure.codec_curves import codec_curves
+from pikvpress.calibration.measure.journal import Journal
+from pikvpress.calibration.measure.record import Record
+from pikvpress.calibration.recipe import Recipe
+from pikvpress.calibration.report.findings import Findings, find
+from pikvpress.calibration.report.found import Calibration
 from pikvpress.calibration.steps import Report, Steps
-from pikvpress.calibration.texts import shipped_texts, split
-from pikvpress.calibration.training import KEEP_SHARES
 from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
-from pikvpress.gates import Gates, file_name, save_gates, user_folder
-from pikvpress.routers import ROUTERS, feature_names
+from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
+from pikvpress.routers import ROUTERS, RouterSettings, feature_names
 
-FEWEST, MOST = 4, 64  # contexts to fit routers on
-APART = 4  # times as many on which the saliency expert is fitted, so that routers see it as it is on new text
-COLLECTING = 0.0375  # share of the time in which the contexts to fit routers on are measured
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What a calibration found.
-
-    Parameters
-    ----------
-    gates : Gates
-        As written.
-    path : Path
-        Where.
-    findings : Findings
-        What the report shows.
-    """
-
-    gates: Gates
-    path: Path
-    findings: Findings
+CHOICES = ("minutes", "contexts", "length", "experts", "max_experts", "routers", "objective", "seed")
 
 
 def calibrate(
@@ -62,17 +43,11 @@ def calibrate(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str] | None = None,
     *,
-    minutes: float = 15.0,
-    contexts: int | None = None,
-    length: int = 1024,
-    experts: Sequence[str] | None = None,
-    max_experts: int = 4,
-    routers: Sequence[str] | None = None,
-    objective: str | None = "kl",
-    seed: int = 0,
+    settings: RouterSettings | None = None,
     output: str | Path | None = None,
     progress: Report | None = None,
-    fitting: type[Fit] = Fit,
+    recipe: Recipe | None = None,
+    **choices: Any,
 ) -> Calibration:
     """Fit gates for a model and write them where `MoERouterPress` finds them.
 
@@ -88,29 +63,20 @@ def calibrate(
         Its tokenizer.
     texts : sequence of str, optional
         Documents like those that the model will read. By default the ones that ship.
-    minutes : float, default=15.0
-        About how long it may take: decides how many contexts routers are fitted on, from 4 to 64.
-    contexts : int, optional
-        How many contexts to fit routers on instead. The expert "saliency" is fitted on four times as many others.
-    length : int, default=1024
-        Tokens of a context.
-    experts : sequence of str, optional
-        Candidates, by name. By default `CANDIDATES`: "saliency", which is fitted here, and `DEFAULT_EXPERTS`.
-    max_experts : int, default=4
-        How many of them the gates may use: each costs time in every prefill. If there are more, those are left out that
-        a fitted blend hardly uses.
-    routers : sequence of str, optional
-        Router types to fit, the first of them end to end. By default all, "pikv" first.
-    objective : str, optional, default="kl"
-        What the end-to-end stage minimises; see `pikvpress.calibration.objectives`. None leaves the stage out.
-    seed : int, default=0
-        Random seed.
+    settings : RouterSettings, optional
+        What routers are told while they are fitted, as `MoERouterPress` describes it. By default that press's defaults.
+        `top_k` and groups are lowered to the number of experts. Dropout acts in every stage; balance losses act in all
+        but the end-to-end stage, which minimises `objective` alone. A press that is to route as was fitted needs the
+        same temperature, `top_k` and `cache_aware`.
     output : str or Path, optional
         Where to write the gates. By default in `pikvpress.gates.user_folder()`, where they are found by the model.
     progress : callable, optional
         Called with what is being done, how many steps are done, and how many there are.
-    fitting : type, optional
-        How routers and budgets are fitted to what was measured; a subclass of `Fit` makes gates to compare with.
+    recipe : Recipe, optional
+        Every number of a calibration.
+    **choices
+        `minutes`, `contexts`, `length`, `experts`, `max_experts`, `routers`, `objective` and `seed`, which `Recipe`
+        describes; they count in place of the recipe's.
 
     Returns
     -------
@@ -124,163 +90,162 @@ def calibrate(
         that were there stay.
     """
     models.check_supported(model)
-    names = list(CANDIDATES if experts is None else experts)
-    candidates = make_experts(names, None)
-    types = list(routers) if routers is not None else ["pikv", *(name for name in ROUTERS if name != "pikv")]
-    _check(minutes, contexts, max_experts, types)
-    stage = OBJECTIVES[objective] if objective is not None else None
-    fit_texts, held_texts = split(shipped_texts() if texts is None else texts)
-    most = contexts or MOST
-    apart = APART * any(isinstance(expert.press, SaliencyScorer) for expert in candidates)
-    situations = make_situations(tokenizer, fit_texts, most * (1 + apart), length, seed)
-    held = make_situations(tokenizer, held_texts, _held(most), length, seed + 1)
+    plan = _Plan.made(tokenizer, texts, _recipe(recipe, settings, choices))
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = Path(output) if output is not None else user_folder() / file_name(fingerprint)
     if path.is_dir():
         raise ValueError(f"output={str(path)!r} is a folder: name a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.parent / f".{path.stem}-{_digest(fingerprint, names, situations, held, seed)}"
+    work = path.parent / f".{path.stem}-{plan.digest(fingerprint)}"
     work.mkdir(exist_ok=True)
-    for expert in candidates:
+    for expert in plan.candidates:
         expert.press.post_init_from_model(model)
-    steps = Steps(progress)
     with torch.random.fork_rng(devices=[]):
-        paths = _collect(model, situations, held, apart, work, minutes, contexts, steps)
-        situations, held = situations[: len(paths["fit"])], held[: len(paths["held"])]
-        fit, held_out = len(situations), len(held)
-        steps.plan(
-            {"collecting": sum(map(len, paths.values()))}
-            | ({"fitting saliency": (2 + EPOCHS) * len(paths["apart"]) + 2 * held_out} if apart else {})
-            | {"examining": fit + held_out}
-            | foreseen(fit, held_out, len(candidates), max_experts, len(types), stage is not None)
-        )
-        weights, told = None, dict[str, object]()
-        if apart:
-            records, held_records = ([Record(path) for path in paths[name]] for name in ("apart", "held"))
-            weights, told["saliency"] = fit_saliency(model, records, held_records, seed, steps)
-            candidates = equipped(candidates, weights)
-        seen = _examine(model, candidates, weights, (paths["fit"], paths["held"]), (situations, held), steps)
-        calibration = fitting(model, candidates, seed, steps, told).run(
-            *seen, situations, held, types, max_experts, stage
-        )
-    about = {
-        "pikvpress": version("pikvpress"),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "date": date.today().isoformat(),
-        "contexts": len(situations),
-        "saliency_contexts": apart * len(situations),
-        "held_out_contexts": len(held),
-        "length": length,
-        "texts": "shipped" if texts is None else "given",
-        "seed": seed,
-        "objective": objective,
-        "figures": calibration.figures,
-    }
-    gates = Gates(
-        model=fingerprint,
-        experts=calibration.experts,
-        routers=calibration.routers,
-        curves=calibration.curves,
-        keep_shares=KEEP_SHARES,
-        ratios=RATIOS,
-        codec_curves=calibration.codec_curves,
-        codecs=PAIRS,
-        saliency=weights if SALIENCY in calibration.experts else None,
-        about=about,
-    )
+        gates, findings = plan.followed(model, work, Steps(progress))
     save_gates(path, gates)
     shutil.rmtree(work)
-    return Calibration(gates, path, calibration.findings)
+    return Calibration(gates, path, findings)
 
 
-def _collect(
-    model: PreTrainedModel,
-    situations: Sequence[Situation],
-    held: Sequence[Situation],
-    apart: int,
-    work: Path,
-    minutes: float,
-    contexts: int | None,
-    steps: Steps,
-) -> dict[str, list[Path]]:
-    """Measure situations into files, those that are there already excepted; as many as time allows.
+@dataclass(frozen=True)
+class _Plan:
+    """What a calibration will do, checked.
 
-    Returns the files of situations to fit routers on, of those behind them that are kept apart for the saliency expert,
-    `apart` times as many, and of held-out ones.
+    Parameters
+    ----------
+    recipe : Recipe
+        How.
+    candidates : tuple of Expert
+        Among which experts are chosen.
+    routers : tuple of str
+        What is fitted, the first of them end to end.
+    fit, held : list of Situation
+        As many as there may be: those to fit on, the ones kept apart for the saliency expert after the others; and
+        those that decide.
+    shipped : bool
+        Whether they are made from the texts that ship.
     """
-    scaling = [layer.scaling for layer in models.attention_layers(model)]
 
-    def measured(name: str, number: int, situation: Situation) -> Path:
-        path = work / f"{name}-{number:03d}.safetensors"
-        if not path.exists():
-            began = time.perf_counter()
-            tensors = collecting.collect(model, situation, number)
-            about = collecting.described(situation.kind, scaling, time.perf_counter() - began)
-            collecting.save(path, tensors, **about)
-        return path
+    recipe: Recipe
+    candidates: tuple[Expert, ...]
+    routers: tuple[str, ...]
+    fit: list[Situation]
+    held: list[Situation]
+    shipped: bool
 
-    first = [measured("fit", number, situations[number]) for number in range(2)]
-    seconds = min(Record(path).seconds for path in first)  # the first one also warms up
-    count = contexts or int(min(MOST, max(FEWEST, COLLECTING * 60 * minutes / seconds)))
-    chosen = {"fit": range(count), "apart": range(count, count * (1 + apart)), "held": range(_held(count))}
-    total, paths = sum(map(len, chosen.values())), dict[str, list[Path]]()
-    for use, numbers in chosen.items():
-        name, made = ("held", held) if use == "held" else ("fit", situations)
-        paths[use] = []
-        for number in numbers:
-            steps.collected(sum(map(len, paths.values())), total)
-            paths[use].append(measured(name, number, made[number]))
-    return paths
+    @classmethod
+    def made(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | None, recipe: Recipe) -> _Plan:
+        """Make situations from texts, and check every name."""
+        candidates = make_experts(list(CANDIDATES if recipe.experts is None else recipe.experts), None)
+        routers = recipe.routers
+        if routers is None:
+            routers = ("pikv", *(name for name in ROUTERS if name != "pikv"))
+        if not routers:
+            raise ValueError(f"name at least one router: {', '.join(ROUTERS)}")
+        for name in routers:
+            ROUTERS[name]
+        if recipe.objective is not None:
+            OBJECTIVES[recipe.objective]
+        fit_texts, held_texts = split(shipped_texts() if texts is None else texts, recipe.held_out_documents)
+        most = recipe.contexts or recipe.most_contexts
+        count = most * (1 + _apart(candidates, recipe))
+        fit = make_situations(tokenizer, fit_texts, count, recipe, recipe.seed)
+        held = make_situations(tokenizer, held_texts, recipe.held_out_for(most), recipe, recipe.seed + 1)
+        return cls(recipe, candidates, routers, fit, held, texts is None)
+
+    def digest(self, fingerprint: Mapping[str, str]) -> str:
+        """Return what must be equal for measurements of an interrupted calibration to be used again."""
+        contexts = [[s.context, s.futures] for s in (*self.fit[: self.recipe.fewest_contexts], *self.held[:2])]
+        names = [expert.name for expert in self.candidates]
+        description = [fingerprint, names, contexts, self.recipe.seed, feature_names.VERSION, version("pikvpress")]
+        if changed := self.recipe.changed_measurements():
+            description.append(changed)
+        return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
+
+    def followed(self, model: PreTrainedModel, work: Path, steps: Steps) -> tuple[Gates, Findings]:
+        """Measure, fit and look at what was fitted."""
+        recipe, apart = self.recipe, _apart(self.candidates, self.recipe)
+        journal = Journal(work, model, recipe)
+        paths = journal.collect(self.fit, self.held, apart, steps)
+        steps.plan(self._steps({use: len(found) for use, found in paths.items()}))
+        weights, candidates, figures = None, self.candidates, dict[str, object]()
+        if apart:
+            records, held_records = ([Record(path) for path in paths[use]] for use in ("apart", "held"))
+            weights, figures["saliency"] = fit_saliency(model, records, held_records, recipe, steps)
+            candidates = equipped(candidates, weights)
+        fit, held = (
+            [*zip(journal.examine(paths[use], made, candidates, weights, steps), _futures(made), strict=True)]
+            for use, made in (("fit", self.fit[: len(paths["fit"])]), ("held", self.held[: len(paths["held"])]))
+        )
+        examples = Examples(fit, held)
+        found = Fitting(model, candidates, recipe, steps, figures).run(examples, self.routers)
+        examples, names = examples.of(found.experts), [candidates[i].name for i in found.experts]
+        equal, fitted = (found.routers[key(self.routers[0], kind)] for kind in ("equal", "fitted"))
+        findings = find(equal, names, examples.held_records, HeadBudgets(recipe, found.curves), steps)
+        gates = Gates(
+            model=models.fingerprint(models.attention_layers(model)[0]),
+            experts=names,
+            routers={name: dict(router.state_dict()) for name, router in found.routers.items()},
+            curves=found.curves,
+            keep_shares=recipe.keep_shares,
+            ratios=recipe.ratios,
+            codec_curves=codec_curves(fitted, examples.records, recipe, steps),
+            codecs=recipe.codec_pairs,
+            saliency=weights if SALIENCY in names else None,
+            about=self._about(len(fit), len(held), figures),
+        )
+        return gates, findings
+
+    def _steps(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return how many steps of each kind there will be, for so many situations of each use."""
+        fit, held, apart = counts["fit"], counts["held"], counts["apart"]
+        steps = {"collecting": fit + held + apart}
+        if apart:
+            steps["fitting saliency"] = (2 + self.recipe.epochs_of_saliency) * apart + 2 * held
+        steps["examining"] = fit + held
+        return steps | foreseen(self.recipe, len(self.routers), len(self.candidates), fit, held)
+
+    def _about(self, fit: int, held: int, figures: dict[str, object]) -> dict[str, object]:
+        """Return what the gates file says of how they came about."""
+        recipe = self.recipe
+        about: dict[str, object] = {
+            "pikvpress": version("pikvpress"),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "date": date.today().isoformat(),
+            "contexts": fit,
+            "saliency_contexts": _apart(self.candidates, recipe) * fit,
+            "held_out_contexts": held,
+            "length": recipe.length,
+            "texts": "shipped" if self.shipped else "given",
+            "seed": recipe.seed,
+            "objective": recipe.objective,
+        }
+        if recipe.settings != RouterSettings():
+            about["settings"] = asdict(recipe.settings)
+        return about | {"figures": figures}
 
 
-def _examine(
-    model: PreTrainedModel,
-    experts: Sequence[Expert],
-    weights: torch.Tensor | None,
-    readings: tuple[Sequence[Path], Sequence[Path]],
-    situations: tuple[Sequence[Situation], Sequence[Situation]],
-    steps: Steps,
-) -> tuple[list[Files], list[Files]]:
-    """Let experts look at every measured situation, into files beside it: what they see is theirs and the weights'."""
-    digest = "" if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
-
-    def beside(path: Path, situation: Situation) -> Files:
-        seen = path.with_name(f"{path.stem}-seen{digest}.safetensors")
-        if not seen.exists():
-            collecting.save(seen, collecting.look(model, situation, experts))
-        steps("examining")
-        return path, seen
-
-    fit, held = (
-        [beside(path, situation) for path, situation in zip(paths, made, strict=True)]
-        for paths, made in zip(readings, situations, strict=True)
-    )
-    return fit, held
+def _apart(candidates: Sequence[Expert], recipe: Recipe) -> int:
+    """Return how many contexts are kept apart for the saliency expert, for each to fit routers on."""
+    return recipe.saliency_contexts * any(isinstance(expert.press, SaliencyScorer) for expert in candidates)
 
 
-def _held(count: int) -> int:
-    """Return how many contexts decide what is kept, for so many to fit on: 10, two of each kind, or fewer for few."""
-    return max(min(10, 2 + count // 2), count // 4)
+def _futures(situations: Sequence[Situation]) -> list[tuple[tuple[int, ...], ...]]:
+    return [situation.futures for situation in situations]
 
 
-def _digest(
-    fingerprint: dict[str, str], experts: Sequence[str], fit: Sequence[Situation], held: Sequence[Situation], seed: int
-) -> str:
-    """Return what must be equal for measurements of an interrupted calibration to be used again."""
-    contexts = [[s.context, s.futures] for s in (*fit[:FEWEST], *held[:2])]
-    description = json.dumps([fingerprint, list(experts), contexts, seed, feature_names.VERSION, version("pikvpress")])
-    return hashlib.sha256(description.encode()).hexdigest()[:12]
-
-
-def _check(minutes: float, contexts: int | None, max_experts: int, routers: Sequence[str]) -> None:
-    if not minutes > 0:
-        raise ValueError(f"minutes must be more than 0, got {minutes}")
-    if contexts is not None and contexts < 2:
-        raise ValueError(f"at least 2 contexts are needed, not {contexts}")
-    if max_experts < 1:
-        raise ValueError(f"max_experts must be at least 1, got {max_experts}")
-    if not routers:
-        raise ValueError(f"name at least one router: {', '.join(ROUTERS)}")
-    for name in routers:
-        ROUTERS[name]
+def _recipe(recipe: Recipe | None, settings: RouterSettings | None, choices: dict[str, Any]) -> Recipe:
+    """Return a recipe with what was chosen by name."""
+    for name in choices:
+        if name not in CHOICES:
+            raise TypeError(
+                f"calibrate() knows no argument {name!r}: choices are {', '.join(CHOICES)}; give a recipe for other "
+                "numbers"
+            )
+    for name in ("experts", "routers"):
+        if choices.get(name) is not None:
+            choices[name] = tuple(choices[name])
+    if settings is not None:
+        choices["settings"] = settings
+    return replace(recipe or Recipe(), **choices)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-Report = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]  # what is being done, how many steps are done, how many there are
+Progress = Callable[[str], None]  # told of every step that was taken
 
 
 class Steps:

@@ -12,10 +12,10 @@ from transformers import DynamicCache
 from pikvpress import PiKVCache, models
 from pikvpress.cache import load_bases, save_bases
 from pikvpress.cache.calibrated import read_back
-from pikvpress.calibration import calibrate_bases
-from pikvpress.calibration.bases import _learn, _Moments, _unexplained
+from pikvpress.calibration import Recipe, calibrate_bases
+from pikvpress.calibration.fit.bases import _learn, _Moments, _unexplained
 from tests.cache.test_pikv_cache import ask, read
-from tests.calibration.test_calibrate import Tokenizer
+from tests.calibration.tiny import Tokenizer
 from tests.conftest import make_tiny
 
 SETTINGS = {"contexts": 3, "length": 256}
@@ -65,7 +65,7 @@ def test_the_correction_foresees_what_depends_on_the_coordinates():
     moments.add(states[:, :, :3000])
     factors = moments.factors(4)
     before = _unexplained(states[:, :, 3000:], factors)
-    learned = _learn(states[:, :, :3000], factors, torch.Generator().manual_seed(0))
+    learned = _learn(states[:, :, :3000], factors, Recipe(), torch.Generator().manual_seed(0))
     assert before > 0.1 and _unexplained(states[:, :, 3000:], learned) < 0.3 * before
 
 

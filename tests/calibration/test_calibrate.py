@@ -6,39 +6,14 @@ import pytest
 import torch
 
 from pikvpress import MoERouterPress, models
-from pikvpress.calibration import calibrate, write_report
-from pikvpress.calibration import collect as collecting
-from pikvpress.calibration.texts import read_texts, shipped_texts, split
+from pikvpress.calibration import Recipe, calibrate
+from pikvpress.calibration.fit.gates import for_experts
+from pikvpress.calibration.measure import journal
 from pikvpress.gates import find_gates, load_gates
+from pikvpress.routers import RouterSettings
+from tests.calibration.tiny import EXPERTS, SETTINGS, TEXTS, Tokenizer
 from tests.conftest import make_tiny
 from tests.helpers import prefill
-
-EXPERTS = ["saliency", "keydiff", "knorm", "probe_attention"]
-SETTINGS = {"contexts": 4, "length": 256, "experts": EXPERTS, "max_experts": 3, "routers": ["pikv", "eplb"]}
-
-
-class Tokenizer:
-    """Characters as tokens, within the tiny models' vocabulary."""
-
-    bos_token = "^"
-    chat_template = None
-
-    def encode(self, text, **kwargs):
-        return [ord(character) % 500 for character in text]
-
-    def decode(self, ids, **kwargs):
-        return "".join(map(chr, ids))
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
-    return tmp_path / "gates"
-
-
-@pytest.fixture(scope="module")
-def texts():
-    return ["".join(f"Line {i} of text {n} tells of things. " for i in range(40)) for n in range(8)]
 
 
 def weights_of(model):
@@ -46,11 +21,11 @@ def weights_of(model):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
-def test_fitted_gates_are_found_and_used(architecture, home, texts, ids):
+def test_fitted_gates_are_found_and_used(architecture, home, ids):
     model = make_tiny(architecture, seed=11)
     before, state = weights_of(model), torch.get_rng_state()
     told = []
-    found = calibrate(model, Tokenizer(), texts, **SETTINGS, progress=lambda *step: told.append(step))
+    found = calibrate(model, Tokenizer(), TEXTS, **SETTINGS, progress=lambda *step: told.append(step))
     assert found.path.parent == home and [path.name for path in home.iterdir()] == [found.path.name]
     assert 1 <= len(found.gates.experts) <= 3 and set(found.gates.experts) <= set(EXPERTS)
     assert set(found.gates.routers) == {"pikv", "pikv+fitted", "eplb", "eplb+fitted"}
@@ -69,9 +44,9 @@ def test_fitted_gates_are_found_and_used(architecture, home, texts, ids):
     assert not unfitted.plan.fitted
 
 
-def test_an_interrupted_calibration_goes_on(home, texts, monkeypatch):
+def test_an_interrupted_calibration_goes_on(home, monkeypatch):
     model = make_tiny("llama", seed=12)
-    collect, calls = collecting.collect, []
+    collect, calls = journal.collect, []
 
     def breaking(*args):
         calls.append(1)
@@ -79,26 +54,26 @@ def test_an_interrupted_calibration_goes_on(home, texts, monkeypatch):
             raise KeyboardInterrupt
         return collect(*args)
 
-    monkeypatch.setattr(collecting, "collect", breaking)
+    monkeypatch.setattr(journal, "collect", breaking)
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model, Tokenizer(), texts, **SETTINGS)
+        calibrate(model, Tokenizer(), TEXTS, **SETTINGS)
     assert find_gates(models.fingerprint(model.model.layers[0].self_attn)) is None
-    interrupted = calibrate(model, Tokenizer(), texts, **SETTINGS)
+    interrupted = calibrate(model, Tokenizer(), TEXTS, **SETTINGS)
     assert len(calls) == 1 + 4 + 16 + 4  # two contexts of 24 were there already, one was lost
-    through = calibrate(model, Tokenizer(), texts, **SETTINGS, output=home / "other.safetensors")
+    through = calibrate(model, Tokenizer(), TEXTS, **SETTINGS, output=home / "other.safetensors")
     assert interrupted.gates.experts == through.gates.experts
     for name, parameters in through.gates.routers.items():
         for key, value in parameters.items():
             torch.testing.assert_close(interrupted.gates.routers[name][key], value)
 
 
-def test_a_failed_calibration_leaves_the_last_good_gates(home, texts, monkeypatch):
+def test_a_failed_calibration_leaves_the_last_good_gates(home, monkeypatch):
     model = make_tiny("llama", seed=13)
-    good = calibrate(model, Tokenizer(), texts, **SETTINGS | {"objective": None, "routers": ["base"]})
+    good = calibrate(model, Tokenizer(), TEXTS, **SETTINGS | {"objective": None, "routers": ["base"]})
     before = good.path.read_bytes()
-    monkeypatch.setattr(collecting, "examine", lambda *args: pytest.fail("no experts"))
+    monkeypatch.setattr(journal, "look", lambda *args: pytest.fail("no experts"))
     with pytest.raises(pytest.fail.Exception):
-        calibrate(model, Tokenizer(), texts, **SETTINGS | {"seed": 1})
+        calibrate(model, Tokenizer(), TEXTS, **SETTINGS | {"seed": 1})
     assert good.path.read_bytes() == before
     assert load_gates(good.path).about["figures"]["base"]["kept"] in (
         "prior",
@@ -106,24 +81,6 @@ def test_a_failed_calibration_leaves_the_last_good_gates(home, texts, monkeypatc
         "features",
     )
     assert not any(layer._forward_hooks for layer in models.attention_layers(model))
-
-
-def test_the_report_shows_what_was_found(home, texts, tmp_path):
-    found = calibrate(make_tiny("llama", seed=14), Tokenizer(), texts, **SETTINGS)
-    page, picture = write_report(found, tmp_path / "report")
-    text = page.read_text()
-    assert picture.read_bytes().startswith(b"\x89PNG") and "data:image/png;base64," in text
-    for expected in (
-        "pikv, equal budgets: prior",
-        "pikv, fitted budgets: end to end",
-        "eplb, equal budgets: its own",
-        "regret",
-        *found.path.name.split(),
-    ):
-        assert expected in text
-    shares = found.findings.expert_shares()
-    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
-    assert all(times > 0 for _, times in found.findings.best_alone())
 
 
 @pytest.mark.parametrize(
@@ -138,30 +95,48 @@ def test_the_report_shows_what_was_found(home, texts, tmp_path):
         ({"experts": ["knrom"]}, "unknown expert 'knrom'"),
         ({"objective": "mse"}, "unknown objective 'mse'"),
         ({"output": "."}, "is a folder: name a file in it"),
+        ({"length": 100}, "at least 256 tokens"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_done(changes, message, home, texts, llama):
-    settings = {"texts": texts} | SETTINGS | changes
+def test_bad_settings_are_refused_before_anything_is_done(changes, message, home, llama):
+    settings = {"texts": TEXTS} | SETTINGS | changes
     with pytest.raises(ValueError, match=message):
         calibrate(llama, Tokenizer(), **settings)
     assert not home.exists()
 
 
-def test_texts(tmp_path):
-    shipped = shipped_texts()
-    assert len(shipped) == 24 and all(len(text) > 6000 for text in shipped)
-    fit, held = split(shipped)
-    assert len(fit) == 18 and len(held) == 6 and not set(fit) & set(held)
-    fit, held = split(["abcd" * 10])
-    assert (fit, held) == (["abcd" * 7 + "ab"], ["cd" + "abcd" * 2])
-    (tmp_path / "b.md").write_text("second")
-    (tmp_path / "a.txt").write_text("first")
-    (tmp_path / "c.bin").write_bytes(b"\xff\xfe\xff")
-    assert read_texts([tmp_path]) == ["first", "second"]
-    with pytest.raises(FileNotFoundError, match="there is no text at"):
-        read_texts([tmp_path / "missing"])
-    with pytest.raises(ValueError, match="is no UTF-8 text"):
-        read_texts([tmp_path / "c.bin"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds no \.txt or \.md file"):
-        read_texts([tmp_path / "empty"])
+def test_an_argument_that_is_none_is_refused(home, llama):
+    with pytest.raises(TypeError, match="knows no argument 'epochs': choices are minutes, contexts"):
+        calibrate(llama, Tokenizer(), TEXTS, epochs=3)
+    assert not home.exists()
+
+
+def fitted(home, **settings):
+    model = make_tiny("llama", seed=15)
+    few = SETTINGS | {"experts": EXPERTS[1:], "routers": ["topk_balanced"], "contexts": 2, "objective": None} | settings
+    return calibrate(model, Tokenizer(), TEXTS, output=home / "gates.safetensors", **few).gates
+
+
+def test_arguments_count_in_place_of_the_recipe(home):
+    recipe = Recipe(epochs=1, ratios=(0.25, 0.6), keep_shares=(1.0, 0.5, 0.25), seed=7, contexts=9)
+    gates = fitted(home, recipe=recipe)
+    assert (gates.about["contexts"], gates.about["seed"]) == (2, 7)
+    assert gates.ratios == (0.25, 0.6) and gates.keep_shares == (1.0, 0.5, 0.25)
+    assert gates.curves.shape == (2, 2, 2, 3) and gates.codec_curves.shape[-1] == 3
+
+
+def test_settings_reach_the_fit_and_are_told_by_the_gates(home):
+    plain, same, other = (
+        fitted(home, settings=settings)
+        for settings in (None, RouterSettings(), RouterSettings(aux_loss_weight=30.0, balance_mode="gini"))
+    )
+    assert "settings" not in plain.about and other.about["settings"]["balance_mode"] == "gini"
+    for name, parameters in plain.routers.items():
+        assert torch.equal(parameters["static"], same.routers[name]["static"])
+    assert any(not torch.equal(plain.routers[name]["static"], other.routers[name]["static"]) for name in plain.routers)
+
+
+def test_settings_are_lowered_to_what_the_experts_allow():
+    settings = for_experts(RouterSettings(top_k=5, num_groups=4, group_top_k=3, temperature=2.0), 2)
+    assert (settings.top_k, settings.num_groups, settings.group_top_k, settings.temperature) == (2, 2, 2, 2.0)
+    assert for_experts(RouterSettings(), 4) == RouterSettings()

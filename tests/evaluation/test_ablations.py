@@ -15,7 +15,7 @@ from pikvpress.gates import load_gates
 from pikvpress.gates.find import SHIPPED
 from pikvpress.routers import ROUTERS, RouterSettings
 from pikvpress.routers.feature_names import feature_names
-from tests.calibration.test_calibrate import SETTINGS, Tokenizer
+from tests.calibration.tiny import SETTINGS, Tokenizer
 from tests.conftest import make_tiny
 
 NAMES = ["looking", "random_0", "random_1", "random_2", "random_3", "random_4", "static_per_layer", "uniform"]

@@ -1,0 +1,1 @@
+"""What gates are fitted on: texts, and the contexts and futures that are made from them."""

@@ -1,0 +1,1 @@
+"""From measurements to fitted parameters: one loop, and what it is given to minimise."""

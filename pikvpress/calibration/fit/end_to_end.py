@@ -1,0 +1,156 @@
+"""The end-to-end stage: gates fitted to what the whole model predicts, not to each head's own loss."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from pikvpress.calibration.fit.budgets import HeadBudgets
+from pikvpress.calibration.fit.loop import Pace, descend, in_training
+from pikvpress.calibration.fit.objectives import Objective, kl
+from pikvpress.calibration.fit.sampled import text_of
+from pikvpress.calibration.measure.record import MeasuredContext, Record
+from pikvpress.calibration.measure.selection import blended_ranks, kept_keys
+from pikvpress.calibration.measure.student import predict
+from pikvpress.calibration.steps import Progress
+from pikvpress.routers import Router
+
+Example = tuple[Record, Sequence[Sequence[int]]]  # a measured situation, and the token ids of its futures
+
+
+def kept_by(router: Router, context: MeasuredContext, ratio: int, budgets: HeadBudgets) -> dict[int, torch.Tensor]:
+    """Return how far the router keeps each key, by layer, straight through: 0 or 1, with gradients.
+
+    Parameters
+    ----------
+    router : Router
+        Gradients flow to its parameters.
+    context : MeasuredContext
+        Of a record.
+    ratio : int
+        Which of the recipe's.
+    budgets : HeadBudgets
+        What heads keep.
+    """
+    kept = {}
+    for index, seen in context.layers.items():
+        blended, _ = blended_ranks(router, index, seen, ratio)
+        counts = budgets.counts(ratio, context.num_keys, index, blended.shape[0])
+        kept[index] = kept_keys(blended, counts.to(blended.device), budgets.recipe.softness)
+    return kept
+
+
+@dataclass(frozen=True)
+class EndToEndLosses:
+    """How far predictions from the compressed cache are from the full one's, at a ratio drawn anew.
+
+    The student's selection is straight-through.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Frozen meanwhile.
+    router : Router
+        Gradients flow to its parameters.
+    budgets : HeadBudgets
+        What heads keep; they bring the recipe.
+    objective : Objective
+        What is minimised, and on which text.
+    scales : torch.Tensor
+        What a loss is divided by, so that ratios count alike, shape (ratios,).
+    generator : torch.Generator
+        Draws texts; on the CPU.
+    """
+
+    model: PreTrainedModel
+    router: Router
+    budgets: HeadBudgets
+    objective: Objective
+    scales: torch.Tensor
+    generator: torch.Generator
+
+    def __call__(self, example: Example, early: bool, chance: random.Random) -> Iterator[torch.Tensor]:
+        """Give the loss on one of a situation's futures."""
+        record, futures = example
+        context = record.context(self.model.device, self.model.dtype)
+        ratio = chance.randrange(len(self.scales))
+        kept = kept_by(self.router, context, ratio, self.budgets)
+        future, losses, accepted = chance.choice(futures), [], self.budgets.recipe.accepted
+
+        def teach(text: Sequence[int]) -> torch.Tensor:
+            return predict(self.model, context.cache, {}, [text])[0]
+
+        def follow(text: Sequence[int]) -> torch.Tensor:
+            return predict(self.model, context.cache, kept, [text])[0]
+
+        for source, divergence in self.objective.terms:
+            text = text_of(future, source, (teach, follow), accepted, self.generator)
+            with torch.no_grad():
+                teacher = teach(text)
+            losses.append(divergence(teacher, follow(text)))
+        yield torch.stack(losses).mean() / float(self.scales[ratio])
+
+
+def fit_end_to_end(
+    losses: EndToEndLosses, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example], progress: Progress
+) -> None:
+    """Move a router's parameters so that predictions from the compressed cache come closer to the full one's.
+
+    Dropout acts here too; balance losses do not, and the router is in eval mode afterwards. What is left of the
+    gradients of an earlier stage counts in the first step, as it did when the gates that ship were fitted.
+
+    Parameters
+    ----------
+    losses : EndToEndLosses
+        What is minimised, and the router that is changed in place.
+    parameters : sequence of nn.Parameter
+        Of the router.
+    examples : sequence of (Record, futures)
+        Measured situations and the token ids of their futures.
+    progress : callable
+        Told of every situation.
+    """
+    recipe = losses.budgets.recipe
+    pace = Pace(recipe.epochs_end_to_end, recipe.learning_rate_end_to_end, recipe.averaged, batch=recipe.accumulated)
+    with _frozen(losses.model), in_training(losses.router, recipe.seed):
+        descend(parameters, losses, examples, pace, recipe.seed, lambda: progress("fitting end to end"))
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel) -> Iterator[None]:
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+@torch.no_grad()
+def real_divergence(
+    model: PreTrainedModel, router: Router, examples: Sequence[Example], budgets: HeadBudgets, progress: Progress
+) -> torch.Tensor:
+    """Return the mean KL divergence of the model's predictions, in nats a token, shape (ratios,)."""
+    total = torch.zeros(len(budgets.recipe.ratios))
+    for record, futures in examples:
+        context = record.context(model.device, model.dtype)
+        teachers = predict(model, context.cache, {}, futures)
+        for ratio in range(len(total)):
+            kept = kept_by(router, context, ratio, budgets)
+            students = predict(model, context.cache, kept, futures)
+            total[ratio] += mean_divergence(teachers, students) / len(examples)
+        progress("checking on held-out text")
+    return total
+
+
+def mean_divergence(teachers: Sequence[torch.Tensor], students: Sequence[torch.Tensor]) -> float:
+    """Return the KL divergence in nats a token, the futures counting alike."""
+    found = [float(kl(teacher, student)) for teacher, student in zip(teachers, students, strict=True)]
+    return sum(found) / len(found)

@@ -1,0 +1,209 @@
+"""Fitting routers and budgets to what was measured; held-out contexts decide what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.calibration.fit.budgets import HeadBudgets, error_curves
+from pikvpress.calibration.fit.choose import blend_by_costs, choose_experts, expert_costs
+from pikvpress.calibration.fit.end_to_end import EndToEndLosses, Example, fit_end_to_end, real_divergence
+from pikvpress.calibration.fit.loop import HeldOut
+from pikvpress.calibration.fit.objectives import OBJECTIVES
+from pikvpress.calibration.fit.routers import fit_router, predicted
+from pikvpress.calibration.measure.record import Record
+from pikvpress.calibration.recipe import Recipe
+from pikvpress.calibration.steps import Progress
+from pikvpress.experts import Expert
+from pikvpress.gates import key
+from pikvpress.routers import Router, RouterSettings
+from pikvpress.routing.make_router import make_router
+
+BUDGETS = ("equal", "fitted")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Measured situations, to fit on and held out, with the futures of each."""
+
+    fit: Sequence[Example]
+    held: Sequence[Example]
+
+    @property
+    def records(self) -> list[Record]:
+        """What was measured of those to fit on."""
+        return [record for record, _ in self.fit]
+
+    @property
+    def held_records(self) -> list[Record]:
+        """What was measured of those held out."""
+        return [record for record, _ in self.held]
+
+    def of(self, experts: Sequence[int]) -> Examples:
+        """Return them as they would be with some of the experts only."""
+        fit, held = ([(record.of(experts), futures) for record, futures in part] for part in (self.fit, self.held))
+        return Examples(fit, held)
+
+
+@dataclass(frozen=True)
+class FittedRouters:
+    """What was fitted.
+
+    Parameters
+    ----------
+    experts : list of int
+        Which of the candidates are used.
+    routers : dict of str to Router
+        By `pikvpress.gates.key`.
+    curves : torch.Tensor
+        Error curves of the first router with fitted budgets, as in `HeadBudgets`.
+    """
+
+    experts: list[int]
+    routers: dict[str, Router]
+    curves: torch.Tensor
+
+
+def foreseen(recipe: Recipe, routers: int, candidates: int, fit: int, held: int) -> dict[str, int]:
+    """Return how many steps of each kind fitting will take, for so many contexts to fit on and held out."""
+    chooses, end_to_end = candidates > recipe.max_experts, recipe.objective is not None
+    looks = 3 + end_to_end  # the prior is looked at too
+    epochs = recipe.epochs * (1 + chooses) + len(BUDGETS) * (
+        2 * recipe.epochs + (routers - 1) * recipe.epochs_of_others
+    )
+    return {
+        "comparing experts": fit,
+        "fitting": fit * epochs,
+        "measuring error curves": 2 * fit,
+        "measuring codecs": fit,
+        "fitting end to end": len(BUDGETS) * fit * recipe.epochs_end_to_end * end_to_end,
+        "checking on held-out text": held * (len(BUDGETS) * looks + 1),
+    }
+
+
+@dataclass
+class Fitting:
+    """Fitting, after everything has been measured.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Left as it was found.
+    candidates : sequence of Expert
+        What was measured.
+    recipe : Recipe
+        How it is done.
+    progress : callable
+        Told of every step.
+    figures : dict
+        Filled with what held-out contexts said of every stage.
+    """
+
+    model: PreTrainedModel
+    candidates: Sequence[Expert]
+    recipe: Recipe
+    progress: Progress
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def run(self, examples: Examples, types: Sequence[str]) -> FittedRouters:
+        """Choose experts, and fit routers for equal and for fitted budgets."""
+        chosen, start = self._choose(examples.records)
+        examples, experts = examples.of(chosen), [self.candidates[i] for i in chosen]
+        records, equal = examples.records, HeadBudgets(self.recipe)
+        router = self._router("static", experts, start)
+        fit_router(router, [router.static], records, equal, self.recipe.epochs, self.progress)
+        curves, start = self._curves(router, records), router.static.detach()
+        routers: dict[str, Router] = {}
+        for kind in BUDGETS:
+            budgets = equal if kind == "equal" else HeadBudgets(self.recipe, curves)
+            first = self._router(types[0], experts)
+            self._fit_first(first, key(types[0], kind), start, examples, budgets)
+            routers[key(types[0], kind)] = first
+            if kind == "fitted":
+                curves = self._curves(first, records)
+            for name in types[1:]:
+                other = self._router(name, experts)
+                other.load_state_dict(first.state_dict())
+                self._fit_other(other, key(name, kind), examples, budgets)
+                routers[key(name, kind)] = other
+        return FittedRouters(chosen, routers, curves)
+
+    def _choose(self, records: Sequence[Record]) -> tuple[list[int], torch.Tensor]:
+        """Return which experts are used, and the static blend of them that fitting starts from."""
+        attention = models.attention_layers(self.model)
+        shape = len(attention), models.num_key_value_heads(attention[0])
+        costs = expert_costs(records, *shape, self.recipe, self.progress)
+        start, chosen = blend_by_costs(costs, self.recipe.sharpness), [*range(len(self.candidates))]
+        if len(chosen) > self.recipe.max_experts:
+            router = self._router("static", self.candidates, start)
+            chosen = choose_experts(router, records, self.recipe, self.progress)
+        return chosen, start[..., chosen]
+
+    def _router(self, name: str, experts: Sequence[Expert], static: torch.Tensor | None = None) -> Router:
+        """Return an unfitted router, or one with a static part."""
+        settings = for_experts(self.recipe.settings, len(experts))
+        router = make_router(
+            name, experts, models.attention_layers(self.model)[0], settings, self.recipe.router_classes
+        )
+        if static is not None:
+            with torch.no_grad():
+                router.static.copy_(static)
+        return router
+
+    def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:
+        return error_curves(router, records, self.recipe, self.progress)
+
+    def _fit_first(
+        self, router: Router, name: str, start: torch.Tensor, examples: Examples, budgets: HeadBudgets
+    ) -> None:
+        """Fit the static part alone; let features move; then go on end to end with what moves by then.
+
+        After each stage the model's predictions after held-out contexts decide whether it is kept. Features must lower
+        their divergence by `Recipe.least_gain`: a router that looks at none of them spares the press to measure them.
+        """
+        recipe, progress, records = self.recipe, self.progress, examples.records
+        held_out = HeldOut(
+            router, lambda: real_divergence(self.model, router, examples.held, budgets, progress), first="prior"
+        )
+        with torch.no_grad():
+            router.static.copy_(start)
+            router.evidence.zero_()
+        fit_router(router, [router.static], records, budgets, recipe.epochs, progress)
+        held_out.look("static")
+        fit_router(router, [router.static, router.evidence], records, budgets, recipe.epochs, progress)
+        held_out.look("features", recipe.least_gain)
+        if recipe.objective is not None:
+            scales = held_out.found[held_out.best].clamp_min(1e-6)
+            generator = torch.Generator().manual_seed(recipe.seed)
+            losses = EndToEndLosses(self.model, router, budgets, OBJECTIVES[recipe.objective], scales, generator)
+            fit_end_to_end(losses, _moving(router), examples.fit, progress)
+            held_out.look("end to end")
+        self.figures[name] = held_out.figures("divergence")
+
+    def _fit_other(self, router: Router, name: str, examples: Examples, budgets: HeadBudgets) -> None:
+        """Start from what the first router has learnt, and go on with this one's own choices and losses."""
+        held_out = HeldOut(router, lambda: predicted(router, examples.held_records, budgets), first="as the first")
+        epochs = self.recipe.epochs_of_others
+        fit_router(router, _moving(router), examples.records, budgets, epochs, self.progress)
+        held_out.look("its own")
+        self.figures[name] = held_out.figures("predicted_divergence")
+
+
+def for_experts(settings: RouterSettings, count: int) -> RouterSettings:
+    """Return settings that fit so few experts: fewer are blended, in fewer groups, if there are no more."""
+    groups = min(settings.num_groups, count)
+    return replace(
+        settings,
+        top_k=min(settings.top_k, count),
+        num_groups=groups,
+        group_top_k=min(settings.group_top_k, groups),
+    )
+
+
+def _moving(router: Router) -> list[torch.nn.Parameter]:
+    """Return the parameters of a router that looks at the input, or of one that does not."""
+    return [router.static, router.evidence] if router.looks() else [router.static]

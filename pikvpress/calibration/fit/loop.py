@@ -1,0 +1,179 @@
+"""The one loop that fits parameters, and held-out contexts that decide what is kept of it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from pikvpress.routers import Router
+
+Example = TypeVar("Example")
+# From an example, whether it is visited in the first half of the epochs, and a source of random choices: losses, whose
+# gradients add up. They are asked for one after the other, so that what one holds is free before the next is made.
+Losses = Callable[[Example, bool, random.Random], Iterable[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a fit goes on, and how fast.
+
+    Parameters
+    ----------
+    epochs : int
+        How often every example is visited.
+    learning_rate : float
+        Of Adam.
+    averaged : int
+        The result is the mean over the last of so many parts of the steps.
+    batch : int, default=1
+        Examples whose gradients make one step.
+    slowing : float, default=0.0
+        Share of the learning rate that is lost, linearly, by the end.
+    """
+
+    epochs: int
+    learning_rate: float
+    averaged: int
+    batch: int = 1
+    slowing: float = 0.0
+
+
+def descend(
+    parameters: Sequence[torch.nn.Parameter],
+    losses: Losses[Example],
+    examples: Sequence[Example],
+    pace: Pace,
+    seed: int,
+    progress: Callable[[], None],
+) -> None:
+    """Move parameters down the gradients of losses, in place.
+
+    Gradients that the parameters bring along count in the first step.
+
+    Parameters
+    ----------
+    parameters : sequence of nn.Parameter
+        What moves.
+    losses : callable
+        What is minimised; see `Losses`.
+    examples : sequence
+        Each is visited once an epoch.
+    pace : Pace
+        How long and how fast.
+    seed : int
+        Of the order of the examples, and of what the losses choose at random.
+    progress : callable
+        Called after every example.
+    """
+    optimizer = torch.optim.Adam(parameters, lr=pace.learning_rate)
+    steps = pace.epochs * math.ceil(len(examples) / pace.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - pace.slowing * step / max(1, steps))
+    mean, chance, stepped = TailMean(parameters, steps, pace.averaged), random.Random(seed), False
+    for epoch in range(pace.epochs):
+        order = chance.sample(list(examples), len(examples))
+        for number, example in enumerate(order, 1):
+            if stepped:
+                optimizer.zero_grad()
+            with torch.enable_grad():
+                for loss in losses(example, epoch < pace.epochs // 2, chance):
+                    (loss / pace.batch).backward()  # type: ignore[no-untyped-call]
+            stepped = number % pace.batch == 0 or number == len(order)
+            if stepped:
+                optimizer.step()
+                schedule.step()
+                mean.add()
+            progress()
+    mean.take()
+
+
+class TailMean:
+    """The mean of parameters over the last of so many parts of their steps.
+
+    Parameters
+    ----------
+    parameters : sequence of nn.Parameter
+        Changed by an optimizer meanwhile.
+    steps : int
+        How many steps there will be.
+    parts : int
+        Into how many parts they are cut.
+    """
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], steps: int, parts: int):
+        self._parameters, self._skipped = list(parameters), steps - max(1, steps // parts)
+        self._steps = 0
+        self._totals = [torch.zeros_like(parameter) for parameter in self._parameters]
+
+    def add(self) -> None:
+        """Count one step."""
+        self._steps += 1
+        if self._steps > self._skipped:
+            for total, parameter in zip(self._totals, self._parameters, strict=True):
+                total += parameter.detach()
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Give the parameters their mean."""
+        for total, parameter in zip(self._totals, self._parameters, strict=True):
+            parameter.copy_(total / (self._steps - self._skipped))
+
+
+@contextmanager
+def in_training(router: Router, seed: int) -> Iterator[None]:
+    """Let a router drop features out, the same ones for the same seed; in eval mode afterwards."""
+    torch.manual_seed(seed)  # the caller's generator is put back by `calibrate`
+    router.train()
+    try:
+        yield
+    finally:
+        router.eval()
+
+
+class HeldOut:
+    """The state of a router that held-out contexts like best.
+
+    Parameters
+    ----------
+    router : Router
+        Looked at stage by stage.
+    measure : callable
+        Returns its divergence on held-out contexts, shape (ratios,).
+
+    Attributes
+    ----------
+    found : dict of str to torch.Tensor
+        The divergence after each stage.
+    best : str
+        The stage that is kept.
+    """
+
+    def __init__(self, router: Router, measure: Callable[[], torch.Tensor], first: str):
+        self._router, self._measure = router, measure
+        self.first = self.best = first
+        self.found = {first: measure()}
+        self._kept = _copy(router)
+
+    def look(self, stage: str, gain: float = 0.0) -> None:
+        """Measure the router after a stage; give it back what was best, if that is not better by a share ``gain``."""
+        self.found[stage] = self._measure()
+        if self._relative(stage) < (1 - gain) * self._relative(self.best):
+            self.best, self._kept = stage, _copy(self._router)
+        self._router.load_state_dict(self._kept)
+
+    def figures(self, name: str) -> dict[str, object]:
+        """Return what was found, under a name, and what is kept."""
+        return {name: {stage: values.tolist() for stage, values in self.found.items()}, "kept": self.best}
+
+    def _relative(self, stage: str) -> float:
+        """Return the mean over ratios of a stage's divergence relative to the first one's."""
+        return float((self.found[stage] / self.found[self.first].clamp_min(1e-12)).mean())
+
+
+def _copy(router: Router) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in router.state_dict().items()}

@@ -1,0 +1,81 @@
+"""What experts and routers see of a context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from kvpress.utils import extract_keys_and_values
+from transformers import DynamicCache, PreTrainedModel
+
+from pikvpress import models
+from pikvpress.calibration.recipe import Recipe
+from pikvpress.experts import Expert, LayerInput
+from pikvpress.routing.examination import Examination, examine
+
+
+def look(
+    model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert], ratios: Sequence[float]
+) -> dict[str, torch.Tensor]:
+    """Let experts look at a context.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Left as it was found.
+    context : sequence of int
+        Its token ids.
+    experts : sequence of Expert
+        Told of the model before.
+    ratios : sequence of float
+        Compression ratios that they are told.
+
+    Returns
+    -------
+    dict of torch.Tensor
+        By layer i that is not sliding, on the CPU, without batch dimension: "i/ranks" (ratios, kv_heads, experts,
+        keys), int32, the ranks times 2 (keys - 1), and "i/features" (ratios, kv_heads, features).
+    """
+    _, found = examined(model, context, experts, ratios)
+    scale = 2 * (len(context) - 1)
+    tensors: dict[str, torch.Tensor] = {}
+    for index, by_ratio in found.items():
+        tensors |= {
+            f"{index}/ranks": torch.stack([one.ranked[0].mul(scale).round().int() for one in by_ratio]).cpu(),
+            f"{index}/features": torch.stack([one.features[0] for one in by_ratio]).cpu(),
+        }
+    return tensors
+
+
+@torch.no_grad()
+def examined(
+    model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert], ratios: Sequence[float] = Recipe.ratios
+) -> tuple[DynamicCache, dict[int, list[Examination]]]:
+    """Prefill a context and examine its layers at each of some ratios; sliding ones are left out.
+
+    Raises
+    ------
+    ValueError
+        If the context is too short for an expert.
+    """
+    cache, found = DynamicCache(), {}
+
+    def look(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        index = module.layer_idx
+        if models.is_sliding(module, cache.layers[index]):
+            return
+        keys, values = extract_keys_and_values(cache, index)
+        layer = LayerInput(module, kwargs["hidden_states"], keys, values, kwargs=kwargs)
+        found[index] = [examine(experts, layer, ratio) for ratio in ratios]
+        short = [expert.name for i, expert in enumerate(experts) if i not in found[index][0].available]
+        if short:
+            raise ValueError(
+                f"contexts of {len(context)} tokens are too short for {', '.join(short)}: use longer contexts, or "
+                "leave them out"
+            )
+
+    handles = [layer.register_forward_hook(look, with_kwargs=True) for layer in models.attention_layers(model)]
+    with models.hooked(handles), models.rotary_at_hand(model):
+        model.model(input_ids=torch.tensor([list(context)], device=model.device), past_key_values=cache)
+    return cache, found

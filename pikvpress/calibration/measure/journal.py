@@ -1,0 +1,100 @@
+"""The folder in which a calibration leaves what it has measured: an interrupted one goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.calibration.data.situations import Situation
+from pikvpress.calibration.measure.collect import collect
+from pikvpress.calibration.measure.examine import look
+from pikvpress.calibration.measure.record import Record, described, save
+from pikvpress.calibration.recipe import Recipe
+from pikvpress.calibration.steps import Progress, Steps
+from pikvpress.experts import Expert
+
+
+class Journal:
+    """Measurements of situations, those that are there already not made again.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they are; it is there.
+    model : PreTrainedModel
+        Left as it was found.
+    recipe : Recipe
+        Says how many situations are measured, and how.
+    """
+
+    def __init__(self, folder: Path, model: PreTrainedModel, recipe: Recipe):
+        self.folder, self._model, self._recipe = folder, model, recipe
+        self._scaling = [layer.scaling for layer in models.attention_layers(model)]
+
+    def collect(
+        self, situations: Sequence[Situation], held: Sequence[Situation], apart: int, steps: Steps
+    ) -> dict[str, list[Path]]:
+        """Measure as many situations as time allows.
+
+        Parameters
+        ----------
+        situations, held : sequence of Situation
+            To fit on, and held out.
+        apart : int
+            Situations kept apart for the saliency expert, for each to fit routers on.
+        steps : Steps
+            Told of every situation.
+
+        Returns
+        -------
+        dict of str to list of Path
+            Files of situations to fit routers on, "fit"; of those after them, "apart"; and of held-out ones, "held".
+        """
+        first = [self._measured("fit", number, situations[number]) for number in range(2)]
+        count = self._recipe.contexts_for(min(Record(path).seconds for path in first))  # the first one also warms up
+        used = {
+            "fit": range(count),
+            "apart": range(count, count * (1 + apart)),
+            "held": range(self._recipe.held_out_for(count)),
+        }
+        total, paths = sum(map(len, used.values())), dict[str, list[Path]]()
+        for use, numbers in used.items():
+            name, made = ("held", held) if use == "held" else ("fit", situations)
+            paths[use] = []
+            for number in numbers:
+                steps.collected(sum(map(len, paths.values())), total)
+                paths[use].append(self._measured(name, number, made[number]))
+        return paths
+
+    def examine(
+        self,
+        paths: Sequence[Path],
+        situations: Sequence[Situation],
+        experts: Sequence[Expert],
+        weights: torch.Tensor | None,
+        progress: Progress,
+    ) -> list[Record]:
+        """Let experts look at measured situations, into files beside theirs: what they see depends on the weights."""
+        digest = "" if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
+        records = []
+        for path, situation in zip(paths, situations, strict=True):
+            seen = path.with_name(f"{path.stem}-seen{digest}.safetensors")
+            if not seen.exists():
+                save(seen, look(self._model, situation.context, experts, self._recipe.ratios))
+            progress("examining")
+            records.append(Record(path, seen))
+        return records
+
+    def _measured(self, name: str, number: int, situation: Situation) -> Path:
+        path = self.folder / f"{name}-{number:03d}.safetensors"
+        if not path.exists():
+            began = time.perf_counter()
+            tensors = collect(self._model, situation, self._recipe.gradient_samples, number)
+            save(path, tensors, **described(situation.kind, self._scaling, time.perf_counter() - began))
+        return path
