@@ -115,7 +115,7 @@ class _Plan:
     ----------
     recipe : Recipe
         How.
-    candidates : list of Expert
+    candidates : tuple of Expert
         Among which experts are chosen.
     routers : tuple of str
         What is fitted, the first of them end to end.
@@ -127,7 +127,7 @@ class _Plan:
     """
 
     recipe: Recipe
-    candidates: list[Expert]
+    candidates: tuple[Expert, ...]
     routers: tuple[str, ...]
     fit: list[Situation]
     held: list[Situation]
