@@ -73,6 +73,10 @@ def calibrate(
     ] = None,
     objective: Annotated[str, typer.Option(help="What the end-to-end stage minimises, or none.")] = "kl",
     length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(help="What MoERouterPress is told too, as dropout=0.1 or balance_mode=gini; repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="Gates file to write. Default: where presses find it by the model.")
@@ -91,6 +95,7 @@ def calibrate(
             routers=router,
             objective=None if objective == "none" else objective,
             length=length,
+            settings=setting,
             seed=seed,
             output=output,
         )
@@ -148,16 +153,19 @@ def _say(bar: Progress, step: str) -> None:
         bar.console.print(step, markup=False, highlight=False)
 
 
-def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, **settings: Any) -> None:
+def _calibrate(
+    model_name: str | None, paths: list[Path] | None, report: Path, settings: list[str] | None, **choices: Any
+) -> None:
     # Imported here: loading torch and transformers takes seconds, and `--help` should not.
     from pikvpress.calibration import calibrate as fit
     from pikvpress.calibration import write_report
     from pikvpress.calibration.data.texts import read_texts
     from pikvpress.calibration.report import check_folder
     from pikvpress.default_model import load_model
+    from pikvpress.routers.settings import read_settings
 
     check_folder(report)
-    texts = read_texts(paths) if paths else None
+    texts, told = read_texts(paths) if paths else None, read_settings(settings or [])
     console = Console()
     model, tokenizer = load_model(model_name)
     with _bar() as bar:
@@ -173,7 +181,7 @@ def _calibrate(model_name: str | None, paths: list[Path] | None, report: Path, *
                 said.add(what)
                 _say(bar, what)
 
-        found = fit(model, tokenizer, texts, progress=progress, **settings)
+        found = fit(model, tokenizer, texts, settings=told, progress=progress, **choices)
     page, _ = write_report(found, report)
     shares = found.findings.expert_shares()
     console.print("experts: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))

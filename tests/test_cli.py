@@ -4,6 +4,7 @@ from typer.testing import CliRunner
 import pikvpress
 from pikvpress.cache import load_bases
 from pikvpress.cli import app
+from pikvpress.gates import load_gates
 from tests.conftest import make_tiny
 from tests.evaluation.tiny_tokenizer import make_tokenizer
 
@@ -80,6 +81,7 @@ def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatc
         (tmp_path / f"texts/{number}.txt").write_text(text)
     arguments = ["calibrate", "--model", tiny_folder, "--texts", tmp_path / "texts", "--length", 256]
     arguments += ["--minutes", 0.01, "--max-experts", 2, "--router", "base", "--report", tmp_path / "report"]
+    arguments += ["--setting", "dropout=0.1", "--setting", "aux_loss_weight=0.5"]
     for expert in ("keydiff", "knorm", "probe_attention"):
         arguments += ["--expert", expert]
     result = runner.invoke(app, list(map(str, arguments)))
@@ -87,6 +89,8 @@ def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatc
     (gates,) = (tmp_path / "gates").iterdir()
     assert str(gates) in result.output and gates.name.startswith("llama-")
     assert gates.stat().st_size < 2**20
+    told = load_gates(gates).about["settings"]
+    assert (told["dropout"], told["aux_loss_weight"]) == (0.1, 0.5)
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"calibration.html", "calibration.png"}
 
 
@@ -99,6 +103,8 @@ def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatc
         (["--router", "pivk"], "did you mean pikv"),
         (["--minutes", "-1"], "minutes must be more than 0"),
         (["--length", "100"], "at least 256 tokens"),
+        (["--setting", "dropout=2"], "dropout must lie in [0, 1), got 2"),
+        (["--setting", "droput=0.1"], "did you mean dropout"),
     ],
 )
 def test_bad_calibrations_end_in_one_clear_line(arguments, message, tiny_folder):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from numbers import Real
+from typing import Any
+
+from pikvpress.support.registry import unknown
 
 BALANCE_MODES = ("entropy", "variance", "gini")
 
@@ -50,6 +55,28 @@ class RouterSettings:
             raise ValueError(
                 f"group_top_k={self.group_top_k} chooses more groups than num_groups={self.num_groups}: lower it"
             )
+
+
+def read_settings(written: Iterable[str]) -> RouterSettings:
+    """Return settings that are written as NAME=VALUE, as a command line gives them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is not written so, an unknown name, or a value that `RouterSettings` refuses.
+    """
+    names, told = [field.name for field in fields(RouterSettings)], dict[str, Any]()
+    for text in written:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"a setting is written NAME=VALUE, as dropout=0.1, not {text!r}")
+        if name not in names:
+            raise ValueError(unknown("setting", name, names))
+        try:
+            told[name] = json.loads(value.lower())
+        except json.JSONDecodeError:
+            told[name] = value
+    return RouterSettings(**told)
 
 
 def _whole(name: str, value: object) -> None:

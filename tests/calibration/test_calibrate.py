@@ -16,6 +16,12 @@ from tests.conftest import make_tiny
 from tests.helpers import prefill
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
+    return tmp_path / "gates"
+
+
 def weights_of(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
