@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evaluation.compressors import Source
+from evaluation.compressors import SourceContext
 from evaluation.presses import parse_press
 from evaluation.texts import manual
 from pikvpress.default_model import load_model
@@ -46,7 +46,7 @@ def seconds(
 ) -> float:
     """Return what it takes to prefill once and compress by every press at every ratio."""
     began = time.perf_counter()
-    source = Source(model, tokenizer, context, ratios)
+    source = SourceContext(model, tokenizer, context, ratios)
     for name in names:
         press = parse_press(name)
         for ratio in ratios:

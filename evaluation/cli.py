@@ -22,10 +22,10 @@ def run(
     benchmark: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     length: Annotated[list[int] | None, typer.Option(help="Tokens, for generated benchmarks; repeatable.")] = None,
     press: Annotated[list[str] | None, typer.Option(help="name or name@option=value; repeatable.")] = None,
-    ratio: Annotated[list[float] | None, typer.Option(help="Share to remove, in (0, 1); repeatable.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="RatioUnit to remove, in (0, 1); repeatable.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
     samples: Annotated[int | None, typer.Option(help="Rows a task, for generated benchmarks. Default 25.")] = None,
-    fraction: Annotated[float | None, typer.Option(help="Share of each task's rows to run. Default 1.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="RatioUnit of each task's rows to run. Default 1.")] = None,
     data: Annotated[Path | None, typer.Option(help="A local folder with the benchmark's data.")] = None,
     model: Annotated[
         str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
@@ -116,7 +116,7 @@ def presses() -> None:
     from evaluation.presses import PRESSES
 
     for name, entry in sorted(PRESSES.items()):
-        facts = [f"ratio of {entry.share.of}"] if entry.share else []
+        facts = [f"ratio of {entry.ratio_of.name}"] if entry.ratio_of else []
         facts += [f"needs @{option}" for option in entry.required]
         facts += ["masks only"] if entry.strategy.masks else []
         typer.echo(f"{name:40} {type(entry.strategy).__name__:15} {', '.join(facts)}".rstrip())

@@ -244,8 +244,8 @@ def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[s
 
 
 def _press(press: PressSpec) -> dict[str, Any]:
-    share = press.entry.share
-    return {"name": press.name, "unit": share.of if share else "", "masks": press.strategy.masks}
+    unit = press.entry.ratio_of
+    return {"name": press.name, "unit": unit.name if unit else "", "masks": press.strategy.masks}
 
 
 def _in_folder(name: str) -> str:

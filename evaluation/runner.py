@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from evaluation.answering import answer_while_compressing, answers, log_probabilities
 from evaluation.benchmarks.fidelity.comparison import compare
 from evaluation.compressed import CompressedContext
-from evaluation.compressors import Source
+from evaluation.compressors import SourceContext
 from evaluation.journal import Journal
 from evaluation.prefilling import tokenizer_by_name
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
@@ -80,7 +80,7 @@ class UnitRun:
     def __init__(self, study: Study, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, unit: Unit):
         self._study, self._model, self._tokenizer, self._unit = study, model, tokenizer, unit
         question_at = unit.samples[0].context_only if study.query_aware else None
-        self._source = Source(
+        self._source = SourceContext(
             model, tokenizer, unit.context, study.ratios, study.seed, question_at, study.share_prefill
         )
         self._teacher: dict[str, torch.Tensor] = {}

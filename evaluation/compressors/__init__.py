@@ -11,7 +11,7 @@ from evaluation.compressors.prefilled_context import PrefilledContext
 from evaluation.compressors.replay import Replay
 from evaluation.compressors.shared_prefill import SharedPrefill
 from evaluation.compressors.shared_scores import SharedScores
-from evaluation.compressors.source import Source
+from evaluation.compressors.source_context import SourceContext
 from evaluation.compressors.while_answering import WhileAnswering
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "Replay",
     "SharedPrefill",
     "SharedScores",
-    "Source",
+    "SourceContext",
     "WhileAnswering",
     "WithQuestion",
 ]

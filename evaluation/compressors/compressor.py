@@ -11,7 +11,7 @@ from kvpress import BasePress
 from evaluation.compressed import CompressedContext
 
 if TYPE_CHECKING:
-    from evaluation.compressors.source import Source
+    from evaluation.compressors.source_context import SourceContext
     from evaluation.presses.spec import PressSpec
     from evaluation.study import Study
     from evaluation.units import Sample
@@ -46,7 +46,7 @@ class Compressor(ABC):
 
     @abstractmethod
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the context as the press leaves it.
 
@@ -56,7 +56,7 @@ class Compressor(ABC):
             Makes the press.
         ratio : float, optional
             Share to remove, for presses that have a ratio.
-        source : Source
+        source : SourceContext
             The context, and what is kept of it from one press and ratio to the next.
         sample : Sample, optional
             What the context is read for, if the press is `told`.

@@ -19,7 +19,7 @@ from pikvpress import models
 from pikvpress.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from evaluation.compressors.source import Source
+    from evaluation.compressors.source_context import SourceContext
     from evaluation.presses.spec import PressSpec
     from evaluation.units import Sample
 
@@ -29,7 +29,7 @@ class EagerPrefill(Compressor):
     """One prefill in eager mode, which has attention weights, serves a press at every ratio."""
 
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the context as the press leaves it; the first time, compress at every ratio."""
 

@@ -9,7 +9,7 @@ from evaluation.compressed import CompressedContext
 from evaluation.compressors.compressor import Compressor
 
 if TYPE_CHECKING:
-    from evaluation.compressors.source import Source
+    from evaluation.compressors.source_context import SourceContext
     from evaluation.presses.spec import PressSpec
     from evaluation.units import Sample
 
@@ -19,7 +19,7 @@ class FullCache(Compressor):
     """Everything stays."""
 
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the full cache."""
         return source.full

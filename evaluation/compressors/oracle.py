@@ -11,7 +11,7 @@ from evaluation.compressors.compressor import Compressor
 from evaluation.oracle import foresee
 
 if TYPE_CHECKING:
-    from evaluation.compressors.source import Source
+    from evaluation.compressors.source_context import SourceContext
     from evaluation.presses.spec import PressSpec
     from evaluation.study import Study
     from evaluation.units import Sample
@@ -29,7 +29,7 @@ class Oracle(Compressor):
             raise ValueError(f"{name} must be told what will be read, which only fidelity says: leave it out")
 
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the context as the oracle leaves it for a sample; oracles with the same experts foresee it once."""
         assert sample is not None

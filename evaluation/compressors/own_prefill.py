@@ -16,7 +16,7 @@ from evaluation.compressors.compressor import Compressor
 from evaluation.prefilling import at_hand, prefill, wait
 
 if TYPE_CHECKING:
-    from evaluation.compressors.source import Source
+    from evaluation.compressors.source_context import SourceContext
     from evaluation.presses.spec import PressSpec
     from evaluation.study import Study
     from evaluation.units import Sample
@@ -27,7 +27,7 @@ class OwnPrefill(Compressor):
     """The press is used as kvpress means it to be: one prefill for each press and ratio."""
 
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the context as the press leaves it."""
         made: Any = press.make(ratio)
@@ -44,7 +44,7 @@ class WithQuestion(OwnPrefill):
             raise ValueError(f"{name} compresses for a known question: add --query-aware, or leave it out")
 
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the context as the press leaves it."""
         assert source.question_at is not None

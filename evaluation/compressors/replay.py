@@ -18,7 +18,7 @@ from pikvpress import models
 from pikvpress.support.swapped import swapped
 
 if TYPE_CHECKING:
-    from evaluation.compressors.source import Source
+    from evaluation.compressors.source_context import SourceContext
     from evaluation.presses.spec import PressSpec
     from evaluation.units import Sample
 
@@ -28,7 +28,7 @@ class Replay(Compressor):
     """A prefill of the press's own, then passes that score the context: once, for all ratios."""
 
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the context as the press leaves it; the first time, compress at every ratio."""
 

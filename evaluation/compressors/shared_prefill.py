@@ -10,7 +10,7 @@ from evaluation.compressors.own_prefill import OwnPrefill
 from evaluation.compressors.shared_scores import SharedScores
 
 if TYPE_CHECKING:
-    from evaluation.compressors.source import Source
+    from evaluation.compressors.source_context import SourceContext
     from evaluation.presses.spec import PressSpec
     from evaluation.units import Sample
 
@@ -32,7 +32,7 @@ class SharedPrefill(OwnPrefill):
     scores_once: bool = False
 
     def compress(
-        self, press: PressSpec, ratio: float | None, source: Source, sample: Sample | None = None
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
         """Return the context as the press leaves it."""
         if not source.share_prefill:

@@ -12,26 +12,26 @@ from evaluation.compressors import Compressor, SharedPrefill
 
 
 @dataclass(frozen=True)
-class Share:
+class RatioUnit:
     """What a ratio is a share of.
 
     Parameters
     ----------
-    of : str
+    name : str
         As in tables.
     attribute : str
         Of the press, which the ratio sets.
     """
 
-    of: str
+    name: str
     attribute: str = "compression_ratio"
 
 
-TOKENS = Share("tokens")
-BYTES = Share("bytes")
-LATER_TOKENS = Share("later layers' tokens")
-HEADS = Share("heads", "head_compression_ratio")
-KEY_CHANNELS = Share("key channels", "key_channel_compression_ratio")
+TOKENS = RatioUnit("tokens")
+BYTES = RatioUnit("bytes")
+LATER_TOKENS = RatioUnit("later layers' tokens")
+HEADS = RatioUnit("heads", "head_compression_ratio")
+KEY_CHANNELS = RatioUnit("key channels", "key_channel_compression_ratio")
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Entry:
         ``name@option=value``.
     strategy : Compressor, optional
         How it is run. By default after attention, from a prefill that it shares with others.
-    share : Share, optional
+    ratio_of : RatioUnit, optional
         What its ratio is a share of, by default tokens; None for a press that works by a threshold or a size instead.
     """
 
     make: Callable[..., BasePress | None]
     strategy: Compressor = field(default_factory=SharedPrefill)
-    share: Share | None = TOKENS
+    ratio_of: RatioUnit | None = TOKENS
 
     @property
     def required(self) -> tuple[str, ...]:

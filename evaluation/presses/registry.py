@@ -80,14 +80,14 @@ def _quantized(name: str) -> Entry:
 
 
 def _decoding(make: Callable[[], BasePress], wrap: Callable[..., BasePress] = kv.DecodingPress) -> Entry:
-    return Entry(lambda: wrap(base_press=make()), WhileAnswering(), share=None)
+    return Entry(lambda: wrap(base_press=make()), WhileAnswering(), ratio_of=None)
 
 
 def _threshold(model_type: str) -> Entry:
     def make(*, threshold: Any) -> BasePress:
         return kv.DMSPress(kv.KVzapPress(model_type=model_type), threshold=threshold)
 
-    return Entry(make, MASKED, share=None)
+    return Entry(make, MASKED, ratio_of=None)
 
 
 def _ablation(name: str, router_type: str, budgets: str = "equal") -> Entry:
@@ -140,7 +140,7 @@ PRESSES: Registry[Entry] = Registry(
         "entropy_gated_chunkkv": Entry(lambda: kv.EntropyGatedChunkKVPress(press=kv.SnapKVPress())),
         "expected_attention": Entry(_adakv_expected_attention, SCORED_ONCE_AND_MASKED),
         "fastkvzip": Entry(kv.FastKVzipPress, OwnPrefill(masks=True)),
-        "fastv": Entry(FastVPress, share=LATER_TOKENS),
+        "fastv": Entry(FastVPress, ratio_of=LATER_TOKENS),
         "finch": Entry(kv.FinchPress, WithQuestion()),
         "kvcompose": Entry(kv.KVComposePress, Replay()),
         "kvcompose_unstructured": Entry(lambda: kv.KVComposePress(structured=False), Replay(masks=True)),
@@ -157,7 +157,7 @@ PRESSES: Registry[Entry] = Registry(
         "oracle_choice": Entry(lambda: OraclePress(most=1), Oracle()),
         "oracle_blend": Entry(lambda: OraclePress(most=3), Oracle()),
         "per_layer": Entry(per_layer),
-        "pikv": Entry(PiKVPress, share=BYTES),
+        "pikv": Entry(PiKVPress, ratio_of=BYTES),
         **{f"quantized_{name}": _quantized(name) for name in SCORERS},
         "pyramidkv": Entry(kv.PyramidKVPress),
         "RestoreKV": Entry(kv.RestoreKVPress, OwnPrefill(masks=True)),

@@ -43,7 +43,7 @@ class PressSpec:
     @property
     def has_ratio(self) -> bool:
         """Whether the press is run at every ratio of a study, rather than once."""
-        return self.entry.share is not None and self.name != FULL_CACHE
+        return self.entry.ratio_of is not None and self.name != FULL_CACHE
 
     def make(self, ratio: float | None) -> BasePress | None:
         """Return a new press at a ratio.
@@ -62,8 +62,8 @@ class PressSpec:
                     raise ValueError(f"{self.name.partition('@')[0]} has no settings")
                 return None
             press = with_settings(press, others, self.name)
-            if self.entry.share is not None:
-                set_ratio(press, self.entry.share.attribute, checked_ratio(ratio))
+            if self.entry.ratio_of is not None:
+                set_ratio(press, self.entry.ratio_of.attribute, checked_ratio(ratio))
         except (AssertionError, TypeError, ValueError) as error:
             raise ValueError(f"press {self.name!r} cannot be made: {error or 'a setting is out of range'}") from error
         return press
@@ -87,7 +87,7 @@ def parse_press(name: str) -> PressSpec:
         key, sign, value = setting.partition("=")
         if not sign or not key:
             raise ValueError(f"{setting!r} in {name!r} is no setting: write {base}@option=value")
-        if entry.share is not None and key == entry.share.attribute:
+        if entry.ratio_of is not None and key == entry.ratio_of.attribute:
             raise ValueError(f"{key} in {name!r} is what --ratio sets: give it there")
         try:
             options[key] = yaml.safe_load(value)

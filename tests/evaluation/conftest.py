@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from evaluation.compressors import Source
+from evaluation.compressors import SourceContext
 from evaluation.prefilling import tokenizer_by_name
 from pikvpress import models
 from pikvpress.experts.saliency import num_features
@@ -72,9 +72,9 @@ def random_context():
 
 
 @pytest.fixture(scope="module")
-def source(tiny, tokenizer, random_context) -> Source:
+def source(tiny, tokenizer, random_context) -> SourceContext:
     """Return that context, prefilled."""
-    return Source(tiny, tokenizer, random_context, (0.25, 0.75))
+    return SourceContext(tiny, tokenizer, random_context, (0.25, 0.75))
 
 
 @pytest.fixture

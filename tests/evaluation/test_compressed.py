@@ -26,8 +26,8 @@ NEEDS = {
 }
 OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in (*FROM_A_HUB, "ablation"))]
 AFTER_ATTENTION = [name for name in OFFLINE if isinstance(PRESSES[name].strategy, SharedPrefill)]
-SHARING = [name for name in AFTER_ATTENTION if PRESSES[name].share is not BYTES]
-MASKING = [name for name in OFFLINE if PRESSES[name].strategy.masks and PRESSES[name].share is TOKENS]
+SHARING = [name for name in AFTER_ATTENTION if PRESSES[name].ratio_of is not BYTES]
+MASKING = [name for name in OFFLINE if PRESSES[name].strategy.masks and PRESSES[name].ratio_of is TOKENS]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_sharing_changes_nothing(name, tiny, random_context, shared, named):
     assert_same(ours, theirs, their_masks)
     assert ours.is_masked == (spec.strategy.masks and name != "think")
     assert ours.bytes_held == sum(keys.nbytes + values.nbytes for keys, values in theirs)
-    if spec.entry.share is TOKENS:
+    if spec.entry.ratio_of is TOKENS:
         assert ours.tokens_kept == pytest.approx(150, abs=11)  # chunked presses keep whole chunks
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.benchmarks.benchmark import AnswerBenchmark, Measure
 from evaluation.benchmarks.registry import BENCHMARKS
-from evaluation.compressors import PrefilledContext, source
+from evaluation.compressors import PrefilledContext, source_context
 from evaluation.evaluate import evaluate
 from evaluation.rows import Row
 from evaluation.study import make_study
@@ -53,7 +53,7 @@ def predictions(folder):
 
 
 def test_questions_about_one_context_share_its_prefill_and_are_answered_as_if_alone(settings, tmp_path):
-    with patch.object(source, "PrefilledContext", wraps=PrefilledContext) as prefills:
+    with patch.object(source_context, "PrefilledContext", wraps=PrefilledContext) as prefills:
         evaluate(make_study(settings))
     assert prefills.call_count == 2
     together = predictions(tmp_path / "out")

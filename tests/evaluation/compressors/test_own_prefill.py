@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.compressors import OwnPrefill, Source, WithQuestion
+from evaluation.compressors import OwnPrefill, SourceContext, WithQuestion
 from evaluation.presses import Entry, PressSpec, parse_press
 from evaluation.study import make_study
 from tests.evaluation.alone import alone, assert_same
@@ -21,7 +21,7 @@ def test_it_leaves_what_the_press_leaves_alone(tiny, random_context, source):
 
 
 def test_finch_finds_the_question(tiny, tokenizer, random_context):
-    source, spec = Source(tiny, tokenizer, random_context, (0.5,), question_at=280), parse_press("finch")
+    source, spec = SourceContext(tiny, tokenizer, random_context, (0.5,), question_at=280), parse_press("finch")
     ours, press = spec.strategy.compress(spec, 0.5, source), spec.make(0.5)
     press.delimiter_token_id = next(i for i in range(len(tokenizer)) if i not in random_context)
     shown = [*random_context[:280], press.delimiter_token_id, *random_context[280:]]

@@ -10,7 +10,7 @@ from evaluation.presses.entry import TOKENS, Entry
 
 def test_by_default_a_press_acts_after_attention_and_removes_tokens():
     entry = Entry(kv.KnormPress)
-    assert (entry.strategy, entry.share, entry.required) == (SharedPrefill(), TOKENS, ())
+    assert (entry.strategy, entry.ratio_of, entry.required) == (SharedPrefill(), TOKENS, ())
 
 
 def test_keyword_arguments_without_a_default_are_settings_that_must_be_given():

@@ -41,14 +41,14 @@ def test_every_press_is_made_anew_at_its_ratio(name):
         return
     assert one is not other
     if spec.has_ratio and name not in ("snap_think", "per_layer"):
-        assert getattr(one, spec.entry.share.attribute) == 0.25
+        assert getattr(one, spec.entry.ratio_of.attribute) == 0.25
     if name == "snap_think":
         assert [one.presses[0].compression_ratio, one.presses[1].key_channel_compression_ratio] == [0.25, 0.25]
 
 
 def test_presses_without_a_ratio_work_by_a_threshold_or_a_size():
     for name, entry in PRESSES.items():
-        assert (entry.share is None) == ("threshold" in entry.required or isinstance(entry.strategy, WhileAnswering))
+        assert (entry.ratio_of is None) == ("threshold" in entry.required or isinstance(entry.strategy, WhileAnswering))
         assert (name == FULL_CACHE) == (type(entry.strategy) is FullCache)
 
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Source:
+class SourceContext:
     """A context, prefilled once, with what presses have in common when they compress it.
 
     Parameters
