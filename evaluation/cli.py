@@ -111,6 +111,18 @@ def compare(
 
 
 @app.command()
+def pack(folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")]) -> None:
+    """Compress the samples of finished studies into one file each, to keep them in a repository."""
+    try:
+        from evaluation.journal import pack as pack_samples
+
+        for folder in folders:
+            typer.echo(pack_samples(folder))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
+@app.command()
 def presses() -> None:
     """List the presses by name."""
     from evaluation.presses import PRESSES

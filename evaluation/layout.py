@@ -96,7 +96,7 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     if not file.exists():
         # Another process of this run may have been faster, and have samples already.
         names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        strangers = [name for name in names if not name.startswith((".", "samples-"))]
+        strangers = [name for name in names if not name.startswith((".", "samples"))]
         if strangers:
             raise ValueError(
                 f"{folder} holds {', '.join(strangers[:3])}, but no study.yaml: results go to a folder of their own, "

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from evaluation.report.load import FULL_CACHE, Measure
+from evaluation.report.schema import FULL_CACHE, Measure
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

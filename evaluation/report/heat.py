@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.report.format import MISSING, number, press_label
-from evaluation.report.load import FULL_CACHE
+from evaluation.report.schema import FULL_CACHE
 from evaluation.report.summary import ALL_TASKS, Group, Summary, axis_range
 
 

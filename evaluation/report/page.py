@@ -12,8 +12,8 @@ from markupsafe import Markup
 from evaluation.report import words
 from evaluation.report.figures.pareto import HELD, OVERHEAD
 from evaluation.report.heat import Heat, depth_heat, task_heat
-from evaluation.report.load import Benchmark, Measure
 from evaluation.report.pictures import NEEDLE, curve_svg, has_means, has_times, of_benchmarks, pareto_svg
+from evaluation.report.schema import Benchmark, Measure
 from evaluation.report.summary import Group, Summary
 from evaluation.report.tables import glances, pair_rows, score_rows
 from evaluation.report.theme import FOUND, THEMES, Look, blend, looks, text_on

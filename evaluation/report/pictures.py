@@ -12,7 +12,7 @@ from evaluation.report.figures.canvas import to_svg
 from evaluation.report.figures.curves import draw_curves
 from evaluation.report.figures.heatmaps import draw_depth_heat, draw_task_heat
 from evaluation.report.figures.pareto import HELD, OVERHEAD, draw_pareto
-from evaluation.report.load import FULL_CACHE, Benchmark, Measure
+from evaluation.report.schema import FULL_CACHE, Benchmark, Measure
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import LIGHT, Theme
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.report.load import FULL_CACHE, Benchmark, Measure, Study
+from evaluation.report.schema import FULL_CACHE, Benchmark, Measure, Study
 from evaluation.report.statistics import best, intervals, pooled_percentile, verdict
 
 ALL_TASKS = "all"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.report.format import MISSING, difference_interval, interval, number, percent, signed
-from evaluation.report.load import FULL_CACHE, Measure
+from evaluation.report.schema import FULL_CACHE, Measure
 from evaluation.report.summary import Group, Summary
 
 

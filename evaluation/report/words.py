@@ -8,6 +8,10 @@ from evaluation.report.statistics import RESAMPLES
 from evaluation.report.summary import Summary
 
 RATIO = "Ratio = share of tokens removed."
+DRAWN = (
+    "`python -m evaluation report` with this folder writes `report.html`, which shows all ratios, `report.csv`, which "
+    "has every number, and these pictures, each as `-light.png` and `-dark.png`:"
+)
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.cli import app
-from evaluation.report.load import Benchmark, Measure, Press, Study
 from evaluation.report.relative import shares
+from evaluation.report.schema import Benchmark, Measure, Press, Study
 from tests.evaluation.test_report import small_study
 
 # Means: "ours" 1.5, "theirs" 3, "bad" 7; in task b ours is 2 of theirs' 2.

@@ -19,7 +19,7 @@ from evaluation.report.figures.curves import (
     score_limits,
     set_score_axis,
 )
-from evaluation.report.load import FULL_CACHE
+from evaluation.report.schema import FULL_CACHE
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import Theme, looks
 

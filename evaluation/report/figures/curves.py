@@ -11,7 +11,7 @@ import pandas as pd
 
 from evaluation.report.figures.canvas import TEXT, Box, grid, settings, style_axes, widest
 from evaluation.report.figures.labels import spread
-from evaluation.report.load import FULL_CACHE, Measure
+from evaluation.report.schema import FULL_CACHE, Measure
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import Look, Theme, looks
 

@@ -13,7 +13,7 @@ import pandas as pd
 from evaluation.report.figures.canvas import TEXT, Box, grid, settings, style_axes, widest
 from evaluation.report.figures.curves import score_limits, set_score_axis
 from evaluation.report.figures.labels import Rectangle, place
-from evaluation.report.load import FULL_CACHE
+from evaluation.report.schema import FULL_CACHE
 from evaluation.report.statistics import pareto_front
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import Look, Theme, looks
