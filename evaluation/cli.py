@@ -61,11 +61,11 @@ def run(
     }
     try:
         from evaluation.evaluate import evaluate
-        from evaluation.study import make_study, read_study
+        from evaluation.study import make_study, read_study, with_options
 
         logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn of their cost whenever they are made
-        settings = (read_study(study) if study else {}) | {k: v for k, v in given.items() if v not in (None, [])}
-        evaluate(make_study(settings))
+        options = {name: value for name, value in given.items() if value not in (None, [])}
+        evaluate(make_study(with_options(read_study(study) if study else {}, options)))
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
 

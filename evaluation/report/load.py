@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from evaluation.labels import checked_labels
 from evaluation.report.lines import read_lines, record_of
 from evaluation.report.schema import FULL_CACHE, Benchmark, Measure, Press, Study
 from evaluation.samples import JOURNALS, PACKED, sample_files
@@ -63,6 +64,7 @@ def load(folders: Sequence[Path]) -> Study:
         presses=[press for press in presses if press.name in seen and press.name != FULL_CACHE],
         rows=rows,
         notes=_missing_results(rows, cut, planned),
+        labels=_labels(folders, heads, [press.name for press in presses]),
     )
 
 
@@ -97,6 +99,15 @@ def _read_head(folder: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it must have {', '.join(STUDY_KEYS)}")
     return head
+
+
+def _labels(folders: Sequence[Path], heads: list[dict[str, Any]], presses: list[str]) -> dict[str, str]:
+    """Return the labels of all folders; the first that labels a press is heeded."""
+    labels: dict[str, str] = {}
+    for folder, head in zip(folders, heads, strict=True):
+        names = [entry["name"] for entry in head["presses"]]
+        labels = checked_labels(head.get("labels"), names, f"{folder}/study.yaml") | labels
+    return checked_labels(labels, presses, "these folders")
 
 
 def _merge_benchmarks(heads: list[dict[str, Any]]) -> list[Benchmark]:

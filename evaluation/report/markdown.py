@@ -35,7 +35,7 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
             parts.append(words.RATIO)
             parts.append(_folded("every press", markdown_pairs(summary, group)))
             if summary.highlighted:
-                parts[-1:] = [markdown_pairs(summary, group, summary.highlighted), parts[-1]]
+                parts[-1:] = [markdown_pairs(summary, group, highlighted=True), parts[-1]]
     parts += ["## What was run", "\n".join(f"- {name}: {_quoted(name, text)}" for name, text in facts)]
     parts += ["## Beside this file", words.DRAWN, _list([f"`{p.name}`: {p.description}" for p in pictures])]
     return "\n\n".join(parts) + "\n"

@@ -98,7 +98,7 @@ def has_means(summary: Summary, group: Group, measure: Measure) -> bool:
 def curve_svg(summary: Summary, group: Group, groups: list[Group], measure: Measure) -> str:
     """Return one panel of curves."""
     return to_svg(
-        draw_curves(summary, [group], LIGHT, measure, scale=groups),
+        draw_curves(summary, [group], LIGHT, measure, scale=groups, wide=True),
         f"curve-{group.slug}-{measure.name}",
         f"{group.title}: {measure.label} against compression ratio, one line a press; the scores have the numbers",
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 FULL_CACHE = "no_press"
+FULL_CACHE_LABEL = "full cache"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Study:
         One row a result; measures in columns `measure_<name>`, `length` 0 where the benchmark has none.
     notes : list of str
         What a reader must know about missing results.
+    labels : dict
+        What presses are called in tables and pictures, where that is not their name.
     """
 
     facts: dict[str, Any]
@@ -74,3 +77,4 @@ class Study:
     presses: list[Press]
     rows: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from evaluation.cli import app
 from evaluation.report.relative import shares
 from evaluation.report.schema import Benchmark, Measure, Press, Study
-from tests.evaluation.test_report import small_study
+from tests.evaluation.report.made_up import small_study
 
 # Means: "ours" 1.5, "theirs" 3, "bad" 7; in task b ours is 2 of theirs' 2.
 KL = {
