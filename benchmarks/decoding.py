@@ -1,4 +1,4 @@
-"""How fast tokens are decoded behind a long context, by cache: medians over rounds in which every cache runs once.
+"""How fast tokens are decoded after a long context, by cache: medians over rounds in which every cache runs once.
 
 python -m benchmarks.decoding [--tokens 4096] [--new 32] [--rounds 5] [--model NAME]
 
@@ -109,7 +109,7 @@ def main(tokens: int = 4096, new: int = 32, rounds: int = 5, model: str | None =
             layer.masked_key_indices = None
         if round_:  # the first round warms up
             speeds[name].append(speed)
-    table = Table(box=SIMPLE, title=f"decoding {new} tokens behind {ids.shape[1]}, medians of {rounds}")
+    table = Table(box=SIMPLE, title=f"decoding {new} tokens after {ids.shape[1]}, medians of {rounds}")
     for heading in ("cache", "MiB held", "tokens/s", "times", "of", "range over rounds"):
         table.add_column(heading, justify="left" if heading in ("cache", "of") else "right")
     for name, contender in CONTENDERS.items():

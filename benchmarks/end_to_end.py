@@ -96,7 +96,7 @@ def prefill(model: PreTrainedModel, ids: torch.Tensor, contender: Contender) -> 
 
 
 def largest_batch(model: PreTrainedModel, cache: Cache, token: torch.Tensor, tokens: int) -> int:
-    """Return how many such contexts a token can be decoded behind at once, a power of two; the cache is used up."""
+    """Return how many such contexts a token can be decoded after at once, a power of two; the cache is used up."""
     batch = 1
     while batch < LARGEST_BATCH:
         try:

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pikvpress import PiKVCache
+from pikvpress.budgets.spending import Heads, spend_uniform
 from pikvpress.cache import codec
-from pikvpress.spending import Heads, spend_uniform
 
 HEADS, HEAD_DIM = 8, 128
 RATIOS = (0.5, 0.75, 0.875, 0.9375)

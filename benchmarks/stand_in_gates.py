@@ -14,8 +14,8 @@ from pikvpress.calibration.training import KEEP_SHARES
 from pikvpress.experts import make_experts
 from pikvpress.experts.saliency import num_features
 from pikvpress.gates import Gates, key, save_gates
-from pikvpress.gating import make_router
 from pikvpress.routers import RouterSettings
+from pikvpress.routing.make_router import make_router
 
 ROUTER = "pikv"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +25,9 @@ from transformers import (
 
 from evaluation.quantized import QuantizedPress, bytes_of
 from pikvpress import PiKVCache, PiKVPress, models
-from pikvpress.examination import Examination, examine
-from pikvpress.experts import Expert, LayerView
-from pikvpress.presses import moe_router_press
+from pikvpress.experts import Expert, LayerInput
+from pikvpress.presses.router_press import RouterPress
+from pikvpress.routing.examination import Examination, examine
 from pikvpress.stopwatch import Stopwatch
 
 Masked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -144,36 +144,43 @@ class Examinations:
         self.seconds_saved = 0.0
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Let a `MoERouterPress` examine only what was not examined before."""
+    def shared(self, press: BasePress | None) -> Iterator[None]:
+        """Let the routers in a press examine only what was not examined before."""
         self.seconds_saved = 0.0
 
-        def look(
-            experts: Sequence[Expert],
-            view: LayerView,
-            hidden_states: torch.Tensor,
-            keys: torch.Tensor,
-            values: torch.Tensor,
-            attentions: torch.Tensor | None,
-            kwargs: dict[str, Any],
-            ratio: float,
-            measures: bool,
-        ) -> Examination:
+        def look(experts: Sequence[Expert], layer: LayerInput, ratio: float, measures: bool = True) -> Examination:
             made = repr([(expert.name, expert.press, _fitted(expert)) for expert in experts])
-            key = view.layer_idx, ratio, measures, made
+            key = layer.index, ratio, measures, made
             if key in self._found:
                 known_keys, known_values, found, watch = self._found[key]
-                if torch.equal(keys, known_keys) and torch.equal(values, known_values):
+                if torch.equal(layer.keys, known_keys) and torch.equal(layer.values, known_values):
                     self.seconds_saved += watch.seconds
                     return found
             watch = Stopwatch()
-            with watch.span(keys.device):
-                found = examine(experts, view, hidden_states, keys, values, attentions, kwargs, ratio, measures)
-            self._found[key] = keys.clone(), values.clone(), found, watch
+            with watch.span(layer.keys.device):
+                found = examine(experts, layer, ratio, measures)
+            self._found[key] = layer.keys.clone(), layer.values.clone(), found, watch
             return found
 
-        with patch.object(moe_router_press, "examine", look):
+        routing = list(_routers_in(press))
+        for inner in routing:
+            inner.examiner = look
+        try:
             yield
+        finally:
+            for inner in routing:
+                inner.examiner = examine
+
+
+def _routers_in(press: Any) -> Iterator[RouterPress]:
+    """Yield the presses that route in a press, itself included."""
+    if isinstance(press, RouterPress):
+        yield press
+    elif isinstance(press, Mapping | list | tuple):
+        for inner in press.values() if isinstance(press, Mapping) else press:
+            yield from _routers_in(inner)
+    elif isinstance(press, BasePress):
+        yield from _routers_in(list(vars(press).values()))
 
 
 def _fitted(expert: Expert) -> str:
@@ -226,7 +233,7 @@ class SharedPrefill:
         cache = _cache_for(press, self._model)
         watch = Stopwatch()
         once = scores.of(press) if scores else nullcontext()
-        with torch.no_grad(), at_hand(self._model), once, self._examinations.shared():
+        with torch.no_grad(), at_hand(self._model), once, self._examinations.shared(press):
             if press is not None:
                 with watch.span(self._model.device):
                     press.post_init_from_model(self._model)

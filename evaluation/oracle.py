@@ -16,11 +16,11 @@ from pikvpress import models
 from pikvpress.calibration.collect import examined
 from pikvpress.calibration.measure import Reading, divergence, read
 from pikvpress.calibration.teacher import read_future
-from pikvpress.examination import Examination
 from pikvpress.experts import available_experts, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import find_gates
 from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.routing.examination import Examination
 
 LABELS = 2  # samples of labels that gradients are taken for, as in calibration
 

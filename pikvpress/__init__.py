@@ -1,7 +1,7 @@
 """pikvpress: a gated router that picks KV-cache compression strategies per layer and head, for kvpress.
 
 Importing it registers kvpress's pipeline, and stands in front of transformers' attention, so that a `PiKVCache` is
-read, and of assisted decoding, so that it works behind any press.
+read, and of assisted decoding, so that it works with any press.
 """
 
 from importlib.metadata import version

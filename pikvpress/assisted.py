@@ -1,4 +1,4 @@
-"""Assisted decoding behind a press: prompt lookup and assistant models give the tokens that plain decoding gives.
+"""Assisted decoding after a press: prompt lookup and assistant models give the tokens that plain decoding gives.
 
 transformers appends the first candidates to the prompt, where a press or a cache with codecs takes them for context,
 and takes back those that are wrong by the length that the cache had without a press. Here the prompt is read alone, and
@@ -46,7 +46,7 @@ def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_running(model: Any) -> bool:
-    """Return whether a model is decoding with candidates, behind a press."""
+    """Return whether a model is decoding with candidates, after a press."""
     return "_get_candidate_generator" in vars(model)
 
 

@@ -1,4 +1,4 @@
-"""Prefill in chunks behind a press: only the first chunk is compressed, which is said."""
+"""Prefill in chunks with a press: only the first chunk is compressed, which is said."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ def framed(tokenizer: PreTrainedTokenizerBase, context: str, chat: bool = True) 
     """Return a context with what stands before it, and what stands between a question and its answer.
 
     The same texts as `KVPressTextGenerationPipeline.preprocess` makes: the head of the chat template belongs to the
-    context, what follows the user's turn stands behind the question. A tokenizer without a template gets its
+    context, what follows the user's turn stands after the question. A tokenizer without a template gets its
     beginning-of-sequence token and a line break in their place; without `chat` it gets the former alone.
     """
     if not chat or tokenizer.chat_template is None:
@@ -21,8 +21,8 @@ def framed(tokenizer: PreTrainedTokenizerBase, context: str, chat: bool = True) 
         tokenize=False,
         enable_thinking=False,
     )
-    before, behind = str(prompt).split(mark)
-    return before, behind
+    before, after = str(prompt).split(mark)
+    return before, after
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

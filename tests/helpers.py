@@ -10,10 +10,11 @@ import torch
 from kvpress import BasePress
 from transformers import DynamicCache, PreTrainedModel
 
-from pikvpress import MoERouterPress, models
+from pikvpress import models
 from pikvpress.gates import Gates, key
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
+from pikvpress.routing import BoundRouter
 
 
 def prefill(model: PreTrainedModel, ids: torch.Tensor, press: BasePress | None = None) -> DynamicCache:
@@ -33,16 +34,16 @@ def kept_positions(compressed: torch.Tensor, full: torch.Tensor) -> torch.Tensor
 
 @contextmanager
 def recorded_scores() -> Iterator[dict[int, list[torch.Tensor]]]:
-    """Record what every MoERouterPress.score returns, by layer."""
+    """Record what every router scores, by layer."""
     scores: dict[int, list[torch.Tensor]] = {}
-    original = MoERouterPress.score
+    original = BoundRouter.score
 
-    def score(self, module, *args, **kwargs):
-        result = original(self, module, *args, **kwargs)
-        scores.setdefault(module.layer_idx, []).append(result.clone())
-        return result
+    def score(self, layer, *args):
+        scored = original(self, layer, *args)
+        scores.setdefault(layer.index, []).append(scored.scores.clone())
+        return scored
 
-    with patch.object(MoERouterPress, "score", score):
+    with patch.object(BoundRouter, "score", score):
         yield scores
 
 

@@ -1,4 +1,4 @@
-"""Prompt lookup and assistant models give the tokens that plain decoding gives, behind any press, in any cache."""
+"""Prompt lookup and assistant models give the tokens that plain decoding gives, after any press, in any cache."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from benchmarks.kernels.machine import ROOT
 from benchmarks.kernels.operation import Work, named
 from benchmarks.kernels.operations import OPERATIONS
 from benchmarks.stand_in_gates import write_gates
-from pikvpress import MoERouterPress, PiKVCache, head_features
+from pikvpress import MoERouterPress, PiKVCache
+from pikvpress.routing import features
 
 
 def test_the_cost_table(capsys):
@@ -79,8 +80,8 @@ def test_the_floor_is_what_takes_longer():
 @pytest.mark.parametrize("looks", [False, True])
 def test_stand_in_gates_ask_for_what_fitted_ones_do(tmp_path, monkeypatch, looks):
     measured = []
-    collect = head_features.collect
-    monkeypatch.setattr(head_features, "collect", lambda *inputs: measured.append(inputs) or collect(*inputs))
+    collect = features.collect
+    monkeypatch.setattr(features, "collect", lambda *inputs: measured.append(inputs) or collect(*inputs))
     model, path = end_to_end.make_model("tiny"), tmp_path / "gates.safetensors"
     write_gates(model, end_to_end.EXPERTS, path, looks)
     press, cache = MoERouterPress(0.5, gates=path), PiKVCache()

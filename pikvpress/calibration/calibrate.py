@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pikvpress import head_features, models
+from pikvpress import models
 from pikvpress.calibration import collect as collecting
 from pikvpress.calibration.codec_curves import PAIRS
 from pikvpress.calibration.collect import RATIOS, Record
@@ -31,7 +31,7 @@ from pikvpress.calibration.training import KEEP_SHARES
 from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, save_gates, user_folder
-from pikvpress.routers import ROUTERS
+from pikvpress.routers import ROUTERS, feature_names
 
 FEWEST, MOST = 4, 64  # contexts to fit routers on
 APART = 4  # times as many on which the saliency expert is fitted, so that routers see it as it is on new text
@@ -264,7 +264,7 @@ def _digest(
 ) -> str:
     """Return what must be equal for measurements of an interrupted calibration to be used again."""
     contexts = [[s.context, s.futures] for s in (*fit[:FEWEST], *held[:2])]
-    description = json.dumps([fingerprint, list(experts), contexts, seed, head_features.VERSION, version("pikvpress")])
+    description = json.dumps([fingerprint, list(experts), contexts, seed, feature_names.VERSION, version("pikvpress")])
     return hashlib.sha256(description.encode()).hexdigest()[:12]
 
 

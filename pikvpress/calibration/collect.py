@@ -22,8 +22,8 @@ from pikvpress import models
 from pikvpress.calibration.measure import Reading, read
 from pikvpress.calibration.situations import Situation
 from pikvpress.calibration.teacher import read_future
-from pikvpress.examination import Examination, examine
-from pikvpress.experts import Expert, LayerView
+from pikvpress.experts import Expert, LayerInput
+from pikvpress.routing.examination import Examination, examine
 
 RATIOS = (0.5, 0.75, 0.875)
 GRADIENT_SAMPLES = 2
@@ -115,9 +115,8 @@ def examined(
         if models.is_sliding(module, cache.layers[index]):
             return
         keys, values = extract_keys_and_values(cache, index)
-        hidden_states = kwargs["hidden_states"]
-        view = LayerView(module, hidden_states)
-        found[index] = [examine(experts, view, hidden_states, keys, values, None, kwargs, ratio) for ratio in ratios]
+        layer = LayerInput(module, kwargs["hidden_states"], keys, values, kwargs=kwargs)
+        found[index] = [examine(experts, layer, ratio) for ratio in ratios]
         short = [expert.name for i, expert in enumerate(experts) if i not in found[index][0].available]
         if short:
             raise ValueError(

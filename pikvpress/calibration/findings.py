@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress import head_features
 from pikvpress.calibration.collect import RATIOS, Record
 from pikvpress.calibration.training import EQUAL, Budgets, kept_keys, predicted, selection_cost
 from pikvpress.routers import Router
+from pikvpress.routers.feature_names import feature_names
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def find(
 
 def _without(router: Router, experts: Sequence[str], records: Sequence[Record]) -> dict[str, float]:
     """Return what leaving each group of head features out does at equal budgets."""
-    names = head_features.feature_names(experts)
+    names = feature_names(experts)
     groups = [*dict.fromkeys(name.split("/")[0] for name in names)]
     whole = predicted(router, records, EQUAL).clamp_min(1e-12)
     evidence = router.evidence.detach().clone()

@@ -21,8 +21,8 @@ from pikvpress.calibration.steps import Steps
 from pikvpress.calibration.training import EQUAL, Budgets, blend_by_costs, error_curves, expert_costs, predicted, train
 from pikvpress.experts import Expert
 from pikvpress.gates import key
-from pikvpress.gating import make_router
 from pikvpress.routers import Router, RouterSettings
+from pikvpress.routing.make_router import make_router
 
 EPOCHS, EPOCHS_OF_OTHERS, EPOCHS_END_TO_END = 9, 2, 8
 LEAST_GAIN = 0.02  # of looking at the input, which takes time in every prefill

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from kvpress.utils import compute_n_kept
 
-from pikvpress.allocators import fitted_counts
+from pikvpress.budgets.fitted_counts import fitted_counts
 from pikvpress.calibration.collect import RATIOS, LayerRecord, Record
 from pikvpress.calibration.measure import Reading, cost, divergence
 from pikvpress.kernels.compact import highest

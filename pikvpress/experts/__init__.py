@@ -6,6 +6,7 @@ from pikvpress.experts.expected_attention import StreamedExpectedAttentionPress
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.key_diff import StreamedKeyDiffPress
 from pikvpress.experts.lag_kv import StreamedLagKVPress
+from pikvpress.experts.layer_input import LayerInput
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.leverage import StreamedLeverageScorePress
 from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_EXPERTS",
     "ChunkScorePress",
     "Expert",
+    "LayerInput",
     "LayerView",
     "ProbeAttentionPress",
     "SaliencyScorer",

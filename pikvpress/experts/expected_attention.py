@@ -55,7 +55,7 @@ class StreamedExpectedAttentionPress(ExpectedAttentionPress):
         Raises
         ------
         ValueError
-            If there is no key, or no hidden state, behind the `n_sink` first.
+            If there is no key, or no hidden state, after the `n_sink` first.
         """
         sinks = self.n_sink
         fewest = min(keys.shape[2], hidden_states.shape[1])

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from kvpress import ScorerPress
 
-from pikvpress.experts.layer_view import LayerView
+from pikvpress.experts.layer_input import LayerInput
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,11 @@ class Expert:
             return False
         return not (self.positional and num_keys < num_hidden_states)
 
-    def score(
-        self,
-        view: LayerView,
-        hidden_states: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        attentions: torch.Tensor | None,
-        kwargs: dict[str, Any],
-        compression_ratio: float,
-    ) -> torch.Tensor:
+    def score(self, layer: LayerInput, compression_ratio: float) -> torch.Tensor:
         """Return the press's scores (batch, kv_heads, keys) at ``compression_ratio``; the press is left unchanged."""
-        with _compression_ratio_of(self.press, compression_ratio), self._own_random_numbers(keys.device):
-            return self.press.score(view, hidden_states, keys, values, attentions, kwargs)
+        of_layer = layer.hidden_states, layer.keys, layer.values, layer.attentions, layer.kwargs
+        with _compression_ratio_of(self.press, compression_ratio), self._own_random_numbers(layer.keys.device):
+            return self.press.score(layer.view, *of_layer)  # type: ignore[arg-type]
 
     @contextmanager
     def _own_random_numbers(self, device: torch.device) -> Iterator[None]:

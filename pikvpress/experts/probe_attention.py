@@ -1,4 +1,4 @@
-"""Attention that queries of the context would pay from behind it."""
+"""Attention that queries of the context would pay from after its end."""
 
 from __future__ import annotations
 

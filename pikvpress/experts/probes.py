@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ def probe_queries(
     view: LayerView,
     hidden_states: torch.Tensor,
     keys: torch.Tensor,
-    kwargs: dict[str, Any],
+    kwargs: Mapping[str, Any],
     num_spread: int,
     num_recent: int,
 ) -> torch.Tensor:
@@ -28,7 +29,7 @@ def probe_queries(
         Shape (batch, tokens, hidden).
     keys : torch.Tensor
         Shape (batch, kv_heads, keys, head_dim).
-    kwargs : dict
+    kwargs : mapping of str to object
         The layer's keyword arguments.
     num_spread, num_recent : int
         How many to take, evenly spaced and from the end: no random numbers. Fewer if there are fewer hidden states.

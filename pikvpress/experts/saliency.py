@@ -107,7 +107,7 @@ def saliency_features(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tenso
     """Return what the saliency of keys is told from.
 
     In order: the key before rotation and the value, each divided by the mean length of a head's; the logarithms of
-    their lengths; the place in the context as a share, the logarithms of the shares before and behind it, and whether
+    their lengths; the place in the context as a share, the logarithms of the shares before and after it, and whether
     it is one of the first 4.
 
     Parameters

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from pikvpress import head_features
-from pikvpress.allocators import fitted_counts, marginal_errors
 from pikvpress.experts import saliency
+from pikvpress.routers import feature_names
 from pikvpress.tensor_file import read_tensors, write_tensors
 
 FORMAT = "pikvpress-gates-3"
@@ -91,53 +90,6 @@ class Gates:
             )
         return self.routers[key(router_type, budgets)]
 
-    def counts(self, ratio: float, num_keys: int, num_kept: int) -> torch.Tensor:
-        """Return the tokens that heads keep by the curves measured nearest to a ratio, shape (layers, kv_heads).
-
-        Parameters
-        ----------
-        ratio : float
-            Share of the keys to remove.
-        num_keys, num_kept : int
-            Keys of a head, and how many each would keep at equal budgets.
-
-        Raises
-        ------
-        ValueError
-            If the gates carry no curves.
-        """
-        return fitted_counts(self._curves_near(ratio), self.keep_shares, num_keys, num_kept)
-
-    def marginal_errors(self, ratio: float, layer: int, num_keys: int) -> torch.Tensor:
-        """Return the error that each token a head keeps removes, from the first to the last, by the same curves.
-
-        Parameters
-        ----------
-        ratio : float
-            Share of the keys to remove.
-        layer : int
-            Which layer.
-        num_keys : int
-            Keys of a head.
-
-        Returns
-        -------
-        torch.Tensor
-            Nats a token, float32, shape (kv_heads, num_keys), descending.
-
-        Raises
-        ------
-        ValueError
-            If the gates carry no curves.
-        """
-        return marginal_errors(self._curves_near(ratio)[layer], self.keep_shares, num_keys)
-
-    def _curves_near(self, ratio: float) -> torch.Tensor:
-        if self.curves is None:
-            raise ValueError("these gates carry no error curves: fit gates anew, or use budgets='equal'")
-        nearest = min(range(len(self.ratios)), key=lambda i: abs(self.ratios[i] - ratio))
-        return self.curves[nearest]
-
     def check_model(self, model: Mapping[str, str]) -> None:
         """Raise a ``ValueError`` that names every difference if they were fitted for another model."""
         differing = [key for key, value in self.model.items() if model.get(key) != value]
@@ -165,7 +117,7 @@ def save_gates(path: str | Path, gates: Gates) -> None:
     path = Path(path)
     metadata = {
         "format": FORMAT,
-        "features": head_features.VERSION,
+        "features": feature_names.VERSION,
         "experts": json.dumps(list(gates.experts)),
         "model": json.dumps(dict(gates.model)),
         "keep_shares": json.dumps(list(gates.keep_shares)),
@@ -200,7 +152,7 @@ def load_gates(path: str | Path) -> Gates:
     tensors, metadata = read_tensors(path, "gates", FORMAT)
     if not all(map(_finite, tensors.items())):
         raise ValueError(f"{path} holds NaN or infinite numbers: restore it or fit gates anew")
-    known = {"features": ("head features", head_features.VERSION), SALIENCY: ("saliency features", saliency.VERSION)}
+    known = {"features": ("head features", feature_names.VERSION), SALIENCY: ("saliency features", saliency.VERSION)}
     for name, (what, version) in known.items():
         if metadata.get(name, version) != version:
             raise ValueError(

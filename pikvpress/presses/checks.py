@@ -34,7 +34,7 @@ def checked_ratio(value: Any) -> float:
 
 
 def warn_of_uneven_layers(press: BasePress, model: PreTrainedModel) -> None:
-    """Say at the start if questions of several tokens will fail behind layers that hold different numbers of tokens.
+    """Say at the start if questions of several tokens will fail after layers that hold different numbers of tokens.
 
     transformers makes one mask for all layers. Attention functions that models look up with it get one that fits, see
     `pikvpress.attention`; eager attention is not looked up before transformers 5.

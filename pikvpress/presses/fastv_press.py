@@ -24,13 +24,13 @@ from pikvpress.support.finite import check_scores
 class FastVPress(BasePress):
     """Rank tokens by the attention that they receive in one early layer; later layers keep the first of them.
 
-    FastV (https://arxiv.org/abs/2403.06764) found that image tokens are hardly attended to behind the second layer, and
+    FastV (https://arxiv.org/abs/2403.06764) found that image tokens are hardly attended to after the second layer, and
     drops them there. Layers up to `layer` keep everything; all later ones keep the same tokens, in every head.
 
     Parameters
     ----------
     compression_ratio : float, default=0.0
-        Share of the tokens at `positions` to remove from the layers behind `layer`, in [0, 1).
+        Share of the tokens at `positions` to remove from the layers after `layer`, in [0, 1).
     layer : int, default=2
         The layer whose attention decides.
     positions : (int, int), optional
@@ -58,12 +58,12 @@ class FastVPress(BasePress):
             raise ValueError(f"positions must be a first and a later last one, got {self.positions}")
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Check that the model has layers behind the one that decides."""
+        """Check that the model has layers after the one that decides."""
         models.check_supported(model)
         layers = models.attention_layers(model)
         if self.layer >= len(layers) - 1 or models.is_sliding(layers[self.layer]):
             raise ValueError(
-                f"layer={self.layer} of {len(layers)} decides for none behind it, or attends a sliding window: choose "
+                f"layer={self.layer} of {len(layers)} decides for none after it, or attends a sliding window: choose "
                 "another"
             )
         warn_of_uneven_layers(self, model)
@@ -75,7 +75,7 @@ class FastVPress(BasePress):
             yield
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
-        """Rank in one layer, and remove in those behind it."""
+        """Rank in one layer, and remove in those after it."""
         hidden_states = kwargs["hidden_states"]
         if self.compression_ratio == 0 or not is_prefilling(kwargs["cache_position"], hidden_states.shape[1]):
             return output

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from kvpress import ScorerPress
 from torch import nn
 from transformers import PreTrainedModel
 
 from pikvpress import assisted, models
 from pikvpress.cache import PiKVCache
 from pikvpress.presses.checks import refuse_static
-from pikvpress.presses.recorder import Recorder
+from pikvpress.routing.recorder import Recorder
 
 
-@contextmanager
-def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, recorder: Recorder) -> Iterator[None]:
+class PrefillWatch:
     """Check every context before the model sees it, measure its prefill and what is left of it; undo one that fails.
 
     Tokens that are read right after the context, several at once, are taken for more of it: chunks, or a question. They
@@ -26,26 +25,37 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
 
     Parameters
     ----------
-    model : PreTrainedModel
-        Hooks are removed at the end, and so is the rotary embedding that kvpress hangs on attention modules.
-    press : ScorerPress
+    press : BasePress
         At ratio 0 any context will do.
     shortest : int
         Fewest tokens that the press can compress.
-    recorder : Recorder
+    record : Recorder
         Told of every new prefill, its time, its bytes, and tokens read after it.
-
-    Raises
-    ------
-    ValueError
-        From the model's forward, for a static cache, an empty context or one shorter than `shortest`.
     """
-    decoder = models.language_model(model)
-    spans: list[Any] = []
-    reading = False  # whether the latest forward read the context, or more of it
 
-    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        nonlocal reading
+    def __init__(self, press: Any, shortest: int, record: Recorder):
+        self._press, self._shortest, self._record = press, shortest, record
+        self._span: Any = None
+        self._reading = False  # whether the latest forward read the context, or more of it
+
+    @contextmanager
+    def on(self, model: PreTrainedModel) -> Iterator[None]:
+        """Watch a model: hooks are removed at the end, and so is the rotary embedding on attention modules.
+
+        Raises
+        ------
+        ValueError
+            From the model's forward, for a static cache, an empty context or one that is too short.
+        """
+        decoder = models.language_model(model)
+        handles = [
+            decoder.register_forward_pre_hook(partial(self._before, model), with_kwargs=True),
+            decoder.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+        ]
+        with models.hooked(handles), models.emptied_on_error(model), models.rotary_at_hand(model):
+            yield
+
+    def _before(self, model: PreTrainedModel, module: nn.Module, args: tuple, kwargs: dict) -> None:
         tokens = _input_tokens(args, kwargs)
         cache = kwargs.get("past_key_values")
         refuse_static(cache)
@@ -53,36 +63,29 @@ def prefill_watch(model: PreTrainedModel, press: ScorerPress, shortest: int, rec
             return
         length = tokens.shape[1]
         if cache is not None and cache.get_seq_length() > 0:
-            reading = reading and length > 1 and not assisted.is_running(model)
-            if reading:
-                recorder.continued(length)
+            self._reading = self._reading and length > 1 and not assisted.is_running(model)
+            if self._reading:
+                self._record.continued(length)
             return
         if length == 0:
             raise ValueError("the context is empty: give at least one token")
-        if press.compression_ratio and length < shortest:
+        if self._press.compression_ratio and length < self._shortest:
             raise ValueError(
                 f"the context has {length} tokens, but every expert protects or compares more: it needs at least "
-                f"{shortest}: use a longer context, leave the expert out, or set compression_ratio=0"
+                f"{self._shortest}: use a longer context, leave the expert out, or set compression_ratio=0"
             )
-        recorder.reset()
-        reading = True
-        span = recorder.prefill.span(tokens.device)
-        span.__enter__()
-        spans.append(span)
+        self._record.reset()
+        self._reading = True
+        self._span = self._record.prefill.span(tokens.device)
+        self._span.__enter__()
 
-    def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def _after(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if self._span is not None:
+            self._span.__exit__(None, None, None)
+            self._span = None
         cache = kwargs.get("past_key_values")
-        while spans:
-            spans.pop().__exit__(None, None, None)
-        if reading and output is not None and isinstance(cache, PiKVCache):
-            recorder.held([layer.nbytes for layer in cache.layers])
-
-    handles = [
-        decoder.register_forward_pre_hook(before, with_kwargs=True),
-        decoder.register_forward_hook(after, with_kwargs=True, always_call=True),
-    ]
-    with models.hooked(handles), models.emptied_on_error(model), models.rotary_at_hand(model):
-        yield
+        if self._reading and output is not None and isinstance(cache, PiKVCache):
+            self._record.held([layer.nbytes for layer in cache.layers])
 
 
 def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:

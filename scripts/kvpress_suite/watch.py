@@ -21,7 +21,7 @@ from scripts.kvpress_suite.failures import failure_of
 from scripts.kvpress_suite.records import Failure, Forward
 
 PROBES = ([5, 17], [42])  # tokens read together, and one by itself; for more kvpress often finds no fake key
-POSITION = 700  # behind every context of the suite, which are read in caches of different lengths
+POSITION = 700  # after every context of the suite, which are read in caches of different lengths
 SAMPLES = 32
 SCALE = 1e4
 

@@ -10,8 +10,8 @@ from pikvpress.calibration.fit import Fit
 from pikvpress.calibration.objectives import OBJECTIVES
 from pikvpress.calibration.steps import Steps
 from pikvpress.calibration.training import EQUAL
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
 
 
 def fitted(monkeypatch, divergences):

@@ -7,8 +7,8 @@ import torch
 
 from pikvpress.calibration import selection
 from pikvpress.calibration.selection import choose_experts
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
 
 SHARES = (0.15, 0.6, 0.01, 0.24)
 

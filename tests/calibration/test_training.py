@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from pikvpress import head_features, models
+from pikvpress import models
 from pikvpress.calibration.collect import RATIOS, Record, collect, described, look, save
 from pikvpress.calibration.distillation import distill, kept_by, real_divergence
 from pikvpress.calibration.measure import divergence
@@ -27,6 +27,7 @@ from pikvpress.calibration.training import (
 )
 from pikvpress.experts import make_experts
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
 from tests.conftest import make_tiny
 
 NAMES = ["keydiff", "knorm", "streaming_llm", "probe_attention"]
@@ -69,7 +70,7 @@ def quiet(message):
 
 def make_router(name="pikv", **settings):
     settings = {"top_k": 4} | settings
-    return ROUTERS[name]([1.0] * 4, head_features.feature_names(NAMES), 2, 2, RouterSettings(**settings))
+    return ROUTERS[name]([1.0] * 4, feature_names(NAMES), 2, 2, RouterSettings(**settings))
 
 
 @pytest.fixture(scope="module")

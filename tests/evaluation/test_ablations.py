@@ -13,8 +13,8 @@ from evaluation.presses import PRESSES
 from pikvpress.calibration import calibrate
 from pikvpress.gates import load_gates
 from pikvpress.gates.find import SHIPPED
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
 from tests.calibration.test_calibrate import SETTINGS, Tokenizer
 from tests.conftest import make_tiny
 

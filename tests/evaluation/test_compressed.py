@@ -20,12 +20,12 @@ from evaluation.compressed import (
 from evaluation.presses import FULL_CACHE, PRESSES, parse_press
 from evaluation.quantized import bytes_of
 from pikvpress import PiKVCache, PiKVPress, models
-from pikvpress.examination import examine
 from pikvpress.experts.saliency import num_features
 from pikvpress.gates import Gates, file_name, key, save_gates
-from pikvpress.head_features import feature_names
 from pikvpress.memory import cache_bytes
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
+from pikvpress.routing.examination import examine
 
 # These fetch something trained, or texts, from a hub. Ablations are gates of the real model.
 FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
@@ -182,9 +182,9 @@ def test_a_prefill_fills_the_cache(tiny, context):
 def test_routers_with_the_same_experts_look_once(tiny, context, monkeypatch):
     looked = []
 
-    def counted(experts, view, *rest):  # ... ratio, measures
-        looked.append((view.layer_idx, rest[-2]))
-        return examine(experts, view, *rest)
+    def counted(experts, layer, ratio, measures):
+        looked.append((layer.index, ratio))
+        return examine(experts, layer, ratio, measures)
 
     monkeypatch.setattr(compressed, "examine", counted)
     prefilled = SharedPrefill(tiny, context)

@@ -2,7 +2,9 @@ import pytest
 import torch
 from kvpress import CompactorPress, KnormPress
 
-from pikvpress.experts import Expert, make_experts
+from pikvpress.experts import Expert, LayerInput, make_experts
+
+LAYER = LayerInput(None, torch.zeros(1, 3, 4), torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def test_the_ratio_is_set_for_the_score_and_put_back_even_on_failure():
 
     press = Failing(compression_ratio=0.1)
     with pytest.raises(RuntimeError, match="inside"):
-        Expert("failing", press).score(None, None, torch.zeros(1), None, None, {}, 0.7)
+        Expert("failing", press).score(LAYER, 0.7)
     assert press.compression_ratio == 0.1
 
 
@@ -43,7 +45,7 @@ def test_random_experts_repeat_themselves_and_leave_the_generator_alone():
 
     expert = Expert("random", Random(), random=True)
     before = torch.get_rng_state()
-    first = expert.score(None, None, torch.zeros(1), None, None, {}, 0.5)
-    second = expert.score(None, None, torch.zeros(1), None, None, {}, 0.5)
+    first = expert.score(LAYER, 0.5)
+    second = expert.score(LAYER, 0.5)
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)

@@ -8,7 +8,7 @@ from kvpress import ExpectedAttentionPress, ObservedAttentionPress, SnapKVPress
 from transformers import DynamicCache
 
 from pikvpress import models
-from pikvpress.experts import LayerView, WindowedObservedAttentionPress, available_experts, make_experts
+from pikvpress.experts import LayerInput, LayerView, WindowedObservedAttentionPress, available_experts, make_experts
 from tests.conftest import make_tiny
 
 
@@ -71,8 +71,8 @@ def test_expected_attention_works_on_gemma3(ids):
 
 
 def test_all_experts_together_project_the_context_once(llama, ids):
-    module, hidden, *rest = call_of(llama, ids)
-    view = LayerView(module, hidden)
+    layer = LayerInput(*call_of(llama, ids))
+    module = layer.module
     projected = {"q_proj": 0, "k_proj": 0}
 
     def counting(name, original):
@@ -88,7 +88,7 @@ def test_all_experts_together_project_the_context_once(llama, ids):
         patch.object(module.k_proj, "forward", counting("k_proj", module.k_proj.forward)),
     ):
         for expert in make_experts(None, len(available_experts())):
-            expert.score(view, hidden, *rest, compression_ratio=0.5)
+            expert.score(layer, 0.5)
     assert projected == {"q_proj": 300, "k_proj": 300}
 
 

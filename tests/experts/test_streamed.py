@@ -42,7 +42,7 @@ def test_expected_attention_is_kvpress_s_in_a_batch(llama, ids):
         torch.testing.assert_close(StreamedExpectedAttentionPress(0.5).score(module, hidden, *rest), theirs)
 
 
-def test_expected_attention_needs_a_token_behind_the_sinks(llama, ids):
+def test_expected_attention_needs_a_token_after_the_sinks(llama, ids):
     module, hidden, *rest = call_of(llama, ids[:, :4])
     with pytest.raises(ValueError, match="n_sink=4 leaves nothing to score of 4 tokens"):
         StreamedExpectedAttentionPress(0.5).score(module, hidden, *rest)

@@ -4,9 +4,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pikvpress import MoERouterPress, models
+from pikvpress.budgets import counts_by_curves
 from pikvpress.gates import Gates, file_name, find_gates, load_gates, save_gates
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
 from tests.conftest import make_tiny
 from tests.helpers import prefill
 
@@ -110,7 +111,7 @@ def test_altered_gates_are_refused(gates, spoil):
 
 
 def test_features_of_another_version_are_refused(gates, monkeypatch):
-    monkeypatch.setattr("pikvpress.head_features.VERSION", "next")
+    monkeypatch.setattr("pikvpress.routers.feature_names.VERSION", "next")
     with pytest.raises(ValueError, match=r"head features of version .*, but this is version next"):
         load_gates(gates)
 
@@ -179,7 +180,7 @@ def test_a_found_file_that_is_another_model_s_is_refused(tmp_path, llama, monkey
 def test_budgets_go_by_the_nearest_ratio(llama):
     curves = torch.tensor([[[[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]]], [[[0.0, 0.0, 0.0], [0.0, 1.0, 2.0]]]])
     gates = fitted(llama, curves=curves, keep_shares=(1.0, 0.5, 0.25), ratios=(0.5, 0.75))
-    assert gates.counts(0.6, 40, 16).tolist() == [[22, 10]]
-    assert gates.counts(0.9, 40, 16).tolist() == [[10, 22]]
+    assert counts_by_curves(gates, 0.6, 40, 16).tolist() == [[22, 10]]
+    assert counts_by_curves(gates, 0.9, 40, 16).tolist() == [[10, 22]]
     with pytest.raises(ValueError, match="carry no error curves"):
-        fitted(llama).counts(0.5, 40, 20)
+        counts_by_curves(fitted(llama), 0.5, 40, 20)

@@ -38,7 +38,7 @@ def drawn(batch=2, heads=3, tokens=90, head_dim=16, dtype=torch.float32):
     return states, kept, kept.flatten(0, 1).sum(dim=-1).tolist()
 
 
-def test_kept_rows_lie_one_head_behind_the_other_in_position_order():
+def test_kept_rows_lie_one_head_after_the_other_in_position_order():
     states, kept, counts = drawn()
     found = compact_rows(states, kept, sum(counts))
     expected = [

@@ -65,7 +65,7 @@ def test_inside_a_wrapper_too_short_a_context_is_refused_when_no_expert_can_scor
         prefill(llama, ids[:, :20], AdaKVPress(MoERouterPress(0.5, experts=["snapkv"])))
 
 
-def test_experts_that_need_positions_are_refused_behind_a_press_that_lost_them(llama, ids):
+def test_experts_that_need_positions_are_refused_after_a_press_that_lost_them(llama, ids):
     press = ComposedPress([KnormPress(0.2), MoERouterPress(0.5, experts=["snapkv", "tova"])])
     with pytest.raises(ValueError, match=r"none of the experts snapkv, tova.*compress before the other press"):
         prefill(llama, ids, press)

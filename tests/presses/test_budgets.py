@@ -7,9 +7,11 @@ import torch
 from kvpress import AdaKVPress
 
 from pikvpress import MoERouterPress, PiKVCache, models
+from pikvpress.budgets import worth_by_curves
 from pikvpress.gates import Gates, load_gates, save_gates
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
+from pikvpress.routing import BoundRouter
 from tests.helpers import prefill
 
 EXPERTS = ["keydiff", "knorm"]
@@ -58,13 +60,14 @@ def test_fitted_budgets_spend_the_same_total(gates, llama, ids):
 def scores_seen(monkeypatch):
     """Scores by layer of the last call."""
     seen = {}
-    score = MoERouterPress.score
+    score = BoundRouter.score
 
-    def remember(self, module, *args, **kwargs):
-        seen[module.layer_idx] = score(self, module, *args, **kwargs)
-        return seen[module.layer_idx]
+    def remember(self, layer, *args):
+        scored = score(self, layer, *args)
+        seen[layer.index] = scored.scores
+        return scored
 
-    monkeypatch.setattr(MoERouterPress, "score", remember)
+    monkeypatch.setattr(BoundRouter, "score", remember)
     return seen
 
 
@@ -150,7 +153,7 @@ def test_adakv_over_gates_gives_tokens_to_the_head_that_needs_them(gates, llama,
 def test_a_score_is_what_the_token_is_worth(gates, llama, ids, scores_seen):
     press = MoERouterPress(0.5, gates=gates)
     prefill(llama, ids, press)
-    worth = load_gates(gates).marginal_errors(0.5, 0, ids.shape[1])
+    worth = worth_by_curves(load_gates(gates), 0.5, 0, ids.shape[1])
     found = scores_seen[0][0].sort(dim=-1, descending=True).values
     torch.testing.assert_close(found, worth, atol=1e-5 / ids.shape[1], rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""FastV: one layer decides for those behind it."""
+"""FastV: one layer decides for those after it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_bad_settings(settings, message):
 
 
 def test_what_the_model_or_context_lacks(deep, ids):
-    with pytest.raises(ValueError, match="layer=3 of 4 decides for none behind it"):
+    with pytest.raises(ValueError, match="layer=3 of 4 decides for none after it"):
         prefill(deep, ids, FastVPress(0.5, layer=3))
     with pytest.raises(ValueError, match="but the context has 300 tokens"):
         prefill(deep, ids, FastVPress(0.5, positions=(0, 400)))

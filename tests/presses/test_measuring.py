@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pikvpress import MoERouterPress, examination, models
+from pikvpress import MoERouterPress, models
 from pikvpress.gates import Gates, load_gates, save_gates
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
+from pikvpress.routing import features
 from tests.helpers import prefill
 
 EXPERTS = ["keydiff", "knorm"]
@@ -32,13 +33,13 @@ def gates(tmp_path, llama):
 @pytest.fixture
 def measured(monkeypatch):
     """Layers whose head features were measured."""
-    layers, collect = [], examination.head_features.collect
+    layers, collect = [], features.collect
 
-    def counting(view, *args):
-        layers.append(view.layer_idx)
-        return collect(view, *args)
+    def counting(layer, *args):
+        layers.append(layer.index)
+        return collect(layer, *args)
 
-    monkeypatch.setattr(examination.head_features, "collect", counting)
+    monkeypatch.setattr(features, "collect", counting)
     return layers
 
 

@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from pikvpress import DEFAULT_EXPERTS, MoERouterPress, models
 from pikvpress.gates import Gates, save_gates
-from pikvpress.head_features import feature_names
+from pikvpress.routers.feature_names import feature_names
 from tests.conftest import CONFIGS, make_tiny
 
 CONTEXT, AHEAD, SEEDS = 400, 40, 6
@@ -16,7 +16,7 @@ CONTEXT, AHEAD, SEEDS = 400, 40, 6
 
 @torch.no_grad()
 def divergence(model, ids, press):
-    """Return the KL divergence of the predictions behind a context, in nats a token."""
+    """Return the KL divergence of the predictions after a context, in nats a token."""
     position = torch.arange(CONTEXT, CONTEXT + AHEAD)[None]
     predicted = []
     for used in (None, press):

@@ -9,8 +9,8 @@ from pikvpress import MoERouterPress, SaliencyPress, models
 from pikvpress.experts import make_experts, saliency
 from pikvpress.experts.saliency import num_features
 from pikvpress.gates import Gates, file_name, load_gates, save_gates
-from pikvpress.gating import make_router
 from pikvpress.routers import RouterSettings
+from pikvpress.routing.make_router import make_router
 from tests.helpers import prefill
 
 

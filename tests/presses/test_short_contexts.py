@@ -21,9 +21,9 @@ from pikvpress import (
     WindowedObservedAttentionPress,
     available_experts,
 )
+from pikvpress.budgets import TOKEN_BUDGETS
 from pikvpress.experts.saliency import num_features
 from pikvpress.gates import file_name, save_gates
-from pikvpress.presses.budgets import KINDS
 from pikvpress.routers import ROUTERS
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates
@@ -31,7 +31,7 @@ from tests.helpers import uneven_gates
 LENGTHS = (*range(1, 9), 16, 17, 63, 64, 65, 66, 127, 129)
 TOKENS = {
     **{f"router {name}": lambda name=name: MoERouterPress(0.5, router_type=name, gates=None) for name in ROUTERS},
-    **{f"budgets {kind}": lambda kind=kind: MoERouterPress(0.6, budgets=kind) for kind in KINDS},
+    **{f"budgets {kind}": lambda kind=kind: MoERouterPress(0.6, budgets=kind) for kind in TOKEN_BUDGETS},
     **{f"expert {name}": lambda name=name: MoERouterPress(0.5, experts=[name]) for name in available_experts()},
     "saliency": lambda: SaliencyPress(0.5, torch.ones(2, 2, num_features(16))),
     "probe": lambda: ProbeAttentionPress(0.5),

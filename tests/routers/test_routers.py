@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from pikvpress.head_features import feature_names
 from pikvpress.routers import ROUTERS, RouterSettings
 from pikvpress.routers.eplb import _Matching
+from pikvpress.routers.feature_names import feature_names
 
 EXPERTS = ("a", "b", "c", "d")
 NAMES = feature_names(EXPERTS)

@@ -11,7 +11,7 @@ from pikvpress.kernels.blend import reference
 
 
 def _scores(dtype: torch.dtype, device: str, batch: int, heads: int, experts: int, tokens: int) -> torch.Tensor:
-    """Return scores with runs of equal ones of every length, as a view of what has the experts behind the tokens."""
+    """Return scores with runs of equal ones of every length, as a view of what has the experts after the tokens."""
     scores = torch.randn(batch, heads, tokens, experts, device=device)
     scores[..., 1::2] = scores[..., 1::2].exp().clamp(0.5, 2)
     scores[:, :, : tokens // 8] = torch.inf  # as presses protect their sinks and windows

@@ -49,7 +49,7 @@ def work_of(products: int, results: int, element_size: int, shape: dict[str, int
 
 
 def work(element_size: int, **shape: int) -> Work:
-    """Return the floor: each logit is needed before its row's sum is known, and again behind it."""
+    """Return the floor: each logit is needed before its row's sum is known, and again after it."""
     products = 1 if shape.get("known") else 2
     return work_of(products, shape["batch"] * shape["heads"] * shape["tokens"], element_size, shape)
 

@@ -25,7 +25,7 @@ class Context(list[tuple[Ragged, Ragged]]):
     held : list of (Ragged, Ragged)
         Keys and values.
     keys, values : torch.Tensor
-        All of them, and the recent ones behind, shape (B, H, entries + recent, D).
+        All of them, and the recent ones after them, shape (B, H, entries + recent, D).
     masked : tuple of torch.Tensor
         Rows, heads and positions of entries that are not held.
     """

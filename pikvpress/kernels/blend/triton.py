@@ -68,12 +68,12 @@ def _mean_rank(ordered, place, length, steps, highest):
     inside = place < length
     score = tl.load(ordered + place, mask=inside, other=0.0).to(tl.float32)
     before = tl.load(ordered + place - 1, mask=inside & (place > 0), other=0.0).to(tl.float32)
-    behind = tl.load(ordered + place + 1, mask=place + 1 < length, other=0.0).to(tl.float32)
+    after = tl.load(ordered + place + 1, mask=place + 1 < length, other=0.0).to(tl.float32)
     runs_before = inside & (place > 0) & (before == score)
-    runs_behind = (place + 1 < length) & (behind == score)
+    runs_after = (place + 1 < length) & (after == score)
     first_low, first_high = tl.where(runs_before, 0, place), place
-    last_low, last_high = place, tl.where(runs_behind, length - 1, place)
-    if tl.max((runs_before | runs_behind).to(tl.int32), axis=0) > 0:
+    last_low, last_high = place, tl.where(runs_after, length - 1, place)
+    if tl.max((runs_before | runs_after).to(tl.int32), axis=0) > 0:
         for _ in range(steps):
             middle = (first_low + first_high) // 2
             open_ = first_low < first_high

@@ -10,7 +10,7 @@ from pikvpress.kernels.checks import check_self_attention
 
 
 def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> torch.Tensor:
-    """Return the attention that each key receives from all queries of its chunk, before and behind it.
+    """Return the attention that each key receives from all queries of its chunk, before and after it.
 
     With a = softmax(q kᵀ) over the keys of a chunk, without a factor, key t receives the sum of a[q, t] over the
     queries of its chunk, averaged over the query heads of its KV head (Compactor, https://arxiv.org/abs/2507.08143).

@@ -53,7 +53,7 @@ def _tile(keys: torch.Tensor, chunk: int) -> tuple[int, int]:
 def _queries_of(
     queries, row, first, group, tokens, chunk, head_dim, stride_head, stride_row, stride_dim, DIM: tl.constexpr
 ):
-    """Return queries of a chunk, heads one after another; behind the last token there are zeros."""
+    """Return queries of a chunk, heads one after another; after the last token there are zeros."""
     member, token = (row // chunk)[:, None], (first + row % chunk)[:, None]
     dim = tl.arange(0, DIM)[None, :]
     return tl.load(
@@ -65,7 +65,7 @@ def _queries_of(
 
 @triton.jit
 def _keys_of(keys, inside, first, tokens, chunk, head_dim, stride_row, stride_dim, DIM: tl.constexpr):
-    """Return keys of a chunk; behind the last token there are zeros."""
+    """Return keys of a chunk; after the last token there are zeros."""
     token = (first + inside)[:, None]
     dim = tl.arange(0, DIM)[None, :]
     return tl.load(

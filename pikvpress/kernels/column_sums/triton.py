@@ -1,7 +1,7 @@
 """The column sums in two passes over the lower triangle of the logits, none of which reaches memory.
 
 The first pass is flash attention without values: a program keeps a tile of queries and lets the keys before it pass by.
-The second goes the other way: a program keeps a tile of keys and lets the queries behind it pass by, those of all heads
+The second goes the other way: a program keeps a tile of keys and lets the queries after it pass by, those of all heads
 of the group. Only tiles on the diagonal are masked. Logits and log-sums are of base 2. Temporary memory: 4 B H G T
 bytes.
 """
@@ -74,7 +74,7 @@ def _tiles(keys: torch.Tensor) -> dict[str, Any]:
 
 @triton.jit
 def _rows(states, start, tokens, head_dim, stride_row, stride_dim, ROWS: tl.constexpr, DIM: tl.constexpr):
-    """Return rows of a head's queries or keys from `start` on; behind the last there are zeros."""
+    """Return rows of a head's queries or keys from `start` on; after the last there are zeros."""
     row = (start + tl.arange(0, ROWS))[:, None]
     dim = tl.arange(0, DIM)[None, :]
     return tl.load(

@@ -14,7 +14,7 @@ ALIGNED = 16  # bytes to whose multiple each packed part is filled up, as the ca
 
 
 class Compacted(NamedTuple):
-    """Rows of different number from each head, one head behind the other.
+    """Rows of different number from each head, one head after the other.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Compacted(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The bytes of each head's rows, one head behind the other.
+    """The bytes of each head's rows, one head after the other.
 
     Attributes
     ----------

@@ -86,7 +86,7 @@ def _of_heads(
 
 
 def _places(parts: Parts) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
-    """Yield each part that is not empty: of which head, behind how many entries of it, keys and values."""
+    """Yield each part that is not empty: of which head, after how many entries of it, keys and values."""
     for index, of_head in enumerate(parts):
         start = 0
         for key, value in of_head:

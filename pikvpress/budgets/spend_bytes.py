@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pikvpress.allocators.hull import pieces_of_hull
+from pikvpress.budgets.hull import pieces_of_hull
 
 
 def spend_bytes(errors: torch.Tensor, sizes: Sequence[int], budget: int) -> torch.Tensor:
@@ -57,16 +57,21 @@ def spend_bytes(errors: torch.Tensor, sizes: Sequence[int], budget: int) -> torc
         more = int(size[option] - size[chosen[head]])
         if more <= left:
             chosen[head], left = option, left - more
+    _spend_rest(rows, size, chosen, left)
+    result = torch.full(errors.shape[:2], -1)
+    result[part.cpu()] = chosen
+    return result
+
+
+def _spend_rest(rows: torch.Tensor, size: torch.Tensor, chosen: torch.Tensor, left: int) -> None:
+    """Change choices in place, again and again the one that removes most error per byte, while bytes are left."""
     while True:
         gain = rows.gather(1, chosen[:, None]) - rows
         extra = size[None] - size[chosen][:, None]
         worth = torch.where((gain > 0) & (extra <= left), gain / extra.clamp_min(1), 0)
         best = int(worth.argmax())
         if worth.flatten()[best] <= 0:
-            break
+            return
         head, option = divmod(best, len(size))
         left -= int(extra[head, option])
         chosen[head] = option
-    result = torch.full(errors.shape[:2], -1)
-    result[part.cpu()] = chosen
-    return result

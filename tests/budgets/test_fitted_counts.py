@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from pikvpress.allocators import fitted_counts
+from pikvpress.budgets import fitted_counts
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 

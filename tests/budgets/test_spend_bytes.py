@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from pikvpress.allocators import spend_bytes
+from pikvpress.budgets import spend_bytes
 
 
 def best(errors, sizes, budget):

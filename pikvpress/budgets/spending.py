@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress.allocators import spend_bytes
+from pikvpress.budgets.curves import nearest
+from pikvpress.budgets.spend_bytes import spend_bytes
 from pikvpress.cache.codecs import CODECS
 from pikvpress.cache.ragged import stored_bytes
 from pikvpress.gates import Gates
@@ -92,10 +93,10 @@ def spend_fitted(gates: Gates, heads: Heads, ratio: float, compressed: Sequence[
     chosen, row = torch.empty(0), -1
     for _ in range(ROUNDS):
         wanted = ratio if row < 0 else 1 - _mean_count(chosen, options) / heads.num_keys
-        nearest = min(range(len(gates.ratios)), key=lambda i: abs(gates.ratios[i] - wanted))
-        if nearest == row:
+        best = nearest(gates, wanted)
+        if best == row:
             break
-        row = nearest
+        row = best
         errors = _interpolated(gates.codec_curves[row][:, :, columns], gates.keep_shares, shares).flatten(2)
         chosen = spend_bytes(errors, sizes, budget)
     kept = [[options[i][1] if i >= 0 else heads.num_keys for i in line] for line in chosen.tolist()]

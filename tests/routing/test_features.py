@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from pikvpress import head_features, models
-from pikvpress.experts import LayerView
+from pikvpress import models
+from pikvpress.experts import LayerInput, LayerView
 from pikvpress.experts.probes import probe_queries
-from pikvpress.head_features import STATISTICS, feature_names
+from pikvpress.routers.feature_names import STATISTICS, feature_names
+from pikvpress.routing import features
 from tests.conftest import make_tiny
 from tests.experts.test_layer_view import call_of
 
@@ -19,8 +20,8 @@ def call(llama, ids):
 def collect(call, kept, available=(0, 1), num_experts=2):
     module, hidden, keys, values, _, kwargs = call
     with torch.no_grad():
-        view = LayerView(module, hidden)
-        return head_features.collect(view, hidden, keys, values, kept, available, num_experts, kwargs)
+        layer = LayerInput(module, hidden, keys, values, kwargs=kwargs)
+        return features.collect(layer, kept, available, num_experts)
 
 
 def kept_mask(*spans):
@@ -31,7 +32,7 @@ def kept_mask(*spans):
     return mask
 
 
-def test_probes_are_queries_of_the_context_moved_behind_it(call):
+def test_probes_are_queries_of_the_context_moved_after_it(call):
     module, hidden, keys, _, _, kwargs = call
     with torch.no_grad():
         probes = probe_queries(LayerView(module, hidden), hidden, keys, kwargs, 48, 16)

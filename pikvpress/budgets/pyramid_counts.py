@@ -14,7 +14,7 @@ def pyramid_counts(layers: int, num_keys: int, num_kept: int, steepness: float) 
     layers : int
         How many.
     num_keys : int
-        Keys of a head, which no layer exceeds: what the first ones cannot take goes to those behind.
+        Keys of a head, which no layer exceeds: what the first ones cannot take goes to later ones.
     num_kept : int
         Mean over the layers.
     steepness : float
@@ -36,9 +36,9 @@ def pyramid_counts(layers: int, num_keys: int, num_kept: int, steepness: float) 
     wanted = [num_kept * (1 + steepness * (middle - i) / max(middle, 0.5)) for i in range(layers)]
     counts, left = [], layers * num_kept
     for index, share in enumerate(wanted):
-        behind = layers - index - 1
+        after = layers - index - 1
         ahead = sum(wanted[index:])
         count = round(left * share / ahead)
-        counts.append(max(1, left - behind * num_keys, min(count, num_keys, left - behind)))
+        counts.append(max(1, left - after * num_keys, min(count, num_keys, left - after)))
         left -= counts[-1]
     return counts

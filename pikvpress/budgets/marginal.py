@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pikvpress.allocators.hull import pieces_of_hull
+from pikvpress.budgets.hull import pieces_of_hull
 
 
 def marginal_errors(curves: torch.Tensor, keep_shares: Sequence[float], num_keys: int) -> torch.Tensor:

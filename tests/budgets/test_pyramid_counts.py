@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from pikvpress.allocators import pyramid_counts
+from pikvpress.budgets import pyramid_counts
 
 
 def test_it_is_an_arithmetic_sequence():

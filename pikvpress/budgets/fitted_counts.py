@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pikvpress.allocators.hull import pieces_of_hull
+from pikvpress.budgets.hull import pieces_of_hull
 
 
 def fitted_counts(curves: torch.Tensor, keep_shares: Sequence[float], num_keys: int, num_kept: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from pikvpress.stopwatch import Stopwatch
 
 
 @dataclass
-class _Entry:
+class _LayerEntry:
     routing: Routing
     num_keys: int
     tokens_asked: int
@@ -49,11 +49,17 @@ class Recorder:
     """
 
     def __init__(self) -> None:
+        self._router, self._fitted = "", False
+        self._experts: list[str] = []
         self.reset()
+
+    def describe(self, router: str, experts: list[str], fitted: bool) -> None:
+        """Say who decides: a router by name, the experts that it routes to, and whether by fitted gates."""
+        self._router, self._experts, self._fitted = router, experts, fitted
 
     def reset(self) -> None:
         """Forget everything; a new prefill begins."""
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, _LayerEntry] = {}
         self._latest = -1
         self._later = 0
         self.press = Stopwatch()
@@ -68,7 +74,7 @@ class Recorder:
     def record(self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int) -> None:
         """Remember a layer's routing; a layer scored in several parts is remembered by its last."""
         size = keys.nbytes + values.nbytes
-        self._entries[layer] = _Entry(routing, keys.shape[2], tokens_asked, None, size, size)
+        self._entries[layer] = _LayerEntry(routing, keys.shape[2], tokens_asked, None, size, size)
 
     def selected(
         self, layer: int, head_tokens: list[int], bytes_after: int, codecs: list[tuple[str, str]] | None = None
@@ -86,11 +92,11 @@ class Recorder:
         for index, entry in self._entries.items():
             entry.bytes_held = nbytes[index]
 
-    def plan(self, router: str, fitted: bool, experts: list[str], compression_ratio: float) -> Plan:
+    def plan(self, compression_ratio: float) -> Plan:
         """Return the decisions as plain numbers."""
         layers = [entry.plan(index, self._later) for index, entry in sorted(self._entries.items())]
         times = self.press.seconds, self.prefill.seconds or None
-        return Plan(router, fitted, experts, compression_ratio, layers, *times, self._later)
+        return Plan(self._router, self._fitted, self._experts, compression_ratio, layers, *times, self._later)
 
     def stats(self, plan: Plan) -> dict[str, Any]:
         """Return the figures of `MoERouterPress.get_stats`."""

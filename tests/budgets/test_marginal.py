@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pikvpress.allocators import fitted_counts, marginal_errors
+from pikvpress.budgets import fitted_counts, marginal_errors
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from kvpress.utils import compute_n_kept
 
-from pikvpress import head_features
-from pikvpress.experts import Expert, LayerView
+from pikvpress.experts import Expert, LayerInput
 from pikvpress.kernels.blend import ranks
+from pikvpress.routers.feature_names import feature_names
+from pikvpress.routing import features
 from pikvpress.support.finite import check_scores, refuse_not_finite
 
 
@@ -35,27 +36,15 @@ class Examination(NamedTuple):
     mass: torch.Tensor | None
 
 
-def examine(
-    experts: Sequence[Expert],
-    view: LayerView,
-    hidden_states: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    attentions: torch.Tensor | None,
-    kwargs: dict[str, Any],
-    ratio: float,
-    measures: bool = True,
-) -> Examination:
+def examine(experts: Sequence[Expert], layer: LayerInput, ratio: float, measures: bool = True) -> Examination:
     """Let the experts score a layer, and measure head features by what each would keep.
 
     Parameters
     ----------
     experts : sequence of Expert
         All experts of the router.
-    view : LayerView
-        The attention layer.
-    hidden_states, keys, values, attentions, kwargs
-        As kvpress gives them to a scorer.
+    layer : LayerInput
+        What they score.
     ratio : float
         Share of the keys to remove.
     measures : bool, default=True
@@ -64,28 +53,24 @@ def examine(
     Raises
     ------
     ValueError
-        If there are no keys, no expert can score the input, or there are NaN or infinite numbers: keys and values are
+        If there are no keys, no expert can score the input, or there are NaN or infinite values: keys and values are
         always looked at, hidden states where an expert fails or its scores are NaN.
     """
-    available = _available(experts, keys.shape[2], hidden_states.shape[1])
-    tensors = {"hidden states": hidden_states, "keys": keys, "values": values}
+    available = _available(experts, layer.num_keys, layer.hidden_states.shape[1])
     try:
-        scores = {
-            experts[i].name: experts[i].score(view, hidden_states, keys, values, attentions, kwargs, ratio).float()
-            for i in available
-        }
+        scores = {experts[i].name: experts[i].score(layer, ratio).float() for i in available}
     except Exception:
-        refuse_not_finite(view.layer_idx, tensors)  # many experts fail of them, in words of their own
+        refuse_not_finite(layer.index, layer.tensors)  # many experts fail on them, in words of their own
         raise
-    check_scores(view.layer_idx, scores, tensors)
+    check_scores(layer.index, scores, layer.tensors)
     ranked = ranks(torch.stack([*scores.values()], dim=2))
     if not measures:
-        unmeasured = ranked.new_zeros(*ranked.shape[:2], len(head_features.feature_names([e.name for e in experts])))
+        unmeasured = ranked.new_zeros(*ranked.shape[:2], len(feature_names([expert.name for expert in experts])))
         return Examination(available, ranked, unmeasured, None)
     kept = torch.zeros_like(ranked, dtype=torch.bool)
-    kept.scatter_(-1, ranked.topk(compute_n_kept(keys.shape[2], ratio), dim=-1, sorted=False).indices, True)
-    features = head_features.collect(view, hidden_states, keys, values, kept, available, len(experts), kwargs)
-    return Examination(available, ranked, features.values, features.mass)
+    kept.scatter_(-1, ranked.topk(compute_n_kept(layer.num_keys, ratio), dim=-1, sorted=False).indices, True)
+    measured = features.collect(layer, kept, available, len(experts))
+    return Examination(available, ranked, measured.values, measured.mass)
 
 
 def _available(experts: Sequence[Expert], num_keys: int, num_hidden_states: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pikvpress.allocators import pooled
+from pikvpress.budgets import pooled
 
 
 def random_scores(layers=2, seed=0):

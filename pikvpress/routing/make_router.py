@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pikvpress import head_features, models
+from pikvpress import models
 from pikvpress.experts import Expert
 from pikvpress.routers import ROUTERS, Router, RouterSettings
+from pikvpress.routers.feature_names import feature_names
 
 
 def make_router(
@@ -27,7 +28,7 @@ def make_router(
     """
     return ROUTERS[router_type](
         [expert.prior for expert in experts],
-        head_features.feature_names([expert.name for expert in experts]),
+        feature_names([expert.name for expert in experts]),
         attention.config.num_hidden_layers,
         models.num_key_value_heads(attention),
         settings,

@@ -1,0 +1,57 @@
+"""Budgets in bytes: tokens and codecs of every head, see `pikvpress.budgets.spending`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pikvpress.budgets.budget import Budget, ModelShape
+from pikvpress.budgets.decision import Decision, ScoredLayer
+from pikvpress.budgets.spending import Heads, Spending, spend_fitted, spend_uniform
+from pikvpress.gates import Gates
+from pikvpress.kernels.compact import highest
+
+
+class UniformBytes(Budget):
+    """The same in every head: fewer bits first, then fewer tokens."""
+
+    needs_shape: ClassVar[bool] = True
+
+    def __init__(self, gates: Gates | None = None, shape: ModelShape | None = None):
+        assert shape is not None
+        self._gates, self._shape = gates, shape
+        self._spending: dict[tuple[float, int], Spending] = {}
+
+    def share_removed(self, ratio: float, num_keys: int) -> float:
+        """Return the share of tokens that the budget leaves no room for."""
+        if ratio == 0:
+            return 0.0
+        kept = self._spent(ratio, num_keys).counts[list(self._shape.compressed)].float().mean() / num_keys
+        return float(1 - kept)
+
+    def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
+        """Return what this layer keeps."""
+        spending = self._spent(ratio, layer.scores.shape[2])
+        counts = spending.counts[layer.index].to(layer.scores.device)
+        return [Decision(layer, highest(layer.scores, counts), spending.codecs[layer.index])]
+
+    def _spent(self, ratio: float, num_keys: int) -> Spending:
+        """Return what the budget buys for a context of this length."""
+        if (ratio, num_keys) not in self._spending:
+            shape = self._shape
+            heads = Heads(shape.layers, shape.heads, shape.head_dim, num_keys, shape.dtype)
+            self._spending = {(ratio, num_keys): self._spend(heads, ratio)}
+        return self._spending[ratio, num_keys]
+
+    def _spend(self, heads: Heads, ratio: float) -> Spending:
+        return spend_uniform(heads, ratio, self._shape.compressed)
+
+
+class FittedBytes(UniformBytes):
+    """Where the error curves of gates say that bytes remove most error."""
+
+    needs_curves: ClassVar[str] = "codec_curves"
+
+    def _spend(self, heads: Heads, ratio: float) -> Spending:
+        assert self._gates is not None
+        return spend_fitted(self._gates, heads, ratio, self._shape.compressed)

@@ -1,0 +1,21 @@
+"""The same number for every head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from kvpress.utils import compute_n_kept
+
+from pikvpress.budgets.budget import Budget
+from pikvpress.budgets.decision import Decision, ScoredLayer
+
+
+class EqualBudget(Budget):
+    """Of n keys every head keeps max(1, floor(n · (1 - ratio))), as kvpress has it."""
+
+    leaves_rows: ClassVar[bool] = True
+
+    def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
+        """Return what this layer keeps."""
+        return [Decision(layer, compute_n_kept(layer.scores.shape[2], ratio))]

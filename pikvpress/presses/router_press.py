@@ -1,0 +1,213 @@
+"""What presses that route share: their settings, the router that they get in a model, and what it decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from kvpress import BasePress, ScorerPress
+from transformers import PreTrainedModel
+
+from pikvpress import models
+from pikvpress.budgets import Budget, ModelShape
+from pikvpress.experts import LayerInput
+from pikvpress.experts.projection_tap import ProjectionTap
+from pikvpress.gates import Gates
+from pikvpress.plan import Plan
+from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding, refuse_static
+from pikvpress.presses.prefill_watch import PrefillWatch
+from pikvpress.routers import RouterSettings
+from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
+
+# What may be set on a press that is made: wrappers set the ratio per layer and per step.
+SETTABLE = ("compression_ratio", "examiner")
+
+
+@dataclass
+class RouterPress(BasePress):
+    """A press whose router is bound to the model that it meets; see `MoERouterPress` for its settings.
+
+    Attributes
+    ----------
+    examiner : callable
+        How a layer is examined: `pikvpress.routing.examine`, unless who shares examinations between presses has set
+        another.
+    """
+
+    known_budgets: ClassVar[Mapping[str, type[Budget]]]
+
+    compression_ratio: float = 0.0
+    router_type: str = "pikv"
+    experts: Sequence[str | ScorerPress] | None = None
+    num_experts: int | None = None
+    top_k: int | None = None
+    temperature: float = RouterSettings.temperature
+    cache_aware: bool = RouterSettings.cache_aware
+    importance_threshold: float = RouterSettings.importance_threshold
+    adaptive_top_k: bool = RouterSettings.adaptive_top_k
+    capacity_factor: float = RouterSettings.capacity_factor
+    num_groups: int = RouterSettings.num_groups
+    group_top_k: int = RouterSettings.group_top_k
+    dropout: float = RouterSettings.dropout
+    aux_loss_weight: float = RouterSettings.aux_loss_weight
+    balance_mode: str = RouterSettings.balance_mode
+    balance_coefficient: float = RouterSettings.balance_coefficient
+    gates: str | Path | None = AUTO
+    budgets: str = AUTO
+    examiner: Examiner = field(default_factory=lambda: examine, init=False, repr=False, compare=False)
+    _spec: RouterSpec = field(init=False, repr=False, compare=False)
+    _router: BoundRouter | None = field(default=None, init=False, repr=False, compare=False)
+    _alone: bool = field(default=False, init=False, repr=False, compare=False)
+    _record: Recorder = field(default_factory=Recorder, init=False, repr=False, compare=False)
+    _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.budgets not in (AUTO, *self.known_budgets):
+            known = ", ".join(map(repr, (AUTO, *self.known_budgets)))
+            raise ValueError(f"budgets must be one of {known}, got {self.budgets!r}")
+        spec = RouterSpec.of(self)
+        experts = spec.experts_of(spec.gates) if isinstance(spec.gates, Gates) else spec.experts
+        self._record.describe(self.router_type, [expert.name for expert in experts], fitted=False)
+        self._spec = spec
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "compression_ratio":
+            value = checked_ratio(value)
+        elif name not in SETTABLE and name in self._settings() and "_spec" in self.__dict__:
+            raise AttributeError(
+                f"{name} is fixed once the press is made: make a new one, or use dataclasses.replace(press, {name}=...)"
+            )
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def _settings(cls) -> list[str]:
+        return [name for name in cls.__dataclass_fields__ if not name.startswith("_")]
+
+    def post_init_from_model(self, model: PreTrainedModel) -> None:
+        """Check that the model is supported, the gates are its own, and no wrapper undoes what is decided."""
+        models.check_supported(model)
+        self._refuse_wrappers()
+        layers = models.attention_layers(model)
+        compressed = tuple(index for index, layer in enumerate(layers) if not models.is_sliding(layer))
+        heads, head_dim = models.num_key_value_heads(layers[0]), layers[0].head_dim
+        self._router = self._bound(layers[0], ModelShape(len(layers), heads, head_dim, model.dtype, compressed))
+        for expert in self._router.experts:
+            expert.press.post_init_from_model(model)
+
+    def _refuse_wrappers(self) -> None:
+        """Raise a ``ValueError`` if the press is wrapped in one that cannot be served."""
+        raise NotImplementedError
+
+    @contextmanager
+    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
+        """Compress the contexts that `model` prefills inside the ``with``; afterwards it is as it was.
+
+        Raises
+        ------
+        ValueError
+            If the model is not supported, the gates belong to another, or there are none to fit budgets by.
+        """
+        models.check_supported(model)
+        gates = self._gates_and_budgets(models.attention_layers(model)[0])[0]
+        shortest = min(expert.min_tokens for expert in self._spec.equipped_for(gates))
+        self._alone = True
+        try:
+            watch = PrefillWatch(self, shortest, self._record)
+            with watch.on(model), self._tap.on(model), super().__call__(model):
+                yield
+        finally:
+            self._alone, self._router = False, None
+
+    @property
+    def plan(self) -> Plan:
+        """What was decided in the last prefill."""
+        return self._record.plan(self.compression_ratio)
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return figures of the last prefill.
+
+        Returns
+        -------
+        dict
+            `compression_ratio` asked and `reached_ratio` (None where a wrapper selects), `tokens_asked`,
+            `tokens_kept`, `bytes_before`, `bytes_after` (keys and values of the compressed layers, weights excluded),
+            `press_seconds`, `prefill_seconds`, `press_share`, `expert_shares` (mean gate weight by name),
+            `avg_aux_loss` (mean over layers), `layer_stats` (by layer: `tokens_asked`, `tokens_kept`, `num_keys`,
+            `expert_weights` by head, `aux_loss`).
+        """
+        return self._record.stats(self.plan)
+
+    def reset_stats(self) -> None:
+        """Forget what was recorded."""
+        self._record.reset()
+
+    def _input(
+        self,
+        module: models.Attention,
+        hidden_states: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attentions: torch.Tensor | None,
+        kwargs: dict,
+    ) -> LayerInput:
+        """Return what kvpress hands over as one parcel, or raise a ``ValueError`` if it cannot be scored."""
+        self._record.enter(module.layer_idx)
+        if models.is_sliding(module):
+            raise ValueError(
+                f"layer {module.layer_idx} attends a sliding window and cannot be scored: use MoERouterPress "
+                "without a wrapper, which leaves such layers alone, or PerLayerPress for the other layers"
+            )
+        if keys.shape[2] > hidden_states.shape[1]:
+            refuse_masked_keys(module, "decode with DecodingPress(MoERouterPress(...)), without AdaKVPress between")
+        refuse_static(kwargs.get("past_key_values"))
+        refuse_padding(kwargs.get("attention_mask"))
+        outputs = self._tap.take(hidden_states)
+        return LayerInput(module, hidden_states, keys, values, attentions, kwargs, outputs)
+
+    def _router_in(self, module: models.Attention) -> BoundRouter:
+        """Return the router for the model of a module. Some wrappers never pass the model on: it is then made late."""
+        if self._router is None or self._router.config is not module.config:
+            if module.layer_idx != 0 and self.gates is not None:
+                raise ValueError(
+                    "which gates belong to the model shows in its first layer, which the wrapper press did not "
+                    "compress: call press.post_init_from_model(model) on the MoERouterPress first, or set gates=None "
+                    "to route by the prior"
+                )
+            self._router = self._bound(module, None)
+        return self._router
+
+    def _bound(self, module: models.Attention, shape: ModelShape | None) -> BoundRouter:
+        gates, budgets = self._gates_and_budgets(module)
+        return bind(self._spec, module, gates, budgets, shape, self.examiner, self._record)
+
+    def _gates_and_budgets(self, first: models.Attention) -> tuple[Gates | None, dict[str, type[Budget]]]:
+        """Return the gates for a model, and the budgets that may be kept in it, the one that is needed first.
+
+        Raises
+        ------
+        ValueError
+            If gates were given for another model, or budgets are drawn from curves that there are none of.
+        """
+        fingerprint = models.fingerprint(first) if self.gates is not None else {}
+        needed, *others = self._wanted(fingerprint)
+        gates = self._spec.gates_for(fingerprint, needed)
+        if self.known_budgets[needed].needs_curves and not self._serves(gates, needed):
+            raise ValueError(
+                f"budgets={needed!r} needs gates that were fitted for this model: fit some with `pikvpress calibrate`, "
+                "or use budgets='equal'"
+            )
+        kinds = [needed, *(kind for kind in others if self._serves(gates, kind))]
+        return gates, {kind: self.known_budgets[kind] for kind in kinds}
+
+    def _wanted(self, fingerprint: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the kind of budgets that is needed, and others that are wanted if gates serve them."""
+        raise NotImplementedError
+
+    def _serves(self, gates: Gates | None, budgets: str) -> bool:
+        """Return whether gates have what a kind of budgets needs."""
+        knows = gates is not None and knows_router(gates, self._spec, budgets)
+        return knows and self.known_budgets[budgets].fits(gates)

@@ -1,0 +1,20 @@
+"""From one layer's input to what it keeps: examination, routing, decision."""
+
+from pikvpress.routing.bound_router import BoundRouter, Examiner, bind, knows_router
+from pikvpress.routing.examination import Examination, examine
+from pikvpress.routing.make_router import make_router
+from pikvpress.routing.recorder import Recorder
+from pikvpress.routing.router_spec import AUTO, RouterSpec
+
+__all__ = [
+    "AUTO",
+    "BoundRouter",
+    "Examination",
+    "Examiner",
+    "Recorder",
+    "RouterSpec",
+    "bind",
+    "examine",
+    "knows_router",
+    "make_router",
+]

@@ -1,0 +1,177 @@
+"""A router in a model: it ranks the entries of layers, and decides what they keep."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from kvpress import BasePress
+from kvpress.utils import compute_n_kept
+
+from pikvpress import models
+from pikvpress.budgets import Budget, Decision, ModelShape, ScoredLayer, worth_by_curves
+from pikvpress.experts import Expert, LayerInput
+from pikvpress.gates import Gates, key
+from pikvpress.kernels.blend import blend, transport
+from pikvpress.plan import describe_heads
+from pikvpress.routers import Router
+from pikvpress.routing.examination import Examination
+from pikvpress.routing.make_router import make_router
+from pikvpress.routing.recorder import Recorder
+from pikvpress.routing.router_spec import RouterSpec, routed_for
+
+logger = logging.getLogger(__name__)
+
+# Wrappers that evict by a threshold leave the ratio at 0; experts are then compared at this one.
+NOMINAL_RATIO = 0.5
+
+# Examines a layer: experts, layer, ratio, and whether head features are wanted, as `examine` does.
+Examiner = Callable[[Sequence[Expert], LayerInput, float, bool], Examination]
+
+
+@dataclass(frozen=True, eq=False)
+class BoundRouter:
+    """What serves a press in one model. Nothing of it changes but the record of what it has decided.
+
+    Parameters
+    ----------
+    config : PretrainedConfig
+        Of the model, by which it is known.
+    experts : tuple of Expert
+        In the order of the routers' weights, told of the model where it was passed on.
+    gates : Gates or None
+        Those of the model that know the router and the experts.
+    routers : mapping of str to Router
+        By kind of budgets.
+    budgets : mapping of str to Budget
+        Likewise.
+    examiner : callable
+        `examine`, or what stands in for it.
+    record : Recorder
+        Told of everything that is decided.
+    """
+
+    config: Any
+    experts: tuple[Expert, ...]
+    gates: Gates | None
+    routers: Mapping[str, Router]
+    budgets: Mapping[str, Budget]
+    examiner: Examiner
+    record: Recorder
+
+    @torch.no_grad()
+    def score(self, layer: LayerInput, budgets: str, ratio: float) -> ScoredLayer:
+        """Return what the entries of a layer are worth.
+
+        Parameters
+        ----------
+        layer : LayerInput
+            The layer.
+        budgets : str
+            For which kind of budgets.
+        ratio : float
+            Share to remove, by which experts are compared.
+
+        Raises
+        ------
+        ValueError
+            If there are no keys, no expert can score the layer, or there are NaN or infinite values.
+        """
+        asked = self.budgets[budgets].share_removed(ratio, layer.num_keys)
+        compared = asked or NOMINAL_RATIO
+        router = self.routers[budgets].to(layer.keys.device)
+        has_curves = self.gates is not None and self.gates.curves is not None
+        seen = self.examiner(self.experts, layer, compared, router.looks() or not has_curves)
+        available = torch.zeros(len(self.experts), dtype=torch.bool, device=layer.keys.device)
+        available[seen.available] = True
+        routing = router(layer.index, seen.features, available)
+        order = blend(seen.ranked, routing.weights[..., seen.available])
+        if has_curves:
+            assert self.gates is not None
+            worth = worth_by_curves(self.gates, compared, layer.index, layer.num_keys).to(order.device)
+            scores = transport(order, worth.expand_as(order))
+        else:
+            assert seen.mass is not None
+            scores = transport(order, seen.mass)
+        num_kept = compute_n_kept(layer.num_keys, asked)
+        self.record.record(layer.index, routing, layer.keys, layer.values, num_kept)
+        if logger.isEnabledFor(logging.DEBUG):
+            heads = describe_heads([expert.name for expert in self.experts], routing.weights.mean(dim=0).tolist())
+            logger.debug("layer %d: keep %d of %d; heads: %s", layer.index, num_kept, layer.num_keys, heads)
+        return ScoredLayer(layer.module, layer.keys, layer.values, scores, routing.weights)
+
+    def rank(self, layer: LayerInput, budgets: str, ratio: float) -> Sequence[Decision]:
+        """Return what is decided now that this layer has been seen: on this layer, on none yet, or on several.
+
+        Raises
+        ------
+        ValueError
+            As `score`.
+        """
+        return self.budgets[budgets].decide(self.score(layer, budgets, ratio), ratio)
+
+
+def bind(
+    spec: RouterSpec,
+    module: models.Attention,
+    gates: Gates | None,
+    budgets: Mapping[str, type[Budget]],
+    shape: ModelShape | None,
+    examiner: Examiner,
+    record: Recorder,
+) -> BoundRouter:
+    """Make a router for a model.
+
+    Parameters
+    ----------
+    spec : RouterSpec
+        What was asked for.
+    module : Attention
+        Any attention layer of the model.
+    gates : Gates, optional
+        Those of the model.
+    budgets : mapping of str to type of Budget
+        The kinds that will be kept.
+    shape : ModelShape, optional
+        Of the model; None inside wrappers that do not pass the model on.
+    examiner, record
+        As for `BoundRouter`.
+
+    Raises
+    ------
+    ValueError
+        If an expert is fitted by calibration and there are no gates, or a kind of budgets needs the shape.
+    """
+    experts = spec.equipped_for(gates)
+    if shape is None:
+        _refuse_unknown_model(experts, budgets)
+    settings = spec.settings_for(experts)
+    routers = {kind: make_router(spec.router_type, experts, module, settings) for kind in budgets}
+    if gates is not None:
+        names = [expert.name for expert in experts]
+        for kind, router in routers.items():
+            router.load_state_dict(dict(gates.parameters(spec.router_type, names, routed_for(kind))))
+    made = {kind: budget(gates, shape) for kind, budget in budgets.items()}
+    record.describe(spec.router_type, [expert.name for expert in experts], fitted=gates is not None)
+    return BoundRouter(module.config, experts, gates, routers, made, examiner, record)
+
+
+def knows_router(gates: Gates, spec: RouterSpec, budgets: str) -> bool:
+    """Return whether gates have parameters for the router that serves a kind of budgets."""
+    return key(spec.router_type, routed_for(budgets)) in gates.routers
+
+
+def _refuse_unknown_model(experts: Sequence[Expert], budgets: Mapping[str, type[Budget]]) -> None:
+    """Raise a ``ValueError`` if experts or budgets need a model that the wrapper press has not passed on."""
+    way_out = "call press.post_init_from_model(model) on the MoERouterPress first"
+    for kind, budget in budgets.items():
+        if budget.needs_shape:
+            raise ValueError(f"{kind} budgets need the model, which the wrapper press does not pass on: {way_out}")
+    for expert in experts:
+        if type(expert.press).post_init_from_model is not BasePress.post_init_from_model:
+            raise ValueError(
+                f"expert {expert.name} needs the model, which the wrapper press does not pass on: {way_out}"
+            )

@@ -1,0 +1,41 @@
+"""A decision brings the entries that it is about."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+from pikvpress.budgets import Decision, ScoredLayer
+
+
+def scored(index=3, num_keys=10, batch=1):
+    generator = torch.Generator().manual_seed(index)
+    keys, values = (torch.randn(batch, 2, num_keys, 4, generator=generator) for _ in range(2))
+    scores = torch.rand(batch, 2, num_keys, generator=generator)
+    return ScoredLayer(SimpleNamespace(layer_idx=index), keys, values, scores, torch.ones(batch, 2, 1))
+
+
+def test_rows_are_gathered_in_position_order():
+    layer = scored()
+    decision = Decision(layer, 4)
+    keys, values = decision.gathered()
+    positions = layer.scores.topk(4, dim=-1).indices.sort(dim=-1).values[..., None].expand(-1, -1, -1, 4)
+    assert torch.equal(keys, layer.keys.gather(2, positions)) and torch.equal(values, layer.values.gather(2, positions))
+    assert not decision.is_ragged and decision.head_tokens() == [4, 4] and layer.index == 3
+
+
+def test_ragged_heads_name_what_is_removed():
+    kept = torch.zeros(1, 2, 10, dtype=torch.bool)
+    kept[0, 0, :3], kept[0, 1, 5:] = True, True
+    decision = Decision(scored(), kept)
+    rows, heads, positions = decision.removed()
+    removed = {(head, position) for head, position in zip(heads.tolist(), positions.tolist(), strict=True)}
+    assert removed == {(0, place) for place in range(3, 10)} | {(1, place) for place in range(5)} and not rows.any()
+    assert decision.is_ragged and decision.head_tokens() == [3, 5]
+
+
+def test_head_tokens_are_means_over_the_batch():
+    kept = torch.zeros(2, 2, 10, dtype=torch.bool)
+    kept[0, :, :2], kept[1, :, :6] = True, True
+    assert Decision(scored(batch=2), kept).head_tokens() == [4, 4]

@@ -1,0 +1,51 @@
+"""What a press asks of its router is checked before a model is met."""
+
+from __future__ import annotations
+
+import pytest
+
+from pikvpress import MoERouterPress
+from pikvpress.gates import file_name, save_gates
+from pikvpress.routing import RouterSpec
+from tests.conftest import make_tiny
+from tests.helpers import uneven_gates
+
+
+@pytest.fixture
+def gates():
+    return uneven_gates(make_tiny())
+
+
+def spec(**settings):
+    return RouterSpec.of(MoERouterPress(0.5, **settings))
+
+
+def names(experts):
+    return [expert.name for expert in experts]
+
+
+def test_gates_bring_their_experts_unless_others_were_asked_for(gates):
+    assert names(spec().experts_of(gates)) == ["keydiff", "knorm"]
+    assert names(spec(num_experts=2).experts_of(gates)) == ["keydiff", "knorm"]
+    assert names(spec(num_experts=3).experts_of(gates)) == names(spec(num_experts=3).experts)
+    assert names(spec(experts=["knorm", "lagkv"]).experts_of(gates)) == ["knorm", "lagkv"]
+
+
+def test_top_k_is_checked_for_the_experts_at_hand(gates):
+    assert spec().settings_for(spec().experts).top_k == 4
+    assert spec().settings_for(spec().experts_of(gates)).top_k == 2
+    with pytest.raises(ValueError, match="top_k=5 chooses more experts than the 2 given"):
+        spec(top_k=5).settings_for(spec().experts_of(gates))
+
+
+def test_gates_are_found_by_the_model_and_given_ones_checked(gates, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
+    assert spec().gates_for(gates.model, "equal") is None
+    save_gates(tmp_path / file_name(gates.model), gates)
+    assert spec().gates_for(gates.model, "equal").experts == list(gates.experts)
+    assert spec(gates=None).gates_for(gates.model, "equal") is None
+    assert spec(experts=["lagkv", "knorm"]).gates_for(gates.model, "equal") is None
+    assert spec(router_type="eplb").gates_for(gates.model, "equal") is None
+    given = spec(gates=tmp_path / file_name(gates.model))
+    with pytest.raises(ValueError, match="these gates were fitted for another model"):
+        given.gates_for({**gates.model, "model_type": "other"}, "equal")
