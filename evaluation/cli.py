@@ -61,11 +61,11 @@ def run(
     }
     try:
         from evaluation.evaluate import evaluate
-        from evaluation.study import make_study, read_study
+        from evaluation.study import make_study, read_study, with_options
 
         logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn of their cost whenever they are made
-        settings = (read_study(study) if study else {}) | {k: v for k, v in given.items() if v not in (None, [])}
-        evaluate(make_study(settings))
+        options = {name: value for name, value in given.items() if value not in (None, [])}
+        evaluate(make_study(with_options(read_study(study) if study else {}, options)))
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
 
@@ -106,6 +106,18 @@ def compare(
                     f"  {found.group.title}, ratio {found.ratio:g}: {found.mean:.3f} {interval} of {found.rival}, "
                     f"{found.group.samples} samples; worst {found.worst:.3f} in {found.task}"
                 )
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
+@app.command()
+def pack(folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")]) -> None:
+    """Compress the samples of finished studies into one file each, to keep them in a repository."""
+    try:
+        from evaluation.journal import pack as pack_samples
+
+        for folder in folders:
+            typer.echo(pack_samples(folder))
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
 

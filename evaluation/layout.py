@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from evaluation.benchmarks.registry import BENCHMARKS
 from evaluation.files import write_whole
 from evaluation.journal import Journal, key_of
+from evaluation.labels import checked_labels
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from evaluation.runner import jobs
 from evaluation.study import BenchmarkSettings, Study
@@ -71,6 +72,7 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
         },
         "ratios": list(study.ratios),
         "presses": [_press(press) for press in (parse_press(FULL_CACHE), *study.presses)],
+        **({"labels": dict(study.labels)} if study.labels else {}),
         "benchmarks": [
             {
                 "name": name,
@@ -96,7 +98,7 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     if not file.exists():
         # Another process of this run may have been faster, and have samples already.
         names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        strangers = [name for name in names if not name.startswith((".", "samples-"))]
+        strangers = [name for name in names if not name.startswith((".", "samples"))]
         if strangers:
             raise ValueError(
                 f"{folder} holds {', '.join(strangers[:3])}, but no study.yaml: results go to a folder of their own, "
@@ -116,10 +118,14 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
                 f"{folder} holds results with {name} {found[name]!r}, this study has {described[name]!r}: choose "
                 "another --output"
             )
+    presses = list({press["name"]: press for press in [*found["presses"], *described["presses"]]}.values())
+    labels = {**(before.get("labels") or {}), **described.get("labels", {})}
+    checked_labels(labels, [press["name"] for press in presses], str(file))
     return described | {
+        **({"labels": labels} if labels else {}),
         **{name: _all_of(before.get(name), described[name]) for name in ("command", "date", "commit")},
         "ratios": sorted({*found["ratios"], *described["ratios"]}),
-        "presses": list({press["name"]: press for press in [*found["presses"], *described["presses"]]}.values()),
+        "presses": presses,
         "benchmarks": _joined(found["benchmarks"], described["benchmarks"]),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 
 from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.benchmarks.registry import BENCHMARKS
+from evaluation.labels import checked_labels
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from pikvpress.presses.checks import checked_ratio
 from pikvpress.support.registry import check_name
@@ -97,6 +98,8 @@ class Study:
         Of the model's weights; "auto" is what they are stored in, and float32 for a GGUF file.
     device : str, optional
         By default a GPU if there is one.
+    labels : mapping, optional
+        From names of presses to short ones, which reports show.
     """
 
     benchmarks: tuple[BenchmarkSettings, ...]
@@ -111,6 +114,7 @@ class Study:
     share_prefill: bool = True
     dtype: str = "auto"
     device: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.benchmarks:
@@ -134,6 +138,7 @@ class Study:
         if self.max_new_tokens is not None:
             _check_number("max_new_tokens", self.max_new_tokens, int, 1)
         check_name(self.dtype, DTYPES, "dtype")
+        checked_labels(self.labels, self.names, "this study")
         for press in self.presses:
             press.strategy.validate(press.name, self)
 
@@ -191,6 +196,17 @@ def read_study(file: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must map settings to values, as in `presses: [knorm, moe_router]`")
     return settings
+
+
+def with_options(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's settings changed by options; labels of presses that are then not run are left out."""
+    names = [str(name) for name in _listed(settings, "presses")]
+    labels = checked_labels(settings.get("labels"), names, "the study")
+    changed = {**settings, **given}
+    if labels:
+        run = {str(name) for name in _listed(changed, "presses")}
+        changed["labels"] = {name: label for name, label in labels.items() if name in run}
+    return changed
 
 
 def _benchmark(entry: Any, common: dict[str, Any], own: Sequence[str]) -> BenchmarkSettings:
