@@ -6,19 +6,49 @@ import re
 from pathlib import Path
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parent.parent / "notebooks"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path):
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=path.parent.parent)
-    printed = "".join(
-        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    )
+def run(name: str) -> tuple[str, int]:
+    """Run a notebook; return what it prints and how many pictures it shows."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code"), "commit it without outputs"
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=FOLDER.parent)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    printed = "".join(output.get("text", "") for output in outputs)
+    return printed, sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_every_notebook_is_run_here():
+    tested = re.findall(r'run\("(\w+)"\)', Path(__file__).read_text())
+    assert sorted(tested) == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+def test_first_steps():
+    printed, pictures = run("first_steps")
+    assert printed.count("answer:") == 2 and "layer" in printed and pictures == 1
+    before, after = (int(number.replace(",", "")) for number in re.findall(r"(?:before|after): ([\d,]+)", printed))
+    assert 0.45 * before < after < 0.55 * before
+
+
+def test_choose_a_press():
+    printed, pictures = run("choose_a_press")
+    assert "report.html" in printed and pictures == 1
+    assert len(re.findall(r"ratio 0\.\d+: \d+\.\d\d of (?:knorm|keydiff)", printed)) == 2
+
+
+def test_your_own_expert_and_router():
+    printed, pictures = run("your_own_expert_and_router")
+    assert re.search(r"novelty +0\.\d\d", printed) and pictures == 1
+    base, cautious = (float(weight) for weight in re.findall(r"in the mean: (0\.\d\d)", printed))
+    assert cautious < base
+
+
+def test_calibrate():
+    printed, pictures = run("calibrate")
+    assert pictures == 1
     figures = {
         (ratio, name): float(value)
         for ratio, block in re.findall(r"(\d+)% removed\n((?:  .*\n)+)", printed)

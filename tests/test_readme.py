@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from pikvpress.presses.budgets import KINDS
 
 from evaluation.benchmarks.registry import BENCHMARKS
 from pikvpress import available_experts, default_model
+from pikvpress.budgets import TOKEN_BUDGETS
 from pikvpress.cache import CODECS
 from pikvpress.calibration import Recipe
 from pikvpress.calibration.data.texts import shipped_texts
@@ -73,13 +73,23 @@ def test_every_command_is_run_below():
     assert {command.split()[1] for command in commands(".venv/bin/pikvpress")} == {"demo", "calibrate", "bases"}
 
 
+@pytest.fixture
+def registries(monkeypatch):
+    """What pages register is forgotten after them."""
+    monkeypatch.setattr(registry, "_REGISTRY", registry.Registry("expert", registry._REGISTRY))
+    before = [(known, dict(known)) for known in (ROUTERS, CODECS, TOKEN_BUDGETS)]
+    yield
+    for known, entries in before:
+        known.clear()
+        known.update(entries)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_all_snippets_of_a_page_run_one_after_the_other(page, smollm, tmp_path, monkeypatch, capsys):
+def test_all_snippets_of_a_page_run_one_after_the_other(page, smollm, registries, tmp_path, monkeypatch, capsys):
     """On one model, loaded once for all pages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
     monkeypatch.setattr(default_model, "load_model", lambda: smollm)
-    monkeypatch.setattr(registry, "_REGISTRY", registry.Registry("expert", registry._REGISTRY))
     hasty = partial(Recipe, epochs=1, bases_steps=10)  # calibrations take seconds
     for name in ("calibrate", "fit.bases"):
         monkeypatch.setattr(sys.modules[f"pikvpress.calibration.{name}"], "Recipe", hasty)
@@ -235,7 +245,7 @@ def test_lists_are_complete():
         assert f"`{name}`" in page
     for name in ROUTERS:
         assert f"| `{name}`" in page
-    for name in KINDS:
+    for name in TOKEN_BUDGETS:
         assert f'| `"{name}"`' in page
     for name in OBJECTIVES:
         assert name in page
