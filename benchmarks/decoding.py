@@ -103,6 +103,8 @@ def main(tokens: int = 4096, new: int = 32, rounds: int = 5, model: str | None =
         cache = contender.cache()
         with contender.press(network) if contender.press is not None else nullcontext():
             network.model(input_ids=ids, past_key_values=cache)
+        if isinstance(cache, PiKVCache):
+            cache.settle()
         held[name] = cache.nbytes if isinstance(cache, PiKVCache) else cache_bytes(cache)
         speed = decode(network, cache, ids[:, -1:], ids.shape[1], new)
         for layer in models.attention_layers(network):

@@ -14,10 +14,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evaluation.compressed import Scores, SharedPrefill
-from evaluation.presses import PRESSES
+from evaluation.compressors import SourceContext
+from evaluation.presses import parse_press
 from evaluation.texts import manual
 from pikvpress.default_model import load_model
 from pikvpress.prompts import token_ids
@@ -37,16 +37,20 @@ TEN = (
 )
 
 
-def seconds(model: PreTrainedModel, context: list[int], names: tuple[str, ...], ratios: tuple[float, ...]) -> float:
+def seconds(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    context: list[int],
+    names: tuple[str, ...],
+    ratios: tuple[float, ...],
+) -> float:
     """Return what it takes to prefill once and compress by every press at every ratio."""
     began = time.perf_counter()
-    prefill = SharedPrefill(model, context)
+    source = SourceContext(model, tokenizer, context, ratios)
     for name in names:
-        scores = Scores() if PRESSES[name].scores_once else None
+        press = parse_press(name)
         for ratio in ratios:
-            press = PRESSES[name].make()
-            press.compression_ratio = ratio  # type: ignore[union-attr]
-            prefill.compress(press, scores)
+            press.strategy.compress(press, ratio, source)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began
@@ -58,13 +62,13 @@ def main(length: int = 1024, rounds: int = 5, model: str | None = None) -> None:
         raise ValueError(f"at least 1 round is needed, not {rounds}")
     network, tokenizer = load_model(model)
     context = token_ids(tokenizer, manual())[:length]
-    seconds(network, context, TEN[:1], RATIOS[:1])  # warms up
+    seconds(network, tokenizer, context, TEN[:1], RATIOS[:1])  # warms up
     shared: list[float] = []
     single: dict[str, list[float]] = {name: [] for name in TEN}
     for _ in track(range(rounds), "timing", console=Console(stderr=True)):
-        shared.append(seconds(network, context, TEN, RATIOS))
+        shared.append(seconds(network, tokenizer, context, TEN, RATIOS))
         for name in TEN:
-            single[name].append(seconds(network, context, (name,), RATIOS[1:2]))
+            single[name].append(seconds(network, tokenizer, context, (name,), RATIOS[1:2]))
     one = statistics.mean(statistics.median(times) for times in single.values())
     many = statistics.median(shared)
     table = Table(box=SIMPLE, title=f"contexts of {length} tokens, medians of {rounds}, in seconds")

@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress.calibration import Recipe, calibrate
 from pikvpress.gates import Gates, save_gates
-from pikvpress.routers import ROUTERS, Router, StaticRouter
+from pikvpress.routers import ROUTERS, StaticRouter
 
 FOLDER = Path(__file__).parent / "ablation_gates"
 RANDOM = 5
@@ -52,25 +51,24 @@ def write_ablations(
         Where to write them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    changes: dict[str, tuple[str, Recipe, dict[str, type[Router]]]] = {
-        "looking": ("pikv", Recipe(least_gain=-math.inf), {}),
-        "static_per_layer": ("static", Recipe(), {"static": LayerRouter}),
+    changes = {
+        "looking": ("pikv", Recipe(least_gain=-math.inf)),
+        "static_per_layer": ("static", Recipe(router_classes={**ROUTERS, "static": LayerRouter})),
     }
-    for name, (router, recipe, routers) in changes.items():
-        with patch.dict(ROUTERS, routers):
-            found = calibrate(
-                model,
-                tokenizer,
-                recipe=recipe,
-                contexts=gates.about["contexts"],
-                length=gates.about["length"],
-                experts=gates.experts,
-                max_experts=len(gates.experts),
-                routers=[router],
-                objective=gates.about["objective"],
-                seed=gates.about["seed"],
-                output=folder / f"{name}.safetensors",
-            )
+    for name, (router, recipe) in changes.items():
+        found = calibrate(
+            model,
+            tokenizer,
+            recipe=recipe,
+            contexts=gates.about["contexts"],
+            length=gates.about["length"],
+            experts=gates.experts,
+            max_experts=len(gates.experts),
+            routers=[router],
+            objective=gates.about["objective"],
+            seed=gates.about["seed"],
+            output=folder / f"{name}.safetensors",
+        )
         if router == "static":
             _save(found.path, found.gates, {key: _tied(values) for key, values in found.gates.routers.items()})
     gates = replace(gates, curves=None, codec_curves=None)  # what follows knows of no budgets

@@ -8,8 +8,9 @@ import torch
 from kvpress import BasePress
 from transformers import DynamicCache, PreTrainedModel
 
-from evaluation.compressed import CompressedContext, at_hand
-from evaluation.reading import Reading, reading_mode
+from evaluation.compressed import CompressedContext
+from evaluation.prefilling import at_hand
+from evaluation.reading import ContextBatch, reading_mode
 
 # Leaving finished answers out means copying what the others read, so it is done when this share is still going.
 DROP = 0.7
@@ -35,11 +36,11 @@ def answers(
     """
     results: list[list[int]] = [[] for _ in contexts]
     stop = stop_tokens(model)
-    read = list(range(len(contexts)))  # which contexts the rows of the reading are
+    read = list(range(len(contexts)))  # which contexts the rows of the batch are
     going = set(read)
     with reading_mode(model):
-        reading = Reading(model, contexts, len(question) + max_new_tokens)
-        logits = reading.read(torch.tensor([list(question)], device=model.device), last_only=True)
+        batch = ContextBatch(model, contexts, len(question) + max_new_tokens)
+        logits = batch.read(torch.tensor([list(question)], device=model.device), last_only=True)
         for step in range(max_new_tokens):
             tokens = logits[:, -1].argmax(dim=-1).tolist()
             for i, token in zip(read, tokens, strict=True):
@@ -50,9 +51,9 @@ def answers(
                 break
             if len(going) <= DROP * len(read):
                 rows = [row for row, i in enumerate(read) if i in going]
-                reading.keep(rows)
+                batch.keep(rows)
                 read, tokens = [read[row] for row in rows], [tokens[row] for row in rows]
-            logits = reading.read(torch.tensor(tokens, device=model.device).unsqueeze(1))
+            logits = batch.read(torch.tensor(tokens, device=model.device).unsqueeze(1))
     return results
 
 
@@ -80,7 +81,7 @@ def log_probabilities(
 ) -> Iterator[torch.Tensor]:
     """Yield, for each context, log probabilities of what follows each token of ``future``, (tokens, vocabulary)."""
     with reading_mode(model):
-        logits = Reading(model, contexts, len(future)).read(torch.tensor([list(future)], device=model.device))
+        logits = ContextBatch(model, contexts, len(future)).read(torch.tensor([list(future)], device=model.device))
     return (row.float().log_softmax(dim=-1) for row in logits)
 
 

@@ -22,10 +22,10 @@ def run(
     benchmark: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     length: Annotated[list[int] | None, typer.Option(help="Tokens, for generated benchmarks; repeatable.")] = None,
     press: Annotated[list[str] | None, typer.Option(help="name or name@option=value; repeatable.")] = None,
-    ratio: Annotated[list[float] | None, typer.Option(help="Share to remove, in (0, 1); repeatable.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="RatioUnit to remove, in (0, 1); repeatable.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
     samples: Annotated[int | None, typer.Option(help="Rows a task, for generated benchmarks. Default 25.")] = None,
-    fraction: Annotated[float | None, typer.Option(help="Share of each task's rows to run. Default 1.")] = None,
+    fraction: Annotated[float | None, typer.Option(help="RatioUnit of each task's rows to run. Default 1.")] = None,
     data: Annotated[Path | None, typer.Option(help="A local folder with the benchmark's data.")] = None,
     model: Annotated[
         str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
@@ -61,11 +61,11 @@ def run(
     }
     try:
         from evaluation.evaluate import evaluate
-        from evaluation.study import make_study, read_study
+        from evaluation.study import make_study, read_study, with_options
 
         logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn of their cost whenever they are made
-        settings = (read_study(study) if study else {}) | {k: v for k, v in given.items() if v not in (None, [])}
-        evaluate(make_study(settings))
+        options = {name: value for name, value in given.items() if value not in (None, [])}
+        evaluate(make_study(with_options(read_study(study) if study else {}, options)))
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(error)
 
@@ -111,17 +111,27 @@ def compare(
 
 
 @app.command()
+def pack(folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")]) -> None:
+    """Compress the samples of finished studies into one file each, to keep them in a repository."""
+    try:
+        from evaluation.journal import pack as pack_samples
+
+        for folder in folders:
+            typer.echo(pack_samples(folder))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail(error)
+
+
+@app.command()
 def presses() -> None:
     """List the presses by name."""
     from evaluation.presses import PRESSES
 
     for name, entry in sorted(PRESSES.items()):
-        facts = [
-            f"ratio of {entry.unit}" if entry.unit else f"needs @{entry.needs_option}" if entry.needs_option else ""
-        ]
-        facts += ["masks only"] if entry.masks else []
-        facts += ["while answering"] if entry.decodes else []
-        typer.echo(f"{name:40} {', '.join(filter(None, facts))}")
+        facts = [f"ratio of {entry.ratio_of.name}"] if entry.ratio_of else []
+        facts += [f"needs @{option}" for option in entry.required]
+        facts += ["masks only"] if entry.strategy.masks else []
+        typer.echo(f"{name:40} {type(entry.strategy).__name__:15} {', '.join(facts)}".rstrip())
 
 
 @app.command()

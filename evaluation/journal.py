@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from evaluation.files import write_whole
+from evaluation.samples import JOURNALS, PACKED, compressed, content, sample_files
+from evaluation.schema import KEY
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-KEY = ("benchmark", "length", "sample", "press", "ratio")
 Key = tuple[Any, ...]
 
 
@@ -24,6 +27,8 @@ def key_of(record: Mapping[str, Any]) -> Key:
 
 class Journal:
     """The records of a results folder, in one file a process, so that processes never write to the same one.
+
+    Those that were packed (`pack`) are read too, and never written to.
 
     Use it in a ``with``: until its end no other run can write to the file.
 
@@ -58,8 +63,8 @@ class Journal:
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield every finished record of every process, each once."""
         seen: set[Key] = set()
-        for file in sorted(self.folder.glob("samples-*.jsonl")):
-            for record in _records(file):
+        for file in sample_files(self.folder):
+            for _, record in _records(file):
                 if key_of(record) not in seen:  # processes that were started again may share samples out anew
                     seen.add(key_of(record))
                     yield record
@@ -88,9 +93,40 @@ class Journal:
         self.done.update(map(key_of, new))
 
 
-def _records(file: Path) -> Iterator[dict[str, Any]]:
-    content = file.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1]
+def pack(folder: Path) -> Path:
+    """Join the journals of a results folder in one compressed file, and return where it is.
+
+    A study that is packed is reported, compared and continued like any other; pack it again after adding to it.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples, a run is writing, or a line is not a record. Nothing is changed then.
+    """
+    journals = sorted(folder.glob(JOURNALS))
+    handles = [file.open("rb+") for file in journals]
+    try:
+        for handle in handles:
+            _lock(handle, folder)
+        lines: dict[Key, bytes] = {}
+        for file in sample_files(folder):
+            for line, record in _records(file):
+                lines.setdefault(key_of(record), line)
+        if not lines:
+            raise ValueError(f"{folder} has no finished samples to pack: name a folder of `python -m evaluation run`")
+        packed = write_whole(folder / PACKED, compressed(b"".join(line + b"\n" for line in lines.values())))
+        for file in journals:
+            file.unlink()
+    finally:
+        for handle in handles:
+            handle.close()
+    return packed
+
+
+def _records(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield each finished line of a file, and the record it holds."""
+    text = content(file)
+    complete = text[: text.rfind(b"\n") + 1]
     for number, line in enumerate(complete.splitlines(), start=1):
         try:
             record = json.loads(line)
@@ -100,7 +136,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
                 f"line {number} of {file} is no finished sample: the file is damaged or not of this harness; move it "
                 "away, or choose another --output"
             ) from error
-        yield record
+        yield line, record
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:
@@ -116,8 +152,8 @@ def _lock(file: BinaryIO, folder: Path) -> None:
 
 
 def _cut_half_line(file: Path) -> None:
-    content = file.read_bytes()
-    complete = content.rfind(b"\n") + 1
-    if complete < len(content):
+    written = file.read_bytes()
+    complete = written.rfind(b"\n") + 1
+    if complete < len(written):
         with file.open("rb+") as handle:
             handle.truncate(complete)

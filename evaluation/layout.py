@@ -22,10 +22,11 @@ from transformers import PreTrainedModel
 
 from evaluation.benchmarks.registry import BENCHMARKS
 from evaluation.files import write_whole
-from evaluation.journal import Journal
+from evaluation.journal import Journal, key_of
+from evaluation.labels import checked_labels
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from evaluation.runner import jobs
-from evaluation.study import Part, Study
+from evaluation.study import BenchmarkSettings, Study
 from evaluation.units import Sample, Unit
 from pikvpress import models
 from pikvpress.default_model import resolve_model
@@ -48,8 +49,8 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
     tasks: dict[str, set[str]] = defaultdict(set)
     counts: dict[tuple[str, int | None], int] = defaultdict(int)
     for unit in units:
-        tasks[unit.part.name] |= {sample.row.task for sample in unit.samples}
-        counts[unit.part.name, unit.length] += len(unit.samples)
+        tasks[unit.settings.name] |= {sample.row.task for sample in unit.samples}
+        counts[unit.settings.name, unit.length] += len(unit.samples)
     return {
         "command": "python -m evaluation " + shlex.join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -71,12 +72,13 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
         },
         "ratios": list(study.ratios),
         "presses": [_press(press) for press in (parse_press(FULL_CACHE), *study.presses)],
+        **({"labels": dict(study.labels)} if study.labels else {}),
         "benchmarks": [
             {
                 "name": name,
                 "label": BENCHMARKS[name].label(sorted(seen)),
                 "tasks": sorted(seen),
-                "measures": [vars(measure) for measure in BENCHMARKS[name].measures],
+                "measures": [measure.described() for measure in BENCHMARKS[name].measures],
                 "samples": {str(length): count for (which, length), count in counts.items() if which == name},
             }
             for name, seen in tasks.items()
@@ -96,7 +98,7 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     if not file.exists():
         # Another process of this run may have been faster, and have samples already.
         names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-        strangers = [name for name in names if not name.startswith((".", "samples-"))]
+        strangers = [name for name in names if not name.startswith((".", "samples"))]
         if strangers:
             raise ValueError(
                 f"{folder} holds {', '.join(strangers[:3])}, but no study.yaml: results go to a folder of their own, "
@@ -116,10 +118,14 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
                 f"{folder} holds results with {name} {found[name]!r}, this study has {described[name]!r}: choose "
                 "another --output"
             )
+    presses = list({press["name"]: press for press in [*found["presses"], *described["presses"]]}.values())
+    labels = {**(before.get("labels") or {}), **described.get("labels", {})}
+    checked_labels(labels, [press["name"] for press in presses], str(file))
     return described | {
+        **({"labels": labels} if labels else {}),
         **{name: _all_of(before.get(name), described[name]) for name in ("command", "date", "commit")},
         "ratios": sorted({*found["ratios"], *described["ratios"]}),
-        "presses": list({press["name"]: press for press in [*found["presses"], *described["presses"]]}.values()),
+        "presses": presses,
         "benchmarks": _joined(found["benchmarks"], described["benchmarks"]),
     }
 
@@ -141,18 +147,18 @@ def write_results(study: Study, units: list[Unit], journal: Journal, name: str) 
     name : str
         The model's.
     """
-    records = {tuple(record[key] for key in _PLACE): record for record in journal.read()}
-    parts: dict[tuple[Part, int | None], list[Sample]] = defaultdict(list)
+    records = {key_of(record): record for record in journal.read()}
+    planned: dict[tuple[BenchmarkSettings, int | None], list[Sample]] = defaultdict(list)
     for unit in units:
-        parts[unit.part, unit.length] += unit.samples
+        planned[unit.settings, unit.length] += unit.samples
     unfinished = 0
-    for (part, length), samples in parts.items():
+    for (settings, length), samples in planned.items():
         tasks = list(dict.fromkeys(sample.row.task for sample in samples))
         samples = sorted(samples, key=lambda sample: tasks.index(sample.row.task))  # within a task they are in order
         for press, ratio in jobs(study):
-            keys = [(part.name, length, press.name, ratio, sample.name) for sample in samples]
+            keys = [(settings.name, length, sample.name, press.name, ratio) for sample in samples]
             if all(key in records for key in keys):
-                _write_folder(study, part, length, press, ratio, samples, [records[key] for key in keys], name)
+                _write_folder(study, settings, length, press, ratio, samples, [records[key] for key in keys], name)
             else:
                 unfinished += 1
     return unfinished
@@ -160,7 +166,7 @@ def write_results(study: Study, units: list[Unit], journal: Journal, name: str) 
 
 def _write_folder(
     study: Study,
-    part: Part,
+    settings: BenchmarkSettings,
     length: int | None,
     press: PressSpec,
     ratio: float | None,
@@ -168,12 +174,12 @@ def _write_folder(
     records: list[dict[str, Any]],
     name: str,
 ) -> None:
-    benchmark: Any = BENCHMARKS[part.name]
+    benchmark: Any = settings.benchmark
     rows = [sample.row for sample in samples]
     label = benchmark.label(sorted({row.task for row in rows}))
     # kvpress writes two digits, which turns 0.875 into 0.88; the exact ratio is in config.yaml.
     pieces = [label, str(length or ""), _in_folder(name), _in_folder(press.name), f"{ratio or 0:.2f}"]
-    pieces += [f"fraction{part.fraction:.3f}"] if part.fraction < 1 else []
+    pieces += [f"fraction{settings.fraction:.3f}"] if settings.fraction < 1 else []
     pieces += ["query_aware"] if study.query_aware else []
     folder = study.output / "__".join(filter(None, pieces))
     config = {
@@ -182,7 +188,7 @@ def _write_folder(
         "model": name,
         "press_name": press.name,
         "compression_ratio": ratio,
-        "fraction": part.fraction,
+        "fraction": settings.fraction,
         "max_new_tokens": study.max_new_tokens,
         "query_aware": study.query_aware,
         "press_init_command": str(press.make(ratio)),
@@ -244,7 +250,8 @@ def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[s
 
 
 def _press(press: PressSpec) -> dict[str, Any]:
-    return {"name": press.name, "unit": press.entry.unit, "masks": press.entry.masks}
+    unit = press.entry.ratio_of
+    return {"name": press.name, "unit": unit.name if unit else "", "masks": press.strategy.masks}
 
 
 def _in_folder(name: str) -> str:
@@ -263,6 +270,3 @@ def _commit() -> str:
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-_PLACE = ("benchmark", "length", "press", "ratio", "sample")

@@ -86,7 +86,7 @@ def foresee(
 
 
 @dataclass
-class Oracle(BasePress):
+class OraclePress(BasePress):
     """For every KV head of every input, the experts that cost the text to come least, at equal budgets.
 
     A press in name only: it cannot be hung on a model, since it must be told what will be read.

@@ -79,7 +79,7 @@ class RoomyLayer(DynamicLayer):
         return keys, values
 
 
-class Reading:
+class ContextBatch:
     """Contexts of one text, and what has been read behind them.
 
     Parameters
@@ -156,7 +156,7 @@ class Reading:
 
 @contextmanager
 def reading_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend to the contexts of a `Reading`."""
+    """Let the model attend to the contexts of a `ContextBatch`."""
     with models.attention_mode(model, MODE):
         yield
 

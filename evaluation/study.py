@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.benchmarks.registry import BENCHMARKS
+from evaluation.labels import checked_labels
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from pikvpress.presses.checks import checked_ratio
 from pikvpress.support.registry import check_name
@@ -18,7 +20,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Part:
+class BenchmarkSettings:
     """One benchmark of a study.
 
     Parameters
@@ -44,9 +46,13 @@ class Part:
     tasks: tuple[str, ...] | None = None
     data: Path | None = None
 
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark."""
+        return BENCHMARKS[self.name]
+
     def __post_init__(self) -> None:
-        check_name(self.name, BENCHMARKS, "benchmark")
-        by_length = BENCHMARKS[self.name].by_length
+        by_length = self.benchmark.by_length
         if by_length and not self.lengths:
             raise ValueError(f"benchmark {self.name!r} comes at any length: say which, for example --length 1024")
         if self.lengths and not by_length:
@@ -67,8 +73,8 @@ class Study:
 
     Parameters
     ----------
-    parts : tuple of Part
-        The benchmarks.
+    benchmarks : tuple of BenchmarkSettings
+        What to run presses on.
     presses : tuple of PressSpec
         Presses to compare; the full cache is always run beside them.
     ratios : tuple of float
@@ -92,9 +98,11 @@ class Study:
         Of the model's weights; "auto" is what they are stored in, and float32 for a GGUF file.
     device : str, optional
         By default a GPU if there is one.
+    labels : mapping, optional
+        From names of presses to short ones, which reports show.
     """
 
-    parts: tuple[Part, ...]
+    benchmarks: tuple[BenchmarkSettings, ...]
     presses: tuple[PressSpec, ...]
     ratios: tuple[float, ...]
     output: Path
@@ -106,14 +114,15 @@ class Study:
     share_prefill: bool = True
     dtype: str = "auto"
     device: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.parts:
+        if not self.benchmarks:
             raise ValueError(f"no benchmark is named: choose among {', '.join(sorted(BENCHMARKS))}")
         for what, values in (("press", self.names), ("ratio", self.ratios)):
             if len(set(values)) < len(values):
                 raise ValueError(f"a {what} is named twice: {', '.join(map(str, values))}")
-        taken = [(part.name, length) for part in self.parts for length in part.lengths or (None,)]
+        taken = [(chosen.name, length) for chosen in self.benchmarks for length in chosen.lengths or (None,)]
         if len(set(taken)) < len(taken):
             raise ValueError("a benchmark is named twice at the same length: join its settings")
         for ratio in self.ratios:
@@ -129,16 +138,9 @@ class Study:
         if self.max_new_tokens is not None:
             _check_number("max_new_tokens", self.max_new_tokens, int, 1)
         check_name(self.dtype, DTYPES, "dtype")
+        checked_labels(self.labels, self.names, "this study")
         for press in self.presses:
-            if press.entry.query_aware and not self.query_aware:
-                raise ValueError(f"{press.name} compresses for a known question: add --query-aware, or leave it out")
-            if press.entry.decodes and any(BENCHMARKS[part.name].teacher_forced for part in self.parts):
-                raise ValueError(
-                    f"{press.name} compresses while answering, but the fidelity benchmark has no answers: leave one out"
-                )
-
-            if press.entry.looks_ahead and not all(BENCHMARKS[part.name].teacher_forced for part in self.parts):
-                raise ValueError(f"{press.name} must be told what will be read, which only fidelity says: leave it out")
+            press.strategy.validate(press.name, self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,20 +163,20 @@ def make_study(settings: Mapping[str, Any]) -> Study:
     ValueError, TypeError
         For unknown settings (near names are offered), values out of range, or things that do not go together.
     """
-    own = [item.name for item in fields(Part) if item.name != "name"]
-    known = ["benchmarks", *own, *(f.name for f in fields(Study) if f.name != "parts")]
+    own = [item.name for item in fields(BenchmarkSettings) if item.name != "name"]
+    known = [*(item.name for item in fields(Study)), *own]
     for name in settings:
         check_name(name, known, "setting of a study")
     for name in ("benchmarks", "presses", "output"):
         if not settings.get(name):
             raise ValueError(f"a study needs {name}")
     common = {name: settings[name] for name in own if settings.get(name) is not None}
-    parts = tuple(_part(entry, common, own) for entry in _listed(settings, "benchmarks"))
+    benchmarks = tuple(_benchmark(entry, common, own) for entry in _listed(settings, "benchmarks"))
     rest = {name: value for name, value in settings.items() if name in known and name not in ("benchmarks", *own)}
     rest["presses"] = tuple(parse_press(str(name)) for name in _listed(settings, "presses"))
     rest["ratios"] = tuple(_listed(settings, "ratios"))
     rest["output"] = Path(rest["output"]).expanduser()
-    return Study(parts=parts, **{name: value for name, value in rest.items() if value is not None})
+    return Study(benchmarks=benchmarks, **{name: value for name, value in rest.items() if value is not None})
 
 
 def read_study(file: Path) -> dict[str, Any]:
@@ -196,13 +198,23 @@ def read_study(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _part(entry: Any, common: dict[str, Any], own: Sequence[str]) -> Part:
+def with_options(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's settings changed by options; labels of presses that are then not run are left out."""
+    names = [str(name) for name in _listed(settings, "presses")]
+    labels = checked_labels(settings.get("labels"), names, "the study")
+    changed = {**settings, **given}
+    if labels:
+        run = {str(name) for name in _listed(changed, "presses")}
+        changed["labels"] = {name: label for name, label in labels.items() if name in run}
+    return changed
+
+
+def _benchmark(entry: Any, common: dict[str, Any], own: Sequence[str]) -> BenchmarkSettings:
     given = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
     for name in given:
         check_name(name, ["name", *own], "setting of a benchmark")
     if not isinstance(given.get("name"), str):
         raise ValueError(f"a benchmark needs a name: {entry!r}")
-    check_name(given["name"], BENCHMARKS, "benchmark")
     settings = common | given
     if not BENCHMARKS[given["name"]].by_length and "lengths" not in given:
         settings.pop("lengths", None)  # those at the top are for benchmarks that come at a length
@@ -211,7 +223,7 @@ def _part(entry: Any, common: dict[str, Any], own: Sequence[str]) -> Part:
             settings[name] = tuple(_listed(settings, name))
     if settings.get("data") is not None:
         settings["data"] = Path(settings["data"]).expanduser()
-    return Part(**settings)
+    return BenchmarkSettings(**settings)
 
 
 def _listed(settings: Mapping[str, Any], name: str) -> list[Any]:

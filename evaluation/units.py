@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from evaluation.benchmarks.benchmark import Request
-from evaluation.benchmarks.registry import BENCHMARKS
+from evaluation.benchmarks.benchmark import Benchmark, Request
 from evaluation.prompts import encode
 from evaluation.rows import Row
-from evaluation.study import Part, Study
+from evaluation.study import BenchmarkSettings, Study
 from pikvpress.prompts import token_ids
 
 
@@ -48,9 +47,14 @@ class Sample:
 class Unit:
     """Samples that share a context and so a prefill."""
 
-    part: Part
+    settings: BenchmarkSettings
     length: int | None
     samples: tuple[Sample, ...]
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark that the samples are of."""
+        return self.settings.benchmark
 
     @property
     def context(self) -> tuple[int, ...]:
@@ -69,25 +73,27 @@ def make_units(study: Study, tokenizer: PreTrainedTokenizerBase, positions: int 
         If a benchmark's data is missing.
     """
     units = []
-    for part in study.parts:
-        for length in part.lengths or (None,):
-            samples = list(_samples(study, part, length, tokenizer))
+    for settings in study.benchmarks:
+        for length in settings.lengths or (None,):
+            samples = list(_samples(study, settings, length, tokenizer))
             for sample in samples:
-                _check_fits(sample, part, positions)
-            units += _units(part, length, samples)
+                _check_fits(sample, settings.name, positions)
+            units += _units(settings, length, samples)
     return units
 
 
-def _samples(study: Study, part: Part, length: int | None, tokenizer: PreTrainedTokenizerBase) -> Iterable[Sample]:
-    benchmark = BENCHMARKS[part.name]
-    rows = benchmark.rows(Request(tokenizer, length, part.samples, study.seed, part.data, part.tasks))
+def _samples(
+    study: Study, settings: BenchmarkSettings, length: int | None, tokenizer: PreTrainedTokenizerBase
+) -> Iterable[Sample]:
+    benchmark = settings.benchmark
+    rows = benchmark.rows(Request(tokenizer, length, settings.samples, study.seed, settings.data, settings.tasks))
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row.task].append(row)
     numbered = [
         (number, f"{task}-{number}", row)
         for task, of_task in by_task.items()
-        for number, row in _share(of_task, part.fraction, benchmark.generated, f"{study.seed}/{task}")
+        for number, row in _share(of_task, settings.fraction, benchmark.generated, f"{study.seed}/{task}")
     ]
     for _, name, row in sorted(numbered, key=lambda entry: entry[0]):  # stable: tasks take turns
         if study.max_new_tokens is not None and not benchmark.teacher_forced:
@@ -107,18 +113,18 @@ def _share(rows: list[Row], fraction: float, generated: bool, seed: str) -> list
     return [(number, rows[number]) for number in chosen]
 
 
-def _units(part: Part, length: int | None, samples: Iterable[Sample]) -> list[Unit]:
+def _units(settings: BenchmarkSettings, length: int | None, samples: Iterable[Sample]) -> list[Unit]:
     by_context: dict[tuple, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_context[sample.context].append(sample)
-    return [Unit(part, length, tuple(same)) for same in by_context.values()]
+    return [Unit(settings, length, tuple(same)) for same in by_context.values()]
 
 
-def _check_fits(sample: Sample, part: Part, positions: int | None) -> None:
+def _check_fits(sample: Sample, benchmark: str, positions: int | None) -> None:
     follows = len(sample.answer) or sample.row.max_new_tokens
     total = len(sample.context) + len(sample.question) + follows
     if positions is not None and total > positions:
         raise ValueError(
-            f"sample {sample.name} of {part.name} takes {total} tokens with its answer, and the model has {positions} "
+            f"sample {sample.name} of {benchmark} takes {total} tokens with its answer, and the model has {positions} "
             "positions: choose a shorter --length, other tasks, or a model with more positions"
         )

@@ -6,8 +6,8 @@ read, and of assisted decoding, so that it works with any press.
 
 from importlib.metadata import version
 
-from pikvpress import assisted, attention, chunked
-from pikvpress.cache import PiKVCache
+from pikvpress import assisted, chunked
+from pikvpress.cache import PiKVCache, attention
 from pikvpress.experts import (
     DEFAULT_EXPERTS,
     ChunkScorePress,

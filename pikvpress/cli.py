@@ -199,7 +199,7 @@ def _demo(
 ) -> None:
     # Imported here: loading torch and transformers takes seconds, and `--help` should not.
     from pikvpress.default_model import load_model
-    from pikvpress.demo import Question, answers_table, contestants, demo_document, results_table, run
+    from pikvpress.demo import DemoQuestion, answers_table, contestants, demo_document, results_table, run
     from pikvpress.presses import MoERouterPress
 
     if (document is None) != (not asked):
@@ -209,7 +209,7 @@ def _demo(
     if document is None:
         text, questions = demo_document()
     else:
-        text, questions = document.read_text(encoding="utf-8"), [Question(item) for item in asked]
+        text, questions = document.read_text(encoding="utf-8"), [DemoQuestion(item) for item in asked]
         if not text.strip():
             raise ValueError(f"{document} is empty: give a text of at least a few hundred words")
     runs = contestants(ratios, router)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from tqdm import tqdm
@@ -86,9 +85,11 @@ def _no_progress_bars() -> Iterator[None]:
     """Silence transformers' progress bars; its GGUF reader has one that its own switch does not reach."""
     was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    shown = getattr(modeling_gguf_pytorch_utils, "tqdm", None)
+    modeling_gguf_pytorch_utils.tqdm = partial(tqdm, disable=True)  # type: ignore[attr-defined]
     try:
-        with patch.object(modeling_gguf_pytorch_utils, "tqdm", partial(tqdm, disable=True), create=True):
-            yield
+        yield
     finally:
+        modeling_gguf_pytorch_utils.tqdm = shown  # type: ignore[attr-defined]
         if was_on:
             transformers_logging.enable_progress_bar()

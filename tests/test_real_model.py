@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from evaluation.answering import log_probabilities
 from evaluation.benchmarks.benchmark import Request
 from evaluation.benchmarks.fidelity import Fidelity
-from evaluation.compressed import SharedPrefill
+from evaluation.compressors import PrefilledContext
 from evaluation.prompts import encode
 from pikvpress import DEFAULT_EXPERTS, MoERouterPress, PiKVCache
 from pikvpress.experts import make_experts
@@ -64,7 +64,7 @@ def test_routers_are_closer_to_the_full_cache_than_their_experts(smollm):
     for row in Fidelity().rows(Request(tokenizer, length=550, samples=1, seed=123)):
         context, question = encode(tokenizer, row)
         future = [*question, *token_ids(tokenizer, row.answer)]
-        shared = SharedPrefill(model, context)
+        shared = PrefilledContext(model, context)
         full, *others = log_probabilities(
             model, [shared.compress(press) for press in (None, *presses.values())], future
         )
@@ -88,7 +88,7 @@ def test_an_uncompressed_pikv_cache_generates_the_same_200_tokens(smollm, ids):
 
 def test_sharing_a_prefill_changes_nothing(smollm, ids):
     model, _ = smollm
-    shared = SharedPrefill(model, ids[0].tolist())
+    shared = PrefilledContext(model, ids[0].tolist())
     for press in (None, MoERouterPress(0.5)):
         alone, reused = prefill(model, ids, press), shared.compress(press)
         for one, (keys, _) in zip(alone.layers, reused.layers, strict=True):

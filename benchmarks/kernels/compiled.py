@@ -14,7 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 import triton
@@ -28,6 +27,7 @@ from triton.runtime.jit import JITFunction
 
 from benchmarks.kernels.operation import Operation, Shape, named
 from benchmarks.kernels.operations import OPERATIONS
+from pikvpress.support.swapped import swapped
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # of shared memory that a program may ask for
@@ -81,7 +81,7 @@ def compiled(operation: Operation, dtype: torch.dtype, shape: Shape) -> list[Com
     def compile_only(kernel: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
         made.append(launch(kernel, *args, grid=grid, warmup=True, **kwargs))
 
-    with patch.object(JITFunction, "run", compile_only):
+    with swapped(JITFunction, run=compile_only):
         operation.kernel(**inputs)
     return list(dict.fromkeys(map(_used, made)))
 

@@ -11,26 +11,8 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from evaluation.rows import Row
+from evaluation.schema import Measure
 from pikvpress.support.registry import check_name
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A figure that every sample has.
-
-    Parameters
-    ----------
-    name : str
-        As in the files of results.
-    label : str
-        As in tables and pictures, with its unit.
-    higher_is_better : bool
-        Which way is good.
-    """
-
-    name: str
-    label: str
-    higher_is_better: bool
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def report(folders: Sequence[Path], output: Path, presses: Sequence[str] = ()) -
     Parameters
     ----------
     folders : sequence of Path
-        Folders with `study.yaml` and `samples-*.jsonl`; several are merged if model, seed and query_aware agree.
+        Folders with `study.yaml` and samples; several are merged if model, seed and query_aware agree.
     output : Path
         Folder for `report.md`, `report.csv`, `report.html` and the pictures; made if it is not there.
     presses : sequence of str, optional

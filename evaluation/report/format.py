@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from evaluation.report.load import FULL_CACHE, Measure
+from evaluation.schema import Measure
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -46,8 +46,3 @@ def difference_interval(row: pd.Series, measure: Measure) -> str:
 def percent(value: float) -> str:
     """Return a share that is already in percent."""
     return MISSING if math.isnan(value) else f"{round(value, 1):g}"
-
-
-def press_label(name: str) -> str:
-    """Return the name of a press as readers know it."""
-    return "full cache" if name == FULL_CACHE else name

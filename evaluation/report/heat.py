@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.report.format import MISSING, number, press_label
-from evaluation.report.load import FULL_CACHE
+from evaluation.report.format import MISSING, number
 from evaluation.report.summary import ALL_TASKS, Group, Summary, axis_range
+from evaluation.schema import FULL_CACHE
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def task_heat(summary: Summary, group: Group, ratio: float) -> Heat:
 
     cells = [[Cell(text(value), position(value)) for value in row] for row in grid.to_numpy(dtype=float)]
     columns = ["mean" if name == ALL_TASKS else name for name in grid.columns]
-    return Heat([press_label(name) for name in presses], columns, cells)
+    return Heat([summary.label(name) for name in presses], columns, cells)
 
 
 def depth_heat(summary: Summary, groups: list[Group], ratio: float) -> dict[str, Heat]:
@@ -82,7 +82,7 @@ def depth_heat(summary: Summary, groups: list[Group], ratio: float) -> dict[str,
         if np.isnan(values).all():
             continue
         cells = [[_found(value) for value in row] for row in values]
-        heats[press_label(press)] = Heat([_depth(task) for task in depths], list(tables), cells)
+        heats[summary.label(press)] = Heat([_depth(task) for task in depths], list(tables), cells)
     return heats
 
 

@@ -1,90 +1,25 @@
-"""Read study folders: `study.yaml` says what was run, `samples-*.jsonl` hold one result a line."""
+"""Read study folders: `study.yaml` says what was run, and one result a line is in the files with samples."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
-FULL_CACHE = "no_press"
-KEY = ["benchmark", "length", "sample", "press", "ratio"]
+from evaluation import schema
+from evaluation.labels import checked_labels
+from evaluation.report.contents import Benchmark, Press, Study
+from evaluation.report.lines import read_lines, record_of
+from evaluation.samples import JOURNALS, PACKED, sample_files
+from evaluation.schema import FULL_CACHE, Measure
+
+KEY = list(schema.KEY)
 FACTS = ["model", "seed", "query_aware", "versions", "machine", "date", "commit", "command"]
 STUDY_KEYS = [*FACTS, "benchmarks", "presses", "ratios"]
-TEXTS = ["benchmark", "task", "sample", "press"]
-NUMBERS = ["ratio", "context_tokens", "tokens_kept", "bytes_full", "bytes_held", "prefill_seconds", "press_seconds"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number measured per sample, and how to call it."""
-
-    name: str
-    label: str
-    higher_is_better: bool
-
-    @property
-    def percent(self) -> bool:
-        """Whether it runs from 0 to 100."""
-        return "%" in self.label
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A benchmark; its first measure is the main one."""
-
-    name: str
-    label: str
-    measures: tuple[Measure, ...]
-
-    @property
-    def main(self) -> Measure:
-        """The measure that pictures show."""
-        return self.measures[0]
-
-    @property
-    def slug(self) -> str:
-        """Name for files and anchors."""
-        return re.sub(r"[^\w.-]+", "-", self.name)
-
-
-@dataclass(frozen=True)
-class Press:
-    """A press: what its ratio counts (None if it has none), and whether it masks keys instead of dropping them."""
-
-    name: str
-    unit: str | None
-    masks: bool
-
-
-@dataclass(frozen=True)
-class Study:
-    """Everything that was measured.
-
-    Attributes
-    ----------
-    facts : dict
-        What `study.yaml` says of model, seed, command, commit, versions and machine; lists where folders differ.
-    benchmarks, presses : list
-        In the order of `study.yaml`, and only those with results.
-    rows : DataFrame
-        One row a result; measures in columns `measure_<name>`, `length` 0 where the benchmark has none.
-    notes : list of str
-        What a reader must know about missing results.
-    """
-
-    facts: dict[str, Any]
-    benchmarks: list[Benchmark]
-    presses: list[Press]
-    rows: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
 
 
 def load(folders: Sequence[Path]) -> Study:
@@ -110,12 +45,12 @@ def load(folders: Sequence[Path]) -> Study:
     records: list[dict[str, Any]] = []
     cut: list[str] = []
     for folder in folders:
-        paths = sorted(Path(folder).glob("samples-*.jsonl"))
+        paths = sample_files(Path(folder))
         if not paths:
-            raise ValueError(f"{folder} has no samples-*.jsonl: run the benchmark before its report")
+            raise ValueError(f"{folder} has neither {JOURNALS} nor {PACKED}: run the benchmark before its report")
         for path in paths:
-            lines = list(_read_lines(path, cut))
-            records += [_record(path, number, line, benchmarks, presses) for number, line in lines]
+            lines = list(read_lines(path, cut))
+            records += [record_of(path, number, line, benchmarks, presses) for number, line in lines]
     if not records:
         raise ValueError(f"no results in {', '.join(map(str, folders))}: run the benchmark before its report")
     # Processes that were started again may share samples out anew; as for them, the first result counts.
@@ -131,6 +66,7 @@ def load(folders: Sequence[Path]) -> Study:
         presses=[press for press in presses if press.name in seen and press.name != FULL_CACHE],
         rows=rows,
         notes=_missing_results(rows, cut, planned),
+        labels=_labels(folders, heads, [press.name for press in presses]),
     )
 
 
@@ -167,6 +103,15 @@ def _read_head(folder: Path) -> dict[str, Any]:
     return head
 
 
+def _labels(folders: Sequence[Path], heads: list[dict[str, Any]], presses: list[str]) -> dict[str, str]:
+    """Return the labels of all folders; the first that labels a press is heeded."""
+    labels: dict[str, str] = {}
+    for folder, head in zip(folders, heads, strict=True):
+        names = [entry["name"] for entry in head["presses"]]
+        labels = checked_labels(head.get("labels"), names, f"{folder}/study.yaml") | labels
+    return checked_labels(labels, presses, "these folders")
+
+
 def _merge_benchmarks(heads: list[dict[str, Any]]) -> list[Benchmark]:
     entries = [entry for head in heads for entry in head["benchmarks"]]
     return _merge(
@@ -187,66 +132,6 @@ def _agreed(values: list[Any]) -> Any:
     """Return the one value of all folders, or the list of different ones."""
     different = [value for index, value in enumerate(values) if value not in values[:index]]
     return different[0] if len(different) == 1 else different
-
-
-def _read_lines(path: Path, cut: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            # A run that was killed leaves a last line with no line end; anything else is damage.
-            if number == len(lines):
-                cut.append(f"{path.parent.name}/{path.name}")
-                return
-            raise ValueError(f"{path}, line {number} is not JSON ({error}): mend or remove the line") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{path}, line {number} is {type(value).__name__}, not a JSON object: mend or remove it")
-        yield number, value
-
-
-def _record(
-    path: Path, number: int, line: dict[str, Any], benchmarks: list[Benchmark], presses: list[Press]
-) -> dict[str, Any]:
-    """Return a checked line as a flat row."""
-
-    def refuse(what: str) -> ValueError:
-        return ValueError(f"{path}, line {number}: {what}")
-
-    missing = [key for key in [*TEXTS, *NUMBERS, "measures", "masked"] if key not in line]
-    if missing:
-        raise refuse(f"lacks {', '.join(missing)}")
-    for key in NUMBERS:
-        if not _finite(line[key]) and not (key == "ratio" and line[key] is None):
-            raise refuse(f"{key} is {line[key]!r}, not a finite number")
-    length = line.get("length")
-    if length is not None and (not isinstance(length, int) or length < 1):
-        raise refuse(f"length is {length!r}, not a positive whole number or null")
-    benchmark = next((benchmark for benchmark in benchmarks if benchmark.name == line["benchmark"]), None)
-    if benchmark is None:
-        names = ", ".join(benchmark.name for benchmark in benchmarks)
-        raise refuse(f"benchmark {line['benchmark']!r} is not in study.yaml, which has {names}")
-    if line["press"] not in (FULL_CACHE, *(press.name for press in presses)):
-        names = ", ".join(press.name for press in presses)
-        raise refuse(f"press {line['press']!r} is not in study.yaml, which has {names}")
-    if not isinstance(line["measures"], dict) or benchmark.main.name not in line["measures"]:
-        raise refuse(f"measures lack {benchmark.main.name}, the main measure of {benchmark.name}")
-    for name, value in line["measures"].items():
-        if not _finite(value):
-            raise refuse(f"measure {name} is {value!r}, not a finite number")
-    row = {key: line[key] for key in [*TEXTS, *NUMBERS]}
-    row.update(length=length or 0, masked=bool(line["masked"]))
-    row.update(folder=str(path.parent), file=str(path), line=number)
-    row.update({f"measure_{m.name}": line["measures"].get(m.name, math.nan) for m in benchmark.measures})
-    if line.get("token_kl"):
-        row["token_kl"] = np.asarray(line["token_kl"], dtype=np.float32)
-    return row
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:

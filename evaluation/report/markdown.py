@@ -1,4 +1,4 @@
-"""The report as Markdown, which shows the PNG files beside it."""
+"""The report as Markdown, which can be read without the pictures that are drawn beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
     facts = words.facts(summary)
     parts = [f"# KV-cache compression on {dict(facts)['model']}"]
     parts += [f"> **Note:** {note}" for note in summary.study.notes]
-    parts += [_picture(picture) for picture in pictures if picture.name.startswith("curves")]
     parts += ["## At a glance", markdown_glances(summary)]
     parts += ["### How to read this", _list(words.reading(summary)), "### Limits", _list(words.limits(summary))]
     parts.append("## Scores")
@@ -36,20 +35,10 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
             parts.append(words.RATIO)
             parts.append(_folded("every press", markdown_pairs(summary, group)))
             if summary.highlighted:
-                parts[-1:] = [markdown_pairs(summary, group, summary.highlighted), parts[-1]]
-    for title, start in (("Tasks", "heatmap"), ("Needle", "needle"), ("Memory", "memory"), ("Time", "time")):
-        shown = [_picture(picture) for picture in pictures if picture.name.startswith(start)]
-        parts += [f"## {title}", *shown] if shown else []
+                parts[-1:] = [markdown_pairs(summary, group, highlighted=True), parts[-1]]
     parts += ["## What was run", "\n".join(f"- {name}: {_quoted(name, text)}" for name, text in facts)]
-    parts.append("Every number is in `report.csv`; `report.html` shows all ratios.")
+    parts += ["## Beside this file", words.DRAWN, _list([f"`{p.name}`: {p.description}" for p in pictures])]
     return "\n\n".join(parts) + "\n"
-
-
-def _picture(picture: Picture) -> str:
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{picture.name}-dark.png">'
-        f'<img alt="{picture.description}" src="{picture.name}-light.png"></picture>'
-    )
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -10,13 +10,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation.report import words
+from evaluation.report.contents import Benchmark
 from evaluation.report.figures.pareto import HELD, OVERHEAD
 from evaluation.report.heat import Heat, depth_heat, task_heat
-from evaluation.report.load import Benchmark, Measure
 from evaluation.report.pictures import NEEDLE, curve_svg, has_means, has_times, of_benchmarks, pareto_svg
 from evaluation.report.summary import Group, Summary
 from evaluation.report.tables import glances, pair_rows, score_rows
 from evaluation.report.theme import FOUND, THEMES, Look, blend, looks, text_on
+from evaluation.schema import Measure
 
 STEPS = 20
 SHAPES = {
@@ -45,9 +46,9 @@ def render(summary: Summary) -> str:
         reading=words.reading(summary),
         limits=words.limits(summary),
         glances=glances(summary),
-        highlighted=summary.highlighted,
+        highlighted=summary.highlighted_labels,
         any_masked=bool(summary.masked),
-        key=[(name, look.highlighted, _mark(look)) for name, look in styles.items()],
+        key=[(summary.label(name), look.highlighted, _mark(look)) for name, look in styles.items()],
         benchmarks=[_benchmark(summary, benchmark, groups) for benchmark, groups in of_benchmarks(summary)],
         colours=Markup(_colours()),
         step=lambda position: round(position * STEPS),

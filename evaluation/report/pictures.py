@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from evaluation.report.contents import Benchmark
 from evaluation.report.figures.bytes import draw_bytes, spends_bytes
 from evaluation.report.figures.canvas import to_svg
 from evaluation.report.figures.curves import draw_curves
 from evaluation.report.figures.heatmaps import draw_depth_heat, draw_task_heat
 from evaluation.report.figures.pareto import HELD, OVERHEAD, draw_pareto
-from evaluation.report.load import FULL_CACHE, Benchmark, Measure
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import LIGHT, Theme
+from evaluation.schema import FULL_CACHE, Measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +99,7 @@ def has_means(summary: Summary, group: Group, measure: Measure) -> bool:
 def curve_svg(summary: Summary, group: Group, groups: list[Group], measure: Measure) -> str:
     """Return one panel of curves."""
     return to_svg(
-        draw_curves(summary, [group], LIGHT, measure, scale=groups),
+        draw_curves(summary, [group], LIGHT, measure, scale=groups, wide=True),
         f"curve-{group.slug}-{measure.name}",
         f"{group.title}: {measure.label} against compression ratio, one line a press; the scores have the numbers",
     )

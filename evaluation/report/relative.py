@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.report.load import Study
+from evaluation.report.contents import Study
 from evaluation.report.statistics import best, bootstrap_means
 from evaluation.report.summary import Group
 from pikvpress.support.registry import check_name

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.report.load import FULL_CACHE, Benchmark, Measure, Study
+from evaluation.report.contents import FULL_CACHE_LABEL, Benchmark, Study
 from evaluation.report.statistics import best, intervals, pooled_percentile, verdict
+from evaluation.schema import FULL_CACHE, Measure
 
 ALL_TASKS = "all"
 POOLED = "kl_p95"
@@ -70,6 +71,15 @@ class Summary:
     def highlighted(self) -> list[str]:
         """Names of the presses that this project adds."""
         return [name for name in self.presses if name.startswith(HIGHLIGHTED)]
+
+    def label(self, press: str) -> str:
+        """Return what a press is called in tables and pictures."""
+        return FULL_CACHE_LABEL if press == FULL_CACHE else self.study.labels.get(press, press)
+
+    @property
+    def highlighted_labels(self) -> list[str]:
+        """What the presses that this project adds are called."""
+        return [self.label(name) for name in self.highlighted]
 
     def of(self, group: Group, measure: Measure | None = None) -> pd.DataFrame:
         """Return the rows of a group and measure (the main one if none is given), all tasks together."""

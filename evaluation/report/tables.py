@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation.report.format import MISSING, difference_interval, interval, number, percent, signed
-from evaluation.report.load import FULL_CACHE, Measure
 from evaluation.report.summary import Group, Summary
+from evaluation.schema import FULL_CACHE, Measure
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Glance:
-    """One group at its middle ratio."""
+    """One group at its middle ratio: a row each for the full cache, the best presses and those of this project.
+
+    Values of a row are the mean and the difference from the best other press.
+    """
 
     title: str
     ratio: float
-    full_cache: str
-    best: str
-    best_value: Value
-    highlighted: list[tuple[str, Value, Value]]
+    measure: Measure
+    rows: list[Row]
 
 
 def score_rows(summary: Summary, group: Group, measure: Measure) -> list[Row]:
@@ -55,14 +56,14 @@ def score_rows(summary: Summary, group: Group, measure: Measure) -> list[Row]:
     full = summary.full_cache(group, measure)
     if full is not None:
         value = _stated(full, measure)
-        rows.append(Row("full cache", [], False, [value] * len(ratios), ["100"] * len(ratios)))
+        rows.append(Row(summary.label(FULL_CACHE), [], False, [value] * len(ratios), ["100"] * len(ratios)))
     for press in summary.presses:
         cells = table[table["press"] == press].set_index("ratio")
         if cells.empty:
             continue
         values = [_value(cells, ratio, measure, press in winners[ratio]) for ratio in ratios]
         held = [percent(cells.loc[ratio, "held_percent"]) if ratio in cells.index else MISSING for ratio in ratios]
-        rows.append(Row(press, tags(summary, press), press in summary.highlighted, values, held))
+        rows.append(Row(summary.label(press), tags(summary, press), press in summary.highlighted, values, held))
     return rows
 
 
@@ -76,7 +77,7 @@ def pair_rows(summary: Summary, group: Group) -> list[Row]:
         if cells.empty or cells["best_other"].isna().all():
             continue
         values = [_difference(summary, cells, ratio, measure) for ratio in summary.ratios(group)]
-        rows.append(Row(press, tags(summary, press), press in summary.highlighted, values, []))
+        rows.append(Row(summary.label(press), tags(summary, press), press in summary.highlighted, values, []))
     return rows
 
 
@@ -91,26 +92,18 @@ def glances(summary: Summary) -> list[Glance]:
         winners = best_presses(table, ratio, measure)
         if not winners:
             continue
+        rows = []
         full = summary.full_cache(group)
-        special = [
-            (
-                press,
-                _number(at_ratio.loc[press], measure),
-                _difference(summary, table[table["press"] == press].set_index("ratio"), ratio, measure),
-            )
-            for press in summary.highlighted
-            if press in at_ratio.index
-        ]
-        answer.append(
-            Glance(
-                title=f"{group.title}: {measure.label}",
-                ratio=ratio,
-                full_cache=MISSING if full is None else number(full["mean"], measure),
-                best=_joined([_marked(summary, press) for press in winners]),
-                best_value=_number(at_ratio.loc[winners[0]], measure),
-                highlighted=special,
-            )
-        )
+        if full is not None:
+            rows.append(Row(summary.label(FULL_CACHE), [], False, [_stated(full, measure), Value("")], ["100"]))
+        special = [press for press in summary.highlighted if press in at_ratio.index]
+        for press in [*(press for press in winners if press not in special), *special]:
+            cells = table[table["press"] == press].set_index("ratio")
+            value = _value(cells, ratio, measure, press in winners)
+            values = [value, _difference(summary, cells, ratio, measure)]
+            held = [percent(at_ratio.loc[press, "held_percent"])]
+            rows.append(Row(summary.label(press), tags(summary, press), press in special, values, held))
+        answer.append(Glance(group.title, ratio, measure, rows))
     return answer
 
 
@@ -140,28 +133,23 @@ def markdown_scores(summary: Summary, group: Group, measure: Measure) -> str:
     )
 
 
-def markdown_pairs(summary: Summary, group: Group, only: list[str] | None = None) -> str:
-    """Return the table of differences, of all presses if `only` is not given."""
-    rows = [row for row in pair_rows(summary, group) if only is None or row.label in only]
+def markdown_pairs(summary: Summary, group: Group, highlighted: bool = False) -> str:
+    """Return the table of differences, of all presses or only of those that this project adds."""
+    rows = [row for row in pair_rows(summary, group) if row.highlighted or not highlighted]
     head = ["press", *(f"ratio {ratio:g}" for ratio in summary.ratios(group))]
     return _markdown(head, [[_name(row), *map(_in_markdown, row.values)] for row in rows])
 
 
 def markdown_glances(summary: Summary) -> str:
-    """Return the table at the top."""
-    rows = []
+    """Return the tables at the top, one a benchmark and length: presses down."""
+    parts = []
     for glance in glances(summary):
-        special = [
-            f"{value.text} ({value.interval}); {difference.text} ({difference.interval}): {difference.note}"
-            for _, value, difference in glance.highlighted
-        ]
-        missing = [""] * (len(summary.highlighted) - len(special))
-        winner = f"{glance.best} {glance.best_value.text}"
-        rows.append([glance.title, f"{glance.ratio:g}", glance.full_cache, winner, *special, *missing])
-    return _markdown(
-        ["", "ratio", "full cache", "best press", *(f"{name}; against the best other" for name in summary.highlighted)],
-        rows,
-    )
+        head = ["press", glance.measure.label, "against the best other press", "bytes held, %"]
+        better = "higher" if glance.measure.higher_is_better else "lower"
+        parts.append(f"**{glance.title}**, ratio {glance.ratio:g}; {better} is better.")
+        rows = [[_name(row), *map(_in_markdown, row.values), *row.held] for row in glance.rows]
+        parts.append(_markdown(head, rows))
+    return "\n\n".join(parts)
 
 
 def csv(summary: Summary) -> str:
@@ -172,10 +160,6 @@ def csv(summary: Summary) -> str:
     units = {press.name: press.unit for press in summary.study.presses}
     table.insert(table.columns.get_loc("ratio") + 1, "ratio_of", table["press"].map(units).fillna("tokens"))
     return table.to_csv(index=False, float_format="%.6g")
-
-
-def _number(row: pd.Series, measure: Measure) -> Value:
-    return Value(number(row["mean"], measure), interval(row, measure))
 
 
 def _value(cells: pd.DataFrame, ratio: float, measure: Measure, winner: bool) -> Value:
@@ -201,11 +185,7 @@ def _difference(summary: Summary, cells: pd.DataFrame, ratio: float, measure: Me
 
 def _marked(summary: Summary, press: str) -> str:
     """Return a press's name, saying if it is masked: such a press holds more bytes than others at its ratio."""
-    return f"{press} (masked)" if press in summary.masked else press
-
-
-def _joined(names: list[str]) -> str:
-    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more"
+    return f"{summary.label(press)} (masked)" if press in summary.masked else summary.label(press)
 
 
 def _name(row: Row) -> str:

@@ -8,6 +8,10 @@ from evaluation.report.statistics import RESAMPLES
 from evaluation.report.summary import Summary
 
 RATIO = "Ratio = share of tokens removed."
+DRAWN = (
+    "`python -m evaluation report` with this folder writes `report.html`, which shows all ratios, `report.csv`, which "
+    "has every number, and these pictures, each as `-light.png` and `-dark.png`:"
+)
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -17,7 +21,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     return [
         ("model", _text(said["model"])),
         ("benchmarks", "; ".join(f"{group.title} ({group.samples} samples)" for group in summary.groups)),
-        ("presses", ", ".join(summary.presses)),
+        ("presses", ", ".join(map(_named, summary.presses, map(summary.label, summary.presses)))),
         ("compression ratios", ", ".join(f"{ratio:g}" for ratio in ratios)),
         ("question", "seen while compressing" if said["query_aware"] else "not seen while compressing"),
         ("seed", _text(said["seed"])),
@@ -63,6 +67,10 @@ def limits(summary: Summary) -> list[str]:
         "Intervals are over samples only: another model, prompt, seed or machine may give other results.",
         "Times hold for this machine alone, and for prompts of these lengths.",
     ]
+
+
+def _named(press: str, label: str) -> str:
+    return press if label == press else f"{label} ({press})"
 
 
 def _text(value: Any) -> str:

@@ -42,7 +42,7 @@ class Codec:
 
     @property
     def following(self) -> Codec:
-        """For entries that come behind the context, group by group."""
+        """For entries that come after the context, group by group."""
         return self
 
     def check_reader(self, module: models.Attention) -> None:

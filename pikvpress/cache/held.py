@@ -28,7 +28,7 @@ class Held(torch.Tensor):
     @staticmethod
     def of(layer: PiKVLayer, length: int) -> Held:
         """Return what stands for the first ``length`` entries of a layer."""
-        like = layer.recent_keys
+        like = layer.entries.tail.keys
         shape = (*like.shape[:2], length, like.shape[3])
         held = torch.Tensor._make_wrapper_subclass(Held, shape, dtype=like.dtype, device=like.device)
         held.layer = layer

@@ -11,9 +11,10 @@ from rich.table import Table
 from transformers import Cache
 
 from pikvpress.cache.calibrated import Bases
+from pikvpress.cache.choice import known, of_layer
 from pikvpress.cache.codecs import EXACT, Codec
-from pikvpress.cache.layer import Choice, PiKVLayer
-from pikvpress.cache.names import codec
+from pikvpress.cache.layer import PiKVLayer
+from pikvpress.cache.readers import READERS
 
 
 class PiKVCache(Cache):
@@ -55,7 +56,7 @@ class PiKVCache(Cache):
         if window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
         super().__init__(layers=[])
-        self._codecs, self._window = (_known(key_codec), _known(value_codec)), window
+        self._codecs, self._window = (known(key_codec), known(value_codec)), window
         self._before: list[int] = []  # lengths of the layers before the latest forward
         self._reached = -1  # the last layer that it came to
 
@@ -76,14 +77,14 @@ class PiKVCache(Cache):
         if layer_idx == 0:
             self._begin()
         while len(self.layers) <= layer_idx:
-            self.layers.append(PiKVLayer(*_of_layer(self._codecs, len(self.layers)), self._window))
+            self.layers.append(PiKVLayer(*of_layer(self._codecs, len(self.layers)), self._window))
         if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
         layer = self.layers[layer_idx]
         keys, values = layer.update(key_states, value_states, cache_kwargs)
         if not isinstance(layer, PiKVLayer):  # KVgrad puts others in the place of ours while it scores what ours hold
-            keys.stands_in = True  # type: ignore[attr-defined]
+            READERS.give(keys, None)
         return keys, values
 
     def _begin(self) -> None:
@@ -119,13 +120,27 @@ class PiKVCache(Cache):
         """
         if window is not None and window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
-        codecs = _known(key_codec), _known(value_codec)
-        choices = [_of_layer(codecs, index) for index in range(len(self.layers))]
+        codecs = known(key_codec), known(value_codec)
+        choices = [of_layer(codecs, index) for index in range(len(self.layers))]
         for layer, choice in zip(self.layers, choices, strict=True):
             layer.check(*choice)
         self._codecs, self._window = codecs, self._window if window is None else window
         for layer, choice in zip(self.layers, choices, strict=True):
             layer.use(*choice, self._window)
+
+    def settle(self) -> None:
+        """Take out now what a press has masked, and pack what is to be packed.
+
+        The cache does so itself as soon as it is read on, and each layer as soon as the next one is read. It matters
+        for the memory of the last layer, and after presses that mask once the model is done: KVzipPress and its kin.
+
+        Raises
+        ------
+        ValueError
+            If a layer cannot be compressed so. That layer and those after it are then as they were.
+        """
+        for layer in self.layers:
+            layer.settle()
 
     def crop(self, max_length: int) -> None:
         """Forget the latest entries, so that at most ``max_length`` are left, or so many fewer if it is negative.
@@ -137,7 +152,7 @@ class PiKVCache(Cache):
             then cropped.
         """
         for layer in self.layers:
-            layer.check_crop(max_length)
+            layer.entries.length_after_crop(max_length)
         super().crop(max_length)
         if max_length == 0:
             self._before, self._reached = [], len(self.layers) - 1
@@ -152,12 +167,6 @@ class PiKVCache(Cache):
         for layer in self.layers:
             layer.to(device)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a file is made of: what a press has masked is taken out before."""
-        for layer in self.layers:
-            layer.settle()
-        return self.__dict__.copy()
 
     def __iter__(self) -> Iterator[tuple[Any, Any, None]]:
         """Yield each layer's keys and values, or what stands for them, and None, as a `DynamicCache` does."""
@@ -194,16 +203,3 @@ class PiKVCache(Cache):
         with console.capture() as capture:
             console.print(self.table())
         return capture.get()
-
-
-def _known(choice: str | Codec | Bases) -> Codec | Bases:
-    return choice if isinstance(choice, Bases) else codec(choice)
-
-
-def _of_layer(codecs: tuple[Codec | Bases, Codec | Bases], layer: int) -> tuple[Choice, Choice]:
-    """Return the codecs of a layer's keys and values."""
-    keys, values = codecs
-    return (
-        keys.codecs(layer, True) if isinstance(keys, Bases) else keys,
-        values.codecs(layer, False) if isinstance(values, Bases) else values,
-    )

@@ -63,7 +63,7 @@ class Ragged:
         encoded, channels = [], []
         for part, codec in zip(parts, codecs, strict=True):
             codec.check(head_dim)
-            live = _live_channels(part, codec) if is_keys and not all_channels else None
+            live = live_channels(part, codec) if is_keys and not all_channels else None
             channels.append(live)
             encoded.append(codec.encode(part if live is None else part[:, live.long()], is_keys))
         buffer = torch.cat([filled_up(part) for part in encoded])
@@ -101,7 +101,7 @@ class Ragged:
         )
 
     def joined(self, other: Ragged) -> Ragged:
-        """Return each part with the other's entries behind its own, which fill its groups."""
+        """Return each part with the other's entries after its own, which fill its groups."""
         parts = [
             codec.joined(self._stored(i), other._stored(i), (self.counts[i], other.counts[i]), self.head_dim)
             for i, codec in enumerate(self.codecs)
@@ -172,7 +172,7 @@ def stored_bytes(codec: Codec, count: int, head_dim: int, dtype: torch.dtype, is
     return _multiple(codec.nbytes(count, head_dim, dtype, is_keys))
 
 
-def _live_channels(part: torch.Tensor, codec: Codec) -> torch.Tensor | None:
+def live_channels(part: torch.Tensor, codec: Codec) -> torch.Tensor | None:
     """Return the channels to store where some are 0 in every entry, as ThinK leaves them; None if that saves nothing.
 
     As many are stored as the codec can lay into whole bytes.
@@ -192,5 +192,5 @@ def _multiple(size: int) -> int:
 
 
 def filled_up(stored: torch.Tensor) -> torch.Tensor:
-    """Return a part's bytes with zeros behind them, so that the next part starts where it may."""
+    """Return a part's bytes with zeros after them, so that the next part starts where it may."""
     return torch.nn.functional.pad(stored, (0, _multiple(len(stored)) - len(stored)))

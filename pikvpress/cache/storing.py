@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pikvpress.cache.codecs import GROUP, Codec
-from pikvpress.cache.ragged import Ragged, filled_up, stored_bytes
+from pikvpress.cache.ragged import Ragged, filled_up, live_channels, stored_bytes
 from pikvpress.kernels.compact import compact_and_pack, compact_rows
 
 
@@ -38,7 +38,7 @@ def store_kept(
     """
     counts = kept.flatten(0, 1).sum(dim=-1).tolist()
     of_parts = list(codecs) * states.shape[0]
-    if is_keys and not all_channels and not bool((states != 0).any(dim=2).all()):
+    if is_keys and not all_channels and _has_cleared_channels(states):
         rows = compact_rows(states, kept, sum(counts)).rows.split(counts)
         return Ragged.store(rows, of_parts, is_keys)
     head_dim = states.shape[3]
@@ -57,6 +57,30 @@ def store_kept(
     buffer = torch.cat([pieces[index] for index in range(len(of_parts))])
     channels = (None,) * len(of_parts)
     return Ragged(buffer, tuple(counts), tuple(of_parts), channels, head_dim, states.dtype, is_keys)
+
+
+def kept_bytes(states: torch.Tensor, kept: torch.Tensor, codecs: Sequence[Codec], is_keys: bool) -> int:
+    """Return the bytes of what `store_kept` would return, to the byte, and store nothing; parameters are the same.
+
+    Counts and codecs say it all, but where channels of keys are cleared: the rows say which.
+    """
+    counts = kept.flatten(0, 1).sum(dim=-1).tolist()
+    of_parts = list(codecs) * states.shape[0]
+    head_dim, dtype = states.shape[3], states.dtype
+    for codec in dict.fromkeys(codecs):
+        codec.check(head_dim)
+    widths, named = [head_dim] * len(counts), 0
+    if is_keys and _has_cleared_channels(states):
+        rows = compact_rows(states, kept, sum(counts)).rows.split(counts)
+        found = [live_channels(part, codec) for part, codec in zip(rows, of_parts, strict=True)]
+        widths = [head_dim if live is None else len(live) for live in found]
+        named = sum(live.nbytes for live in found if live is not None)
+    sizes = zip(of_parts, counts, widths, strict=True)
+    return named + sum(stored_bytes(codec, count, width, dtype, is_keys) for codec, count, width in sizes)
+
+
+def _has_cleared_channels(states: torch.Tensor) -> bool:
+    return not bool((states != 0).any(dim=2).all())
 
 
 def _of(tensor: torch.Tensor, members: list[int]) -> torch.Tensor:

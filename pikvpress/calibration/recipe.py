@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pikvpress.routers import RouterSettings
+from pikvpress.routers import ROUTERS, Router, RouterSettings
 
 MEASURED_BY = ("ratios", "gradient_samples")  # what files of measurements depend on, beside their contexts
 
@@ -36,6 +37,8 @@ class Recipe:
         Random seed.
     settings : RouterSettings
         What routers are told while they are fitted. By default what `MoERouterPress` is told by default.
+    router_classes : mapping of str to type of Router, optional
+        What each name in `routers` stands for: `pikvpress.routers.ROUTERS`, unless others are to be compared with them.
     fewest_contexts, most_contexts : int, default=4, 64
         Bounds of what `minutes` decides. Further contexts than 64 did not fit in the default time.
     collecting : float, default=0.0375
@@ -129,6 +132,7 @@ class Recipe:
     objective: str | None = "kl"
     seed: int = 0
     settings: RouterSettings = field(default_factory=RouterSettings)
+    router_classes: Mapping[str, type[Router]] = field(default_factory=lambda: ROUTERS)
 
     fewest_contexts: int = 4
     most_contexts: int = 64

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 
 @dataclass(frozen=True)
-class Question:
+class DemoQuestion:
     """A question about a document.
 
     Attributes
@@ -28,44 +28,44 @@ class Fact:
 
     depth: float
     sentence: str
-    question: Question
+    question: DemoQuestion
 
 
 FACTS = (
     Fact(
         0.08,
         "The magic number of the town of Sallow Haven is 7316042.",
-        Question("What is the magic number of the town of Sallow Haven?", "7316042"),
+        DemoQuestion("What is the magic number of the town of Sallow Haven?", "7316042"),
     ),
     Fact(
         0.25,
         "The favourite dish of the lighthouse keeper is pumpkin soup with walnuts.",
-        Question("What is the favourite dish of the lighthouse keeper?", "pumpkin"),
+        DemoQuestion("What is the favourite dish of the lighthouse keeper?", "pumpkin"),
     ),
     Fact(
         0.42,
         "The name of the ship that brought the first oranges is the Golden Partridge.",
-        Question("What is the name of the ship that brought the first oranges?", "Golden Partridge"),
+        DemoQuestion("What is the name of the ship that brought the first oranges?", "Golden Partridge"),
     ),
     Fact(
         0.58,
         "The password of the reading room is 'crimson tortoise'.",
-        Question("What is the password of the reading room?", "crimson tortoise"),
+        DemoQuestion("What is the password of the reading room?", "crimson tortoise"),
     ),
     Fact(
         0.75,
         "The most expensive painting in the museum shows a blue rhinoceros.",
-        Question("What does the most expensive painting in the museum show?", "blue rhinoceros"),
+        DemoQuestion("What does the most expensive painting in the museum show?", "blue rhinoceros"),
     ),
     Fact(
         0.92,
         "The prize for the best cabbage is a silver teapot.",
-        Question("What is the prize for the best cabbage?", "silver teapot"),
+        DemoQuestion("What is the prize for the best cabbage?", "silver teapot"),
     ),
 )
 
 
-def demo_document() -> tuple[str, list[Question]]:
+def demo_document() -> tuple[str, list[DemoQuestion]]:
     """Return the document with the facts planted, and the questions about them."""
     paragraphs = files("pikvpress.demo").joinpath("document.txt").read_text(encoding="utf-8").strip().split("\n\n")
     for fact in sorted(FACTS, key=lambda fact: -fact.depth):

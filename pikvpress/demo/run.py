@@ -11,7 +11,7 @@ from kvpress import BasePress, ExpectedAttentionPress, KeyDiffPress, KVPressText
 from transformers import Cache, DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from pikvpress.cache import PiKVCache
-from pikvpress.demo.facts import Question
+from pikvpress.demo.facts import DemoQuestion
 from pikvpress.memory import cache_bytes
 from pikvpress.presses import MoERouterPress, PiKVPress
 
@@ -87,7 +87,7 @@ def run(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     document: str,
-    questions: list[Question],
+    questions: list[DemoQuestion],
     runs: list[Run],
     progress: Callable[[str], None],
 ) -> list[Result]:
@@ -99,7 +99,7 @@ def run(
         A causal language model.
     document : str
         Read once a run, before the questions are known to the press.
-    questions : list of Question
+    questions : list of DemoQuestion
         Asked in turn, each from the cache that the document left.
     runs : list of Run
         From `contestants`.

@@ -6,11 +6,11 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from pikvpress.demo.facts import Question
+from pikvpress.demo.facts import DemoQuestion
 from pikvpress.demo.run import Result
 
 
-def results_table(results: list[Result], questions: list[Question], tokens: int) -> Table:
+def results_table(results: list[Result], questions: list[DemoQuestion], tokens: int) -> Table:
     """Return one row a run: which answers were right, memory before and after, tokens kept, seconds."""
     table = Table(
         title=f"{len(questions)} questions about a document of {tokens:,} tokens",
@@ -40,7 +40,7 @@ def results_table(results: list[Result], questions: list[Question], tokens: int)
     return table
 
 
-def answers_table(results: list[Result], questions: list[Question]) -> Table:
+def answers_table(results: list[Result], questions: list[DemoQuestion]) -> Table:
     """Return every answer, one row a run and question."""
     table = Table(title="answers", show_lines=True)
     for heading in ("question", "press", "answer"):
@@ -52,12 +52,12 @@ def answers_table(results: list[Result], questions: list[Question]) -> Table:
     return table
 
 
-def is_right(answer: str, question: Question) -> bool:
+def is_right(answer: str, question: DemoQuestion) -> bool:
     """Return whether an answer contains what was asked for."""
     return question.answer is not None and question.answer in answer.replace(",", "")
 
 
-def _marks(result: Result, questions: list[Question]) -> str:
+def _marks(result: Result, questions: list[DemoQuestion]) -> str:
     right = [is_right(answer, question) for answer, question in zip(result.answers, questions, strict=True)]
     marks = "".join("[green]✓[/]" if mark else "[red]✗[/]" for mark in right)
     return f"{marks} {sum(right)}/{len(right)}"

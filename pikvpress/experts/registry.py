@@ -24,12 +24,12 @@ from pikvpress.support.registry import Registry
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Registered:
     build: Callable[[], ScorerPress]
     needs: dict[str, Any]
 
 
-_REGISTRY: Registry[_Entry] = Registry("expert")
+_REGISTRY: Registry[_Registered] = Registry("expert")
 
 
 def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -> None:
@@ -56,7 +56,7 @@ def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -
     >>> register_expert("my_norm", KnormPress)
     >>> MoERouterPress(0.5, experts=["my_norm", "keydiff"])
     """
-    _REGISTRY.register(name, _Entry(build, needs))
+    _REGISTRY.register(name, _Registered(build, needs))
 
 
 # In the order in which `num_experts` takes them: the defaults first. Which they are and their prior weights was chosen

@@ -37,7 +37,7 @@ def warn_of_uneven_layers(press: BasePress, model: PreTrainedModel) -> None:
     """Say at the start if questions of several tokens will fail after layers that hold different numbers of tokens.
 
     transformers makes one mask for all layers. Attention functions that models look up with it get one that fits, see
-    `pikvpress.attention`; eager attention is not looked up before transformers 5.
+    `pikvpress.cache.attention`; eager attention is not looked up before transformers 5.
     """
     if model.config._attn_implementation == "eager" and not hasattr(AttentionInterface, "get_interface"):
         logger.warning(

@@ -85,6 +85,7 @@ class PrefillWatch:
             self._span = None
         cache = kwargs.get("past_key_values")
         if self._reading and output is not None and isinstance(cache, PiKVCache):
+            cache.settle()
             self._record.held([layer.nbytes for layer in cache.layers])
 
 

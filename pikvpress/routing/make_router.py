@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pikvpress import models
 from pikvpress.experts import Expert
@@ -11,22 +11,28 @@ from pikvpress.routers.feature_names import feature_names
 
 
 def make_router(
-    router_type: str, experts: Sequence[Expert], attention: models.Attention, settings: RouterSettings
+    router_type: str,
+    experts: Sequence[Expert],
+    attention: models.Attention,
+    settings: RouterSettings,
+    classes: Mapping[str, type[Router]] = ROUTERS,
 ) -> Router:
     """Return an unfitted router: the experts' prior.
 
     Parameters
     ----------
     router_type : str
-        One of `pikvpress.routers.ROUTERS`.
+        One of `classes`.
     experts : sequence of Expert
         What it routes to.
     attention : Attention
         Any attention layer of the model.
     settings : RouterSettings
         Checked settings.
+    classes : mapping of str to type of Router, optional
+        By default `pikvpress.routers.ROUTERS`.
     """
-    return ROUTERS[router_type](
+    return classes[router_type](
         [expert.prior for expert in experts],
         feature_names([expert.name for expert in experts]),
         attention.config.num_hidden_layers,

@@ -13,7 +13,7 @@ from pikvpress.stopwatch import Stopwatch
 
 
 @dataclass
-class _Entry:
+class _LayerEntry:
     routing: Routing
     num_keys: int
     tokens_asked: int
@@ -59,7 +59,7 @@ class Recorder:
 
     def reset(self) -> None:
         """Forget everything; a new prefill begins."""
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, _LayerEntry] = {}
         self._latest = -1
         self._later = 0
         self.press = Stopwatch()
@@ -74,7 +74,7 @@ class Recorder:
     def record(self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int) -> None:
         """Remember a layer's routing; a layer scored in several parts is remembered by its last."""
         size = keys.nbytes + values.nbytes
-        self._entries[layer] = _Entry(routing, keys.shape[2], tokens_asked, None, size, size)
+        self._entries[layer] = _LayerEntry(routing, keys.shape[2], tokens_asked, None, size, size)
 
     def selected(
         self, layer: int, head_tokens: list[int], bytes_after: int, codecs: list[tuple[str, str]] | None = None

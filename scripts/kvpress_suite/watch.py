@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from kvpress import attention_patch
@@ -80,8 +79,7 @@ class Watch:
 
 
 def _rows(cache: Any) -> int:
-    first = cache.layers[0]
-    return int((first.recent_keys if hasattr(first, "recent_keys") else first.keys).shape[0])
+    return int(cache.layers[0].keys.shape[0])
 
 
 @contextmanager
@@ -111,8 +109,11 @@ def _masked_exactly() -> Iterator[None]:
         keys = search(queries, *args)
         return keys * SCALE if keys.dtype == torch.float32 else keys
 
-    with patch.object(attention_patch, "search_hyperplane", scaled):
+    attention_patch.search_hyperplane = scaled
+    try:
         yield
+    finally:
+        attention_patch.search_hyperplane = search
 
 
 def _sampled(states: torch.Tensor, probe: bool = False) -> Forward:

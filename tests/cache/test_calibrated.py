@@ -48,7 +48,7 @@ def test_a_cache_holds_the_projections(model, ids, bases):
         states = getattr(exact.layers[0], name)[0, 1, :280]
         factors = {key: tensor[0, 1].float() for key, tensor in side.items()}
         expected = read_back((states - factors["mean"]) @ factors["directions"].T, factors)
-        found = getattr(cache.layers[0].context[0], name).part(1)
+        found = getattr(cache.layers[0].entries.compressed.context[0], name).part(1)
         torch.testing.assert_close(found, expected, atol=0.02 * states.abs().max().item(), rtol=0)
     assert cache.nbytes - bases.nbytes < 0.4 * sum(layer.keys.nbytes + layer.values.nbytes for layer in exact.layers)
     assert "calibrated12+learned" in str(cache)
@@ -70,12 +70,12 @@ def test_what_follows_is_packed_cropped_and_copied(model, ids, bases):
     more = torch.randint(1, 500, (1, 200), generator=torch.Generator().manual_seed(1))
     for start in range(0, 200, 20):
         model(input_ids=more[:, start : start + 20], past_key_values=cache)
-    assert cache.layers[0].decoded.length == 128
+    assert cache.layers[0].entries.compressed.decoded.length == 128
     twins = copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))
-    held, length = cache.layers[0].decoded.values.part(0)[:64].clone(), ids.shape[1]
+    held, length = cache.layers[0].entries.compressed.decoded.values.part(0)[:64].clone(), ids.shape[1]
     cache.crop(length + 100)
-    assert cache.get_seq_length() == length + 100 and cache.layers[0].decoded.length == 64
-    torch.testing.assert_close(cache.layers[0].decoded.values.part(0), held)
+    assert cache.get_seq_length() == length + 100 and cache.layers[0].entries.compressed.decoded.length == 64
+    torch.testing.assert_close(cache.layers[0].entries.compressed.decoded.values.part(0), held)
     expected = ask(model, more[:, :6], cache)
     for twin in twins:
         twin.crop(length + 100)

@@ -89,38 +89,3 @@ def test_channels_that_are_zero_take_no_bytes(name):
     found = ragged.part(0)
     assert (found[:, ::4] == 0).all() and (found - part).abs().max() < 0.6
     assert name != "exact" or torch.equal(found, part)
-
-
-@pytest.mark.parametrize("name", ["rank8", "rank16", "rank16+int2", "rank100"])
-@pytest.mark.parametrize("is_keys", [True, False])
-def test_low_rank_keeps_the_leading_directions(name, is_keys):
-    generator = torch.Generator().manual_seed(1)
-    mixed = torch.randn(300, 12, generator=generator) @ torch.randn(12, 128, generator=generator) + 3
-    parts = [mixed, mixed[:5], mixed[:0]]
-    ragged = stored(parts, name, is_keys)
-    said = [codec(name).nbytes(len(part), 128, torch.float32, is_keys) for part in parts]
-    assert sum(said) <= ragged.nbytes < sum(said) + 16 * len(parts)
-    error = (ragged.part(0) - mixed).norm() / (mixed - mixed.mean(dim=0)).norm()
-    assert error < {"rank8": 0.6, "rank16": 0.02, "rank16+int2": 0.02, "rank100": 0.02}[name]
-    assert name != "rank8" or error > 0.3
-    assert (ragged.part(1) - mixed[:5]).abs().max() < 0.2 and ragged.part(2).shape == (0, 128)
-    assert name == "rank100" or ragged.nbytes < 0.25 * mixed.nbytes
-
-
-def test_the_residual_lessens_the_error():
-    noisy = torch.randn(300, DIM, generator=torch.Generator().manual_seed(2))
-    errors = [(stored([noisy], name).part(0) - noisy).norm() for name in ("rank8", "rank8+int2", "rank8+int4")]
-    assert errors[0] > 2 * errors[1] > 4 * errors[2]
-
-
-def test_a_head_size_that_does_not_fit_is_refused():
-    parts = [torch.randn(4, 20)]
-    for name in ("exact", "int8", "int4", "int2"):
-        stored(parts, name)
-    with pytest.raises(ValueError, match="codec 'int3' lays 8 numbers into whole bytes, of which a head of 20"):
-        stored(parts, "int3")
-    with pytest.raises(ValueError, match="'rank20' keeps 20 directions, of which a head of 20 has no more"):
-        stored(parts, "rank20")
-    for name in ("int5", "rank0", "rank8+int5", "rank"):
-        with pytest.raises(ValueError, match=f"unknown codec '{name.replace('+', '.')}': .*known are exact, int8"):
-            codec(name)

@@ -8,6 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from evaluation.compressors import SourceContext
+from evaluation.prefilling import tokenizer_by_name
+from pikvpress import models
+from pikvpress.experts.saliency import num_features
+from pikvpress.gates import Gates, file_name, key, save_gates
+from pikvpress.routers import ROUTERS, RouterSettings
+from pikvpress.routers.feature_names import feature_names
+
 
 @pytest.fixture(scope="session")
 def tokenizer(smollm):
@@ -55,3 +63,34 @@ def tiny_folder(tiny, tokenizer, tmp_path_factory) -> Path:
     special = {name: getattr(tokenizer, name) for name in names}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_context():
+    """Return the ids of 300 tokens that mean nothing."""
+    return torch.randint(100, 40000, (300,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.fixture(scope="module")
+def source(tiny, tokenizer, random_context) -> SourceContext:
+    """Return that context, prefilled."""
+    return SourceContext(tiny, tokenizer, random_context, (0.25, 0.75))
+
+
+@pytest.fixture
+def named(tiny, tokenizer, tmp_path, monkeypatch):
+    """Let presses find the tokenizer, and gates for fitted budgets."""
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
+    experts, layers = ["keydiff", "knorm"], models.attention_layers(tiny)
+    heads = models.num_key_value_heads(layers[0])
+    router = ROUTERS["pikv"]([1.0, 1.0], feature_names(experts), len(layers), heads, RouterSettings(top_k=2))
+    curves = torch.rand(1, len(layers), heads, 3, generator=torch.Generator().manual_seed(0)).sort(dim=-1).values
+    model = models.fingerprint(layers[0])
+    saliency = torch.randn(
+        len(layers), heads, num_features(layers[0].head_dim), generator=torch.Generator().manual_seed(1)
+    )
+    routers = {key("pikv", "fitted"): router.state_dict()}
+    gates = Gates(model, experts, routers, curves, (1.0, 0.5, 0.1), (0.5,), saliency=saliency)
+    save_gates(tmp_path / file_name(model), gates)
+    with tokenizer_by_name(tiny, tokenizer):
+        yield

@@ -7,7 +7,9 @@ import torch
 from transformers import DynamicCache, pipeline
 
 from evaluation.answering import answer_while_compressing, answers, log_probabilities, stop_tokens
-from evaluation.compressed import SharedPrefill, compress_alone, tokenizer_by_name
+from evaluation.compressors import PrefilledContext
+from evaluation.compressors.replay import compress_at_ratios
+from evaluation.prefilling import tokenizer_by_name
 from evaluation.presses import parse_press
 from evaluation.prompts import encode
 from evaluation.rows import Row
@@ -35,7 +37,7 @@ def theirs(pipe, press, **kwargs):
 
 def test_a_batch_answers_as_the_pipeline_does(tiny, tokenizer, pipe, encoded):
     context, question = encoded
-    shared = SharedPrefill(tiny, context)
+    shared = PrefilledContext(tiny, context)
     jobs = [(name, ratio) for name in NAMES for ratio in (0.25, 0.75)]
     contexts = [shared.compress(parse_press(name).make(ratio)) for name, ratio in jobs]
     contexts.append(shared.compress(None))
@@ -50,7 +52,7 @@ def test_a_batch_answers_as_the_pipeline_does(tiny, tokenizer, pipe, encoded):
 
 
 def test_equal_tensors_are_held_once(tiny, encoded):
-    shared = SharedPrefill(tiny, encoded[0])
+    shared = PrefilledContext(tiny, encoded[0])
     full = shared.compress(None)
     masked, removed = (shared.compress(parse_press(name).make(0.5)).sharing(full) for name in ("adakv_knorm", "knorm"))
     assert all(ours[0] is theirs[0] for ours, theirs in zip(masked.layers, full.layers, strict=True))
@@ -61,7 +63,7 @@ def test_equal_tensors_are_held_once(tiny, encoded):
 
 def test_rows_that_stop_leave_the_others_alone(tiny, encoded, monkeypatch):
     context, question = encoded
-    shared = SharedPrefill(tiny, context)
+    shared = PrefilledContext(tiny, context)
     contexts = [shared.compress(parse_press(name).make(0.5)) for name in NAMES]
     whole = answers(tiny, contexts, question, 10)
     stop = whole[0][3]
@@ -76,7 +78,7 @@ def test_rows_that_stop_leave_the_others_alone(tiny, encoded, monkeypatch):
 def test_layers_of_different_lengths_are_read_as_token_by_token(name, tiny, encoded):
     """transformers itself can only go token by token behind such a cache."""
     context, question = encoded
-    compressed = SharedPrefill(tiny, context).compress(parse_press(name).make(0.5))
+    compressed = PrefilledContext(tiny, context).compress(parse_press(name).make(0.5))
     assert len(set(compressed.lengths)) == 2
     cache = DynamicCache()
     for index, (keys, values) in enumerate(compressed.layers):
@@ -92,7 +94,7 @@ def test_layers_of_different_lengths_are_read_as_token_by_token(name, tiny, enco
 
 def test_log_probabilities_do_not_depend_on_the_batch(tiny, encoded):
     context, question = encoded
-    shared = SharedPrefill(tiny, context)
+    shared = PrefilledContext(tiny, context)
     contexts = [shared.compress(parse_press(name).make(0.5)) for name in NAMES]
     together = log_probabilities(tiny, contexts, question)
     for compressed, found in zip(contexts, together, strict=True):
@@ -107,7 +109,7 @@ def test_masked_contexts_are_read_as_kvpress_reads_them(tiny, tokenizer, pipe, e
     context, question = encoded
     with tokenizer_by_name(tiny, tokenizer):
         press = parse_press("kvzip").make(0.5)
-        compressed = compress_alone(tiny, context, press, 0.0, (0.5,))
+        compressed = compress_at_ratios(tiny, context, press, 0.0, (0.5,))
         text = tokenizer.decode(answers(tiny, compressed, question, 8)[0], skip_special_tokens=True)
         assert text == theirs(pipe, parse_press("kvzip").make(0.5), max_new_tokens=8)
 
@@ -115,7 +117,9 @@ def test_masked_contexts_are_read_as_kvpress_reads_them(tiny, tokenizer, pipe, e
 def test_presses_that_compress_while_answering(tiny, tokenizer, pipe, encoded):
     context, question = encoded
     spec = parse_press("decoding_knorm@target_size=100@compression_interval=4")
-    found = answer_while_compressing(tiny, spec.make(None), SharedPrefill(tiny, context).compress(None), question, 10)
+    found = answer_while_compressing(
+        tiny, spec.make(None), PrefilledContext(tiny, context).compress(None), question, 10
+    )
     text = tokenizer.decode(found, skip_special_tokens=True)
     assert text == theirs(pipe, spec.make(None), max_new_tokens=10)
     assert text != theirs(pipe, None, max_new_tokens=10)
@@ -127,7 +131,7 @@ def test_sliding_layers_keep_their_window(tokenizer):
     ids = torch.randint(1, 500, (1, 180), generator=torch.Generator().manual_seed(2))
     context, future = ids[0, :100].tolist(), ids[0, 100:].tolist()
     assert model.config.sliding_window == 64
-    (found,) = log_probabilities(model, [SharedPrefill(model, context).compress(None)], future)
+    (found,) = log_probabilities(model, [PrefilledContext(model, context).compress(None)], future)
     with torch.no_grad():
         whole = model(ids).logits[0, 100:].log_softmax(-1)
     torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
@@ -138,7 +142,7 @@ def test_half_precision(dtype):
     model = make_tiny("qwen3").to(dtype)
     ids = torch.randint(1, 500, (1, 120), generator=torch.Generator().manual_seed(2))
     (found,) = log_probabilities(
-        model, [SharedPrefill(model, ids[0, :80].tolist()).compress(None)], ids[0, 80:].tolist()
+        model, [PrefilledContext(model, ids[0, :80].tolist()).compress(None)], ids[0, 80:].tolist()
     )
     with torch.no_grad():
         whole = model(ids).logits[0, 80:].float().log_softmax(-1)

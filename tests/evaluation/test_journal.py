@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.journal import Journal
+from evaluation.journal import Journal, pack
+from evaluation.samples import content
 
 
 def record(sample, press="knorm", ratio=0.5):
@@ -71,3 +72,43 @@ def test_two_runs_do_not_write_to_one_file(tmp_path):
             Journal(tmp_path, 0)
         Journal(tmp_path, 1).append([record("b")])
     assert len(Journal(tmp_path, 0).done) == 1
+
+
+def test_packed_samples_are_read_first_and_not_written_to(tmp_path):
+    with Journal(tmp_path, 0) as journal:
+        journal.append([record("a"), record("b")])
+    with Journal(tmp_path, 1) as journal:
+        journal.append([record("c")])
+    packed = pack(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.jsonl.gz"]
+    before = packed.read_bytes()
+    with Journal(tmp_path, 0) as journal:
+        journal.append([record("b"), record("d")])
+        assert [entry["sample"] for entry in journal.read()] == ["a", "b", "c", "d"]
+    assert packed.read_bytes() == before
+    assert (tmp_path / "samples-0.jsonl").read_text().count("\n") == 1
+    pack(tmp_path)
+    with Journal(tmp_path, 0) as journal:
+        assert [entry["sample"] for entry in journal.read()] == ["a", "b", "c", "d"]
+
+
+def test_packing_twice_gives_the_same_bytes_and_loses_no_line(tmp_path):
+    Journal(tmp_path, 0).append([record("a"), record("b")])
+    lines = (tmp_path / "samples-0.jsonl").read_bytes()
+    first = pack(tmp_path).read_bytes()
+    assert pack(tmp_path).read_bytes() == first and first[4:8] == bytes(4)  # no date
+    assert content(tmp_path / "samples.jsonl.gz") == lines
+
+
+def test_what_cannot_be_packed_is_left_alone(tmp_path):
+    with pytest.raises(ValueError, match="no finished samples to pack"):
+        pack(tmp_path)
+    with Journal(tmp_path, 0) as journal:
+        journal.append([record("a")])
+        with pytest.raises(ValueError, match="another run is writing"):
+            pack(tmp_path)
+    with (tmp_path / "samples-0.jsonl").open("a") as file:
+        file.write("not json\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*samples-0.jsonl is no finished sample"):
+        pack(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples-0.jsonl"]

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from evaluation.answering import log_probabilities
-from evaluation.compressed import SharedPrefill
-from evaluation.oracle import Oracle, foresee
-from evaluation.presses import PRESSES, parse_press
-from evaluation.study import make_study
+from evaluation.compressors import PrefilledContext
+from evaluation.oracle import OraclePress, foresee
+from evaluation.presses import parse_press
 from pikvpress import models
 from pikvpress.experts import available_experts
 from pikvpress.experts.saliency import num_features
@@ -32,10 +31,10 @@ def divergence(model, contexts, future):
 
 def test_oracles_come_closer_than_any_expert(tiny, case):
     context, future = case
-    shared = SharedPrefill(tiny, context)
+    shared = PrefilledContext(tiny, context)
     alone = [shared.compress(parse_press(name).make(0.75)) for name in EXPERTS]
     seen = foresee(tiny, context, future, EXPERTS, [0.5, 0.75], 0)
-    oracles = [Oracle(most, EXPERTS, 0.75).compress_knowing(seen) for most in (1, 3)]
+    oracles = [OraclePress(most, EXPERTS, 0.75).compress_knowing(seen) for most in (1, 3)]
     *singles, choice, blend = divergence(tiny, [shared.compress(None), *alone, *oracles], future)
     assert choice <= min(singles) and blend <= min(singles)  # one of them may be the best in every head
     assert min(choice, blend) < 0.1 * sum(singles) / len(singles)
@@ -53,11 +52,3 @@ def test_oracles_know_every_expert(tiny, case, fitted, monkeypatch):
     monkeypatch.setattr("pikvpress.gates.find_gates", lambda model: SimpleNamespace(saliency=weights))
     seen = foresee(tiny, context, future, None, [0.5], 0)
     assert len(seen.found[0][0].ranked[0, 0]) == len(available_experts()) + fitted
-
-
-def test_oracles_run_where_the_future_is_known():
-    assert [PRESSES[name].make().most for name in ("oracle_choice", "oracle_blend")] == [1, 3]
-    settings = {"presses": ["oracle_blend"], "ratios": [0.5], "lengths": [300], "output": "unused"}
-    assert make_study(settings | {"benchmarks": ["fidelity"]}).names == ("oracle_blend",)
-    with pytest.raises(ValueError, match="oracle_blend must be told what will be read"):
-        make_study(settings | {"benchmarks": ["ruler"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,19 @@ def test_running_again_changes_nothing(through, tiny_folder):
     assert run(*SMALL, "--model", tiny_folder, "--output", through).exit_code == 0
     assert {path: path.read_bytes() for path in through.glob("samples-*.jsonl")} == before
     assert files_of(through) == files
+
+
+def test_a_packed_study_goes_on_where_it_was(through, tiny_folder, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(through, folder)
+    assert CliRunner().invoke(app, ["pack", str(folder)]).exit_code == 0
+    packed = (folder / "samples.jsonl.gz").read_bytes()
+    done = run(*SMALL, "--model", tiny_folder, "--output", folder, "--press", "keydiff")
+    assert done.exit_code == 0, done.output
+    assert (folder / "samples.jsonl.gz").read_bytes() == packed and files_of(through).items() <= files_of(
+        folder
+    ).items()
+    assert {record["press"] for record in records_of(folder).values()} == {"keydiff"}
 
 
 def command(folder, tiny_folder, *launcher):

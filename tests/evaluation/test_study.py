@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.study import Part, make_study, read_study
+from evaluation.study import BenchmarkSettings, make_study, read_study, with_options
 
 GOOD = {"benchmarks": ["ruler"], "lengths": [1024], "presses": ["knorm"], "ratios": [0.5], "output": "out"}
 
@@ -18,10 +18,10 @@ def test_settings_at_the_top_hold_unless_a_benchmark_says_otherwise(tmp_path):
         {"name": "math500", "data": "m"},
     ]
     study = make_study(GOOD | {"benchmarks": benchmarks, "samples": 7, "fraction": 0.5, "seed": 3})
-    assert study.parts == (
-        Part("ruler", (2048, 4096), samples=2, fraction=0.5),
-        Part("fidelity", (1024,), samples=7, fraction=0.5),
-        Part("math500", samples=7, fraction=0.5, data=Path("m")),
+    assert study.benchmarks == (
+        BenchmarkSettings("ruler", (2048, 4096), samples=2, fraction=0.5),
+        BenchmarkSettings("fidelity", (1024,), samples=7, fraction=0.5),
+        BenchmarkSettings("math500", samples=7, fraction=0.5, data=Path("m")),
     )
     assert (study.names, study.ratios, study.seed, study.output) == (("knorm",), (0.5,), 3, Path("out"))
 
@@ -83,3 +83,11 @@ def test_bad_files(tmp_path):
     (tmp_path / "bad.yaml").write_text("presses: [knorm\n")
     with pytest.raises(ValueError, match="is no YAML"):
         read_study(tmp_path / "bad.yaml")
+
+
+def test_labels_follow_the_presses_that_are_run():
+    settings = {"presses": ["knorm", "tova"], "labels": {"knorm": "Knorm", "tova": "TOVA"}}
+    assert with_options(settings, {"presses": ["tova", "snapkv"]})["labels"] == {"tova": "TOVA"}
+    assert with_options(settings, {})["labels"] == settings["labels"]
+    with pytest.raises(ValueError, match="press to label in the study"):
+        with_options({"presses": ["knorm"], "labels": {"tova": "TOVA"}}, {"presses": ["tova"]})

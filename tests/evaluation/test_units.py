@@ -7,10 +7,9 @@ from unittest.mock import patch
 
 import pytest
 
-from evaluation import runner
 from evaluation.benchmarks.benchmark import AnswerBenchmark, Measure
 from evaluation.benchmarks.registry import BENCHMARKS
-from evaluation.compressed import SharedPrefill
+from evaluation.compressors import PrefilledContext, source_context
 from evaluation.evaluate import evaluate
 from evaluation.rows import Row
 from evaluation.study import make_study
@@ -54,7 +53,7 @@ def predictions(folder):
 
 
 def test_questions_about_one_context_share_its_prefill_and_are_answered_as_if_alone(settings, tmp_path):
-    with patch.object(runner, "SharedPrefill", wraps=SharedPrefill) as prefills:
+    with patch.object(source_context, "PrefilledContext", wraps=PrefilledContext) as prefills:
         evaluate(make_study(settings))
     assert prefills.call_count == 2
     together = predictions(tmp_path / "out")

@@ -113,7 +113,7 @@ def test_every_architecture(architecture, ids):
     press = PiKVPress(0.8)
     cache, _ = read(model, ids, press)
     sliding = [models.is_sliding(layer) for layer in models.attention_layers(model)]
-    assert [bool(layer.context) for layer in cache.layers] == [not slides for slides in sliding]
+    assert [layer.entries.are_compressed for layer in cache.layers] == [not slides for slides in sliding]
 
 
 def test_bad_input(llama, ids, gates):

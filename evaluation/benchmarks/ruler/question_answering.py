@@ -16,7 +16,7 @@ from evaluation.rows import Row
 
 
 @dataclass(frozen=True)
-class Question:
+class AskedQuestion:
     """A question with its references, the documents that belong to it, and those on the same matter."""
 
     text: str
@@ -34,13 +34,13 @@ class QuestionAnswering(Generator):
 
     Parameters
     ----------
-    questions : list of Question
+    questions : list of AskedQuestion
         In the data's order.
     documents : list of str
         All documents, each once.
     """
 
-    questions: list[Question]
+    questions: list[AskedQuestion]
     documents: list[str]
 
     def least(self, index: int) -> int:
@@ -57,7 +57,7 @@ class QuestionAnswering(Generator):
         text = "\n\n".join(DOCUMENT.format(number=number, text=text) for number, text in enumerate(chosen, start=1))
         return QUESTION_ANSWERING.row(self.task, question.answers, context=text, query=question.text)
 
-    def _question(self, index: int) -> Question:
+    def _question(self, index: int) -> AskedQuestion:
         if index >= len(self.questions):
             raise ValueError(
                 f"task {self.task!r} has {len(self.questions)} questions in this data: ask for at most as many samples"
@@ -65,10 +65,10 @@ class QuestionAnswering(Generator):
         return self.questions[index]
 
 
-def read_squad(path: Path) -> tuple[list[Question], list[str]]:
+def read_squad(path: Path) -> tuple[list[AskedQuestion], list[str]]:
     """Return the answerable questions and all paragraphs of SQuAD's ``dev-v2.0.json``."""
 
-    def read(content: Any) -> tuple[list[Question], list[str]]:
+    def read(content: Any) -> tuple[list[AskedQuestion], list[str]]:
         questions = []
         documents = {paragraph["context"] for article in content["data"] for paragraph in article["paragraphs"]}
         for article in content["data"]:
@@ -77,7 +77,7 @@ def read_squad(path: Path) -> tuple[list[Question], list[str]]:
                 own = paragraph["context"]
                 related = [text for text in texts if text != own]
                 questions += [
-                    Question(asked["question"], [answer["text"] for answer in asked["answers"]], [own], related)
+                    AskedQuestion(asked["question"], [answer["text"] for answer in asked["answers"]], [own], related)
                     for asked in paragraph["qas"]
                     if not asked["is_impossible"]
                 ]
@@ -86,22 +86,22 @@ def read_squad(path: Path) -> tuple[list[Question], list[str]]:
     return _read(path, read, "SQuAD's dev-v2.0.json")
 
 
-def read_hotpotqa(path: Path) -> tuple[list[Question], list[str]]:
+def read_hotpotqa(path: Path) -> tuple[list[AskedQuestion], list[str]]:
     """Return the questions and all documents of HotpotQA's ``hotpot_dev_distractor_v1.json``."""
 
-    def read(content: Any) -> tuple[list[Question], list[str]]:
+    def read(content: Any) -> tuple[list[AskedQuestion], list[str]]:
         questions = []
         for asked in content:
             own = [f"{title}\n{''.join(parts)}" for title, parts in asked["context"]]
-            questions.append(Question(asked["question"], [asked["answer"]], own, []))
+            questions.append(AskedQuestion(asked["question"], [asked["answer"]], own, []))
         return questions, sorted({text for question in questions for text in question.documents})
 
     return _read(path, read, "HotpotQA's hotpot_dev_distractor_v1.json")
 
 
 def _read(
-    path: Path, read: Callable[[Any], tuple[list[Question], list[str]]], meant: str
-) -> tuple[list[Question], list[str]]:
+    path: Path, read: Callable[[Any], tuple[list[AskedQuestion], list[str]]], meant: str
+) -> tuple[list[AskedQuestion], list[str]]:
     """Return what `read` makes of a file, or say that the file is not the one that is meant."""
     try:
         questions, documents = read(json.loads(path.read_text(encoding="utf-8")))

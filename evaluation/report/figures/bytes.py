@@ -13,15 +13,16 @@ from evaluation.report.figures.curves import (
     BAND,
     GAP,
     LEADER,
+    by_label,
     draw_line,
     label_ends,
     on_log_axis,
     score_limits,
     set_score_axis,
 )
-from evaluation.report.load import FULL_CACHE
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import Theme, looks
+from evaluation.schema import FULL_CACHE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,8 @@ def draw_bytes(summary: Summary, groups: Sequence[Group], theme: Theme, columns:
     """Return one panel a group. Presses that mask are left out: they free nothing."""
     styles = looks(summary.presses, summary.highlighted, summary.masked)
     shown = [name for name in summary.presses if name not in summary.masked]
-    names = max(widest(shown, TEXT - 0.5), widest(summary.highlighted, TEXT - 0.5, bold=True))
+    labels = [summary.label(name) for name in shown]
+    names = max(widest(labels, TEXT - 0.5), widest(summary.highlighted_labels, TEXT - 0.5, bold=True))
     box = Box(width=260.0, right=LEADER + 8 + names, height=max(200.0, len(shown) * GAP + 8))
     tables = [_points(summary, group, shown) for group in groups]
     measure = groups[0].benchmark.main
@@ -60,8 +62,8 @@ def draw_bytes(summary: Summary, groups: Sequence[Group], theme: Theme, columns:
                 line = table[table["press"] == name].sort_values(SHARE, ascending=False)
                 if len(line):
                     draw_line(panel, line, styles[name], colours[styles[name].token], theme, band, SHARE)
-                    ends.append((name, line[SHARE].iloc[-1], line["mean"].iloc[-1]))
-            label_ends(panel, ends, styles, theme, box)
+                    ends.append((summary.label(name), line[SHARE].iloc[-1], line["mean"].iloc[-1]))
+            label_ends(panel, ends, by_label(summary, styles), theme, box)
         return figure
 
 

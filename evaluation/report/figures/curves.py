@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from evaluation.report.figures.canvas import TEXT, Box, grid, settings, style_axes, widest
+from evaluation.report.figures.canvas import TEXT, Box, grid, say, settings, style_axes, widest
 from evaluation.report.figures.labels import spread
-from evaluation.report.load import FULL_CACHE, Measure
+from evaluation.report.format import interval, number
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import Look, Theme, looks
+from evaluation.schema import FULL_CACHE, Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,8 @@ LEADER = 18.0
 # Opacity of the shading, shared by all shaded presses so that they do not hide the lines.
 BAND = 0.16
 GAP = TEXT * 1.22
+# Axes of a picture that has the width of a page to itself, in points.
+WIDE, HIGH = 500.0, 300.0
 
 
 def draw_curves(
@@ -32,11 +35,14 @@ def draw_curves(
     measure: Measure | None = None,
     columns: int = 3,
     scale: Sequence[Group] | None = None,
+    wide: bool = False,
 ) -> Figure:
     """Return one panel a group; all groups of `scale`, or all drawn if not given, share the score axis."""
     presses = summary.presses
-    names = max(widest([*presses, "full cache"], TEXT - 0.5), widest(summary.highlighted, TEXT - 0.5, bold=True))
-    box = Box(right=LEADER + 8 + names, height=max(178.0, (len(presses) + 1) * GAP + 8))
+    names = widest([summary.label(name) for name in [*presses, FULL_CACHE]], TEXT - 0.5)
+    names = max(names, widest(summary.highlighted_labels, TEXT - 0.5, bold=True))
+    width, height = (WIDE, HIGH) if wide else (Box.width, Box.height)
+    box = Box(width=width, right=LEADER + 8 + names, height=max(height, (len(presses) + 1) * GAP + 8))
     styles = looks(presses, summary.highlighted, summary.masked)
     tables = [summary.of(group, measure) for group in scale or groups]
     limits = score_limits(tables, measure or groups[0].benchmark.main, summary.highlighted)
@@ -44,7 +50,7 @@ def draw_curves(
         figure, panels = grid(len(groups), columns, box, theme)
         for panel, group in zip(panels, groups, strict=True):
             style_axes(panel, theme, _title(group, measure or group.benchmark.main, box))
-            draw_panel(panel, summary.of(group, measure), measure or group.benchmark.main, styles, theme, box, limits)
+            draw_panel(panel, summary, group, measure or group.benchmark.main, styles, theme, box, limits)
         return figure
 
 
@@ -92,7 +98,8 @@ def set_score_axis(panel: Axes, measure: Measure, limits: tuple[float, float]) -
 
 def draw_panel(
     panel: Axes,
-    table: pd.DataFrame,
+    summary: Summary,
+    group: Group,
     measure: Measure,
     styles: dict[str, Look],
     theme: Theme,
@@ -100,6 +107,7 @@ def draw_panel(
     limits: tuple[float, float],
 ) -> None:
     """Draw the curves of one group."""
+    table = summary.of(group, measure)
     colours = theme.tokens()
     compressed = table[table["press"] != FULL_CACHE]
     ratios = sorted(compressed["ratio"].unique())
@@ -117,12 +125,29 @@ def draw_panel(
         if line.empty:
             continue
         draw_line(panel, line, look, colours[look.token], theme, band)
+        say_values(panel, line, summary.label(name), measure, colours[look.token])
         ends.append((name, line["ratio"].iloc[-1], line["mean"].iloc[-1]))
     full = table.loc[table["press"] == FULL_CACHE, "mean"]
     if len(full) and (full.iloc[0] > 0 or not on_log_axis(measure)):
         panel.axhline(full.iloc[0], color=theme.ink, linewidth=1.2, dashes=(5, 3), zorder=2.5)
         ends.append((FULL_CACHE, panel.get_xlim()[1], full.iloc[0]))
-    label_ends(panel, ends, styles, theme, box)
+    label_ends(panel, [(summary.label(name), x, y) for name, x, y in ends], by_label(summary, styles), theme, box)
+
+
+def by_label(summary: Summary, styles: dict[str, Look]) -> dict[str, Look]:
+    """Return how presses are drawn, by what they are called."""
+    return {summary.label(name): look for name, look in styles.items()}
+
+
+def say_values(panel: Axes, line: pd.DataFrame, label: str, measure: Measure, colour: str) -> None:
+    """Put a spot around each point of a press that cannot be seen, and says the press and its value."""
+    for _, row in line.iterrows():
+        between = interval(row, measure)
+        text = f"{label}, ratio {row['ratio']:g}: {number(row['mean'], measure)}"
+        (spot,) = panel.plot(
+            row["ratio"], row["mean"], "o", markersize=11, color=colour, alpha=0, zorder=6, clip_on=False
+        )
+        say(spot, f"{text} ({between})" if between else text)
 
 
 def tick_labels(ratios: Sequence[float], box: Box) -> list[str]:
@@ -185,7 +210,7 @@ def label_ends(
         panel.text(
             end + 3 / box.width,
             height / box.height,
-            "full cache" if look is None else name,
+            name,
             transform=panel.transAxes,
             va="center_baseline",
             fontsize=TEXT - 0.5,

@@ -21,7 +21,7 @@ GAP = 0.25
 def draw_task_heat(summary: Summary, group: Group, ratio: float, theme: Theme) -> Figure:
     """Return the heat map of one group at one ratio: presses down, tasks across."""
     heat = task_heat(summary, group, ratio)
-    names = max(widest(heat.rows), widest(summary.highlighted, bold=True))
+    names = max(widest(heat.rows), widest(summary.highlighted_labels, bold=True))
     # Task names stand at 45 degrees.
     slanted = 0.71 * widest(heat.columns, TEXT - 0.5)
     box = Box(
@@ -40,7 +40,7 @@ def draw_task_heat(summary: Summary, group: Group, ratio: float, theme: Theme) -
         panel.xaxis.tick_top()
         panel.set_xticks([x + 0.5 for x in across], heat.columns, rotation=45, ha="left", rotation_mode="anchor")
         panel.set_yticks([y + 0.5 for y in down], heat.rows)
-        _quiet(panel, theme, set(summary.highlighted), heat)
+        _quiet(panel, theme, set(summary.highlighted_labels), heat)
         figure.text(
             12 / box.full[0],
             1 - 16 / box.full[1],
@@ -69,7 +69,7 @@ def draw_depth_heat(summary: Summary, groups: list[Group], ratio: float, theme: 
             places = list(range(0, len(heat.rows), step))
             panel.set_yticks([i + 0.5 for i in places], [heat.rows[i] for i in places])
             _quiet(panel, theme, set(), heat)
-            special = name in summary.highlighted
+            special = name in summary.highlighted_labels
             panel.set_title(
                 name,
                 loc="left",

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from evaluation.report.figures.canvas import TEXT, Box, grid, settings, style_axes, widest
-from evaluation.report.figures.curves import score_limits, set_score_axis
+from evaluation.report.contents import FULL_CACHE_LABEL
+from evaluation.report.figures.canvas import TEXT, Box, grid, say, settings, style_axes, widest
+from evaluation.report.figures.curves import by_label, score_limits, set_score_axis
 from evaluation.report.figures.labels import Rectangle, place
-from evaluation.report.load import FULL_CACHE
+from evaluation.report.format import number
 from evaluation.report.statistics import pareto_front
 from evaluation.report.summary import Group, Summary
 from evaluation.report.theme import Look, Theme, looks
+from evaluation.schema import FULL_CACHE, Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 HELD = "held_percent"
 OVERHEAD = "overhead_percent"
 AXES = {HELD: "bytes held, % of full cache", OVERHEAD: "time the press adds, % of prefill"}
+UNITS = {HELD: "of the full cache's bytes", OVERHEAD: "added to the prefill"}
 BOX = Box(width=270.0, height=190.0, right=18.0)
 KEY_HEIGHT = 15.0
 
@@ -49,7 +52,7 @@ def draw_pareto(
     scale : sequence of tuple, optional
         The groups and ratios that share the score axis, those drawn if not given.
     """
-    styles = looks(summary.presses, summary.highlighted, summary.masked)
+    styles = by_label(summary, looks(summary.presses, summary.highlighted, summary.masked))
     measure = panels_of[0][0].benchmark.main
     limits = score_limits([_points(summary, *pair) for pair in scale or panels_of], measure)
     with settings():
@@ -60,7 +63,8 @@ def draw_pareto(
             style_axes(panel, theme, title)
             set_score_axis(panel, measure, limits)
             table = _points(summary, group, ratio).dropna(subset=["mean", cost])
-            _draw_panel(panel, table, cost, measure.higher_is_better, styles, theme)
+            table = table.assign(press=table["press"].map(summary.label))
+            _draw_panel(panel, table, cost, measure, styles, theme)
         if key:
             _draw_key(figure, styles, layout, theme)
         return figure
@@ -72,23 +76,23 @@ def _points(summary: Summary, group: Group, ratio: float | None) -> pd.DataFrame
 
 
 def _draw_panel(
-    panel: Axes, table: pd.DataFrame, cost: str, higher_is_better: bool, styles: dict[str, Look], theme: Theme
+    panel: Axes, table: pd.DataFrame, cost: str, measure: Measure, styles: dict[str, Look], theme: Theme
 ) -> None:
     panel.set_xlabel(AXES[cost], fontsize=TEXT - 0.5)
     low, high = panel.get_ylim()
     # A log axis has no place for the full cache's KL, which is zero.
     table = table[(table["mean"] >= low) & (table["mean"] <= high)]
-    full = table.loc[table["press"] == FULL_CACHE, "mean"]
-    table = table[table["press"] != FULL_CACHE]
+    full = table.loc[table["press"] == FULL_CACHE_LABEL, "mean"]
+    table = table[table["press"] != FULL_CACHE_LABEL]
     costs, scores = table[cost].to_numpy(dtype=float), table["mean"].to_numpy(dtype=float)
     _set_cost_axis(panel, costs, cost)
     colours = theme.tokens()
-    front = pareto_front(costs, scores, higher_is_better)
+    front = pareto_front(costs, scores, measure.higher_is_better)
     panel.step(costs[front], scores[front], where="post", color=theme.muted, linewidth=1.0, dashes=(1.5, 1.5), zorder=2)
-    for index, name in enumerate(table["press"]):
+    for index, (name, ratio) in enumerate(zip(table["press"], table["ratio"], strict=True)):
         look = styles[name]
         colour = colours[look.token]
-        panel.plot(
+        (point,) = panel.plot(
             costs[index],
             scores[index],
             marker=look.marker,
@@ -100,14 +104,16 @@ def _draw_panel(
             zorder=5 if look.highlighted else 4,
             clip_on=False,
         )
-    labels = _Labels(panel, theme, higher_is_better)
+        value = number(scores[index], measure)
+        say(point, f"{name}, ratio {ratio:g}: {value}; {costs[index]:.1f} % {UNITS[cost]}")
+    labels = _Labels(panel, theme, measure.higher_is_better)
     labels.keep_clear(costs, scores, front)
     for name, look in styles.items():
         if look.highlighted:
             labels.write(name, np.flatnonzero(table["press"] == name)[::-1], colours[look.token], bold=True)
     if len(full):
         panel.axhline(full.iloc[0], color=theme.ink, linewidth=1.2, dashes=(5, 3), zorder=2.5)
-        labels.write_on_line("full cache", full.iloc[0])
+        labels.write_on_line(FULL_CACHE_LABEL, full.iloc[0])
     names = table["press"].to_numpy()
     for name in dict.fromkeys(names[front]):
         if not styles[name].highlighted:

@@ -146,7 +146,9 @@ class Fitting:
     def _router(self, name: str, experts: Sequence[Expert], static: torch.Tensor | None = None) -> Router:
         """Return an unfitted router, or one with a static part."""
         settings = for_experts(self.recipe.settings, len(experts))
-        router = make_router(name, experts, models.attention_layers(self.model)[0], settings)
+        router = make_router(
+            name, experts, models.attention_layers(self.model)[0], settings, self.recipe.router_classes
+        )
         if static is not None:
             with torch.no_grad():
                 router.static.copy_(static)

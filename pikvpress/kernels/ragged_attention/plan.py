@@ -55,7 +55,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Partition:
     """What a kernel needs to know of held keys and values.
 
     Parameters
@@ -94,7 +94,7 @@ class Plan:
         )
 
 
-def plan(held: Sequence[tuple[Layout, Layout]], programs: int) -> Plan:
+def plan(held: Sequence[tuple[Layout, Layout]], programs: int) -> Partition:
     """Return a plan of about so many pieces at most, made when it is first asked for and kept with the layouts.
 
     Making it copies its table to the device; asking again costs nothing.
@@ -110,7 +110,7 @@ def plan(held: Sequence[tuple[Layout, Layout]], programs: int) -> Plan:
     known = layouts[-1].plans  # the newest: what is replaced most often takes its plans with it
     if programs not in known or not known[programs].is_of(layouts):
         known[programs] = _made(held, layouts, programs)
-    found: Plan = known[programs]
+    found: Partition = known[programs]
     return found
 
 
@@ -124,7 +124,7 @@ def entries_a_piece(counts: Sequence[int], programs: int, step: int) -> int:
     return -(-max(FEWEST, wanted) // step) * step
 
 
-def _made(held: Sequence[tuple[Layout, Layout]], layouts: Sequence[Layout], programs: int) -> Plan:
+def _made(held: Sequence[tuple[Layout, Layout]], layouts: Sequence[Layout], programs: int) -> Partition:
     places = range(len(layouts[0].counts))
     parts = [_part(keys, values, place) for place in places for keys, values in held]
     length = entries_a_piece([part.last for part in parts], programs, layouts[0].group)
@@ -139,7 +139,7 @@ def _made(held: Sequence[tuple[Layout, Layout]], layouts: Sequence[Layout], prog
     exact = [part for part in present if not part.key_bits and not part.value_bits]
     packed = [part for part in present if part.key_bits or part.value_bits]
     device = layouts[0].buffer.device
-    return Plan(
+    return Partition(
         tuple(weakref.ref(layout) for layout in layouts),
         table.to(device),
         torch.tensor(firsts[:: len(held)], dtype=torch.int32, device=device),

@@ -16,7 +16,7 @@ import triton.language as tl
 
 from pikvpress.kernels.ragged_attention import reference
 from pikvpress.kernels.ragged_attention.layout import Rows
-from pikvpress.kernels.ragged_attention.plan import Piece, Plan, entries_a_piece, plan
+from pikvpress.kernels.ragged_attention.plan import Partition, Piece, entries_a_piece, plan
 from pikvpress.kernels.ragged_attention.tiles import key_tile, value_tile
 from pikvpress.kernels.tiles import padded_size, precision, product
 
@@ -96,7 +96,7 @@ def _tile(query: torch.Tensor, num_rows: int) -> dict[str, int]:
     }
 
 
-def _how_stored(cut: Plan) -> dict[str, int]:
+def _how_stored(cut: Partition) -> dict[str, int]:
     return {
         "EXACT_ALIGN": cut.exact_align,
         "KEY_BITS": cut.key_bits,

@@ -1,0 +1,77 @@
+"""Presses that take the prefill into their own hands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from kvpress import BasePress
+from transformers import DynamicCache, PreTrainedModel
+
+from evaluation.compressed import CompressedContext, taken
+from evaluation.compressors.compressor import Compressor
+from evaluation.prefilling import at_hand, prefill, wait
+
+if TYPE_CHECKING:
+    from evaluation.compressors.source_context import SourceContext
+    from evaluation.presses.spec import PressSpec
+    from evaluation.study import Study
+    from evaluation.units import Sample
+
+
+@dataclass(frozen=True)
+class OwnPrefill(Compressor):
+    """The press is used as kvpress means it to be: one prefill for each press and ratio."""
+
+    def compress(
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
+    ) -> CompressedContext:
+        """Return the context as the press leaves it."""
+        made: Any = press.make(ratio)
+        return compress_alone(source.model, source.context, made, source.prefilled.seconds)
+
+
+@dataclass(frozen=True)
+class WithQuestion(OwnPrefill):
+    """The press needs to know where the question begins, as Finch does: behind a token that it then takes out."""
+
+    def validate(self, name: str, study: Study) -> None:
+        """Refuse studies that hide the question."""
+        if not study.query_aware:
+            raise ValueError(f"{name} compresses for a known question: add --query-aware, or leave it out")
+
+    def compress(
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
+    ) -> CompressedContext:
+        """Return the context as the press leaves it."""
+        assert source.question_at is not None
+        made: Any = press.make(ratio)
+        context, there = list(source.context), set(source.context)
+        made.delimiter_token_id = next(i for i in range(len(source.tokenizer)) if i not in there)
+        context.insert(source.question_at, made.delimiter_token_id)
+        return compress_alone(source.model, context, made, source.prefilled.seconds)
+
+
+def compress_alone(
+    model: PreTrainedModel, context: Sequence[int], press: BasePress, plain_seconds: float
+) -> CompressedContext:
+    """Return a context as a press leaves it that takes the prefill into its own hands.
+
+    Parameters
+    ----------
+    model, context, press
+        As used.
+    plain_seconds : float
+        What a prefill takes without a press, subtracted from the time.
+    """
+    cache = DynamicCache()
+    with at_hand(model):
+        began = time.perf_counter()
+        with torch.no_grad(), press(model):
+            prefill(model, context, cache)
+        wait(model.device)
+        seconds = max(0.0, time.perf_counter() - began - plain_seconds)
+        return taken(model, press, cache, len(context), seconds)

@@ -1,0 +1,87 @@
+"""Presses that read the context again to score it, as KVzip does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from kvpress import BasePress, KVComposePress
+from transformers import DynamicCache, PreTrainedModel
+
+from evaluation.compressed import CompressedContext, taken
+from evaluation.compressors.compressor import Compressor
+from evaluation.prefilling import at_hand, prefill, wait
+from pikvpress import models
+from pikvpress.support.swapped import swapped
+
+if TYPE_CHECKING:
+    from evaluation.compressors.source_context import SourceContext
+    from evaluation.presses.spec import PressSpec
+    from evaluation.units import Sample
+
+
+@dataclass(frozen=True)
+class Replay(Compressor):
+    """A prefill of the press's own, then passes that score the context: once, for all ratios."""
+
+    def compress(
+        self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
+    ) -> CompressedContext:
+        """Return the context as the press leaves it; the first time, compress at every ratio."""
+
+        def at_every_ratio() -> dict[float, CompressedContext]:
+            made: Any = press.make(source.ratios[0])
+            found = compress_at_ratios(source.model, source.context, made, source.prefilled.seconds, source.ratios)
+            return dict(zip(source.ratios, found, strict=True))
+
+        assert ratio is not None
+        return source.once(("replay", press.name), at_every_ratio)[ratio]
+
+
+def compress_at_ratios(
+    model: PreTrainedModel,
+    context: Sequence[int],
+    press: BasePress,
+    plain_seconds: float,
+    ratios: Sequence[float],
+) -> list[CompressedContext]:
+    """Return a context as a press leaves it at several ratios, scored once.
+
+    Parameters
+    ----------
+    model, context, press
+        As used.
+    plain_seconds : float
+        What a prefill takes without a press, subtracted from the times.
+    ratios : sequence of float
+        The first is the one that the press has.
+    """
+    cache = DynamicCache()
+    found: list[CompressedContext] = []
+
+    def take(cache: DynamicCache) -> None:
+        wait(model.device)
+        seconds = max(0.0, time.perf_counter() - began - plain_seconds)
+        found.append(taken(model, press, cache, len(context), seconds))
+
+    def remove_at_every_ratio(model: PreTrainedModel) -> None:
+        for ratio in ratios:
+            press.compression_ratio = ratio  # type: ignore[attr-defined]
+            if isinstance(press, KVComposePress):  # it writes into its cache, and chooses before it removes
+                press.cache = models.copied(cache)
+                press.prepare_important_masks()
+                KVComposePress.compress_cache(press, model)
+                take(press.cache)
+            else:
+                type(press).compress_post(press, model)  # type: ignore[attr-defined]
+                take(cache)
+
+    removes = "compress_cache" if isinstance(press, KVComposePress) else "compress_post"
+    with at_hand(model), swapped(press, **{removes: remove_at_every_ratio}):
+        began = time.perf_counter()
+        with torch.no_grad(), press(model):
+            prefill(model, context, cache)
+    return found

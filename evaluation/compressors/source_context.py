@@ -1,0 +1,68 @@
+"""A context to be compressed by many presses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from evaluation.compressed import CompressedContext
+from evaluation.compressors.prefilled_context import PrefilledContext
+
+T = TypeVar("T")
+
+
+@dataclass
+class SourceContext:
+    """A context, prefilled once, with what presses have in common when they compress it.
+
+    Parameters
+    ----------
+    model, tokenizer
+        What reads it.
+    context : sequence of int
+        Token ids.
+    ratios : sequence of float
+        At which presses will be asked, in this order.
+    seed : int, default=0
+        Of what draws random numbers.
+    question_at : int, optional
+        Where the question begins, in a context that shows it.
+    share_prefill : bool, default=True
+        Whether the one prefill serves all presses that allow it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    context: Sequence[int]
+    ratios: Sequence[float]
+    seed: int = 0
+    question_at: int | None = None
+    share_prefill: bool = True
+    prefilled: PrefilledContext = field(init=False)
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _latest: tuple[Hashable, Any] = field(default=(None, None), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.prefilled = PrefilledContext(self.model, self.context)
+
+    @cached_property
+    def full(self) -> CompressedContext:
+        """The full cache."""
+        return self.prefilled.compress(None)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made under a key, or make it."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def latest(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made last, if it was under this key, or make it: for what is too large to keep for long."""
+        if self._latest[0] != key:
+            self._latest = (None, None)
+            self._latest = (key, make())
+        return self._latest[1]

@@ -1,0 +1,108 @@
+"""The attention that reads a PiKVCache, in front of every attention function of transformers.
+
+An attention function is given what the cache's `update` returned. A `Held` stands for a PiKVCache's compressed entries
+and is read here; anything else is handed on to the function that the model was set to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from kvpress.attention_patch import attention_patch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from pikvpress import models
+from pikvpress.cache import masks
+from pikvpress.cache.held import Held
+from pikvpress.cache.kvpress_rules import check_presses
+from pikvpress.cache.reader import read
+from pikvpress.cache.readers import READERS
+
+Attention = Callable[..., tuple[torch.Tensor, Any]]
+
+
+def install() -> None:
+    """Put ourselves in front of attention functions: those that are registered, those that kvpress has wrapped too.
+
+    Eager attention is each model's own and not registered: models pass it when they look one up, as transformers has
+    them do since 5.0. There functions that are registered later are met, too.
+    """
+    for name, function in ALL_ATTENTION_FUNCTIONS.items():
+        ALL_ATTENTION_FUNCTIONS[name] = reading(function)
+    look_up = getattr(AttentionInterface, "get_interface", None)
+    if look_up is not None and not hasattr(look_up, "__wrapped__"):
+        AttentionInterface.get_interface = _in_front(look_up)  # type: ignore[method-assign]
+
+
+def _in_front(look_up: Callable[..., Attention]) -> Callable[..., Attention]:
+    known: dict[Attention, Attention] = {}
+
+    @wraps(look_up)
+    def get_interface(*args: Any, **kwargs: Any) -> Attention:
+        function = look_up(*args, **kwargs)
+        if torch.compiler.is_compiling():
+            return function
+        if function not in known:
+            known[function] = reading(function)
+        return known[function]
+
+    return get_interface
+
+
+# What kvpress does before attention: masked keys are overwritten with such that no query attends to.
+_overwrite_masked: Attention = attention_patch(lambda *args, **kwargs: None)
+
+
+def reading(function: Attention) -> Attention:
+    """Return an attention function that reads a PiKVCache too, and heeds masks in other caches, as kvpress has it.
+
+    kvpress itself stands in front of the functions that are registered when it is imported, and of no eager one.
+    """
+    if getattr(function, "reads_pikv_cache", False):
+        return function
+    heeds_masks = getattr(function, "__code__", None) is _overwrite_masked.__code__
+
+    @wraps(function)
+    def attention(
+        module: models.Attention,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, Any]:
+        if isinstance(key, Held):
+            READERS.turn_to(module, key.layer, prompt=False)
+            return read(query, key.layer, attention_mask, kwargs.get("scaling")), None
+        if torch.compiler.is_compiling():  # a PiKVCache is not compileable; others are read as before
+            return function(module, query, key, value, attention_mask, *args, **kwargs)
+        if READERS.stands_in(key):  # for a PiKVLayer, whose mask is still to come
+            return function(module, query, key, value, attention_mask, *args, **kwargs)
+        layer, prompt = READERS.owner(key), query.shape[2] == key.shape[2]
+        READERS.turn_to(module, layer, prompt)
+        if layer is not None:
+            if prompt:
+                check_presses(module, layer.packs)
+            layer.read_by(module, masks.padding(attention_mask, key.shape[2]))
+        attention_mask = masks.fitted(attention_mask, key.shape[2])
+        if attention_mask is None and 1 < query.shape[2] < key.shape[2] and _hides_later_ones(module):
+            attention_mask = ~masks.later(query.shape[2], key.shape[2], key.device)
+        if not heeds_masks:
+            _overwrite_masked(module, query, key, value, attention_mask, 0.0)
+        return function(module, query, key, value, attention_mask, *args, **kwargs)
+
+    attention.reads_pikv_cache = True  # type: ignore[attr-defined]
+    return attention
+
+
+def _hides_later_ones(module: models.Attention) -> bool:
+    """Return whether sdpa would be causal from the first entry, not from the last.
+
+    It is so without a mask, which transformers makes none if the first layer is empty: it takes the question for a
+    prompt.
+    """
+    return module.config._attn_implementation == "sdpa" and bool(getattr(module, "is_causal", False))

@@ -1,0 +1,116 @@
+"""All entries of a layer: the compressed ones, then the dense ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from pikvpress.cache.codecs import Codec
+from pikvpress.cache.compressed import Compressed
+from pikvpress.cache.pending import Pending
+from pikvpress.cache.stretch import Stretch
+from pikvpress.cache.tail import DenseTail
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """What a layer holds. Nothing in it changes: operations return others.
+
+    Parameters
+    ----------
+    tail : DenseTail
+        The latest entries; all of them until the context is compressed.
+    compressed : Compressed
+        Those before.
+    """
+
+    tail: DenseTail = field(default_factory=DenseTail)
+    compressed: Compressed = field(default_factory=Compressed)
+
+    @property
+    def are_compressed(self) -> bool:
+        """Whether the context is compressed, so that only our own attention reads the layer."""
+        return bool(self.compressed.context)
+
+    @property
+    def new_length(self) -> int:
+        """Entries after the compressed context."""
+        return self.compressed.decoded_length + self.tail.length
+
+    @property
+    def length(self) -> int:
+        """Entries that there have been, removed ones included."""
+        return self.compressed.context_length + self.new_length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.tail.nbytes + self.compressed.nbytes
+
+    def counts(self) -> list[int]:
+        """Return how many entries there are of each head of each row."""
+        batch, heads, dense, _ = self.tail.keys.shape
+        return [dense + count for count in self.compressed.counts(batch * heads)]
+
+    def appended(self, keys: torch.Tensor, values: torch.Tensor) -> Entries:
+        """Return them with others after them."""
+        return replace(self, tail=self.tail.appended(keys, values))
+
+    def rows(self, rows: torch.Tensor) -> Entries:
+        """Return those of some rows of the batch, in this order."""
+        heads = self.tail.keys.shape[1]
+        places = [row * heads + head for row in rows.tolist() for head in range(heads)]
+        return Entries(self.tail.rows(rows), self.compressed.select(places))
+
+    def to(self, device: torch.device | str) -> Entries:
+        """Return them on another device."""
+        return Entries(self.tail.to(device), self.compressed.to(device))
+
+    def cropped(self, length: int) -> Entries:
+        """Return the first of them, the whole context at least; what does not fill its group any more is unpacked."""
+        new, packed = length - self.compressed.context_length, self.compressed.decoded_length
+        if new < packed:
+            compressed, tail = self.compressed.cropped(new, self.tail.keys.shape[0])
+            return Entries(tail, compressed)
+        left = self.tail.between(0, new - packed)
+        return replace(self, tail=left.copied() if self.are_compressed else left)
+
+    def length_after_crop(self, max_length: int) -> int:
+        """Return how many entries are left by a crop to so many, or by so many fewer if it is negative.
+
+        Raises
+        ------
+        ValueError
+            If the end would lie inside the compressed context, or more are to be forgotten than there are.
+        """
+        compressed = self.compressed.context_length
+        wanted = self.length + max_length if max_length < 0 else max_length
+        if wanted < 0:
+            raise ValueError(f"the cache has {self.length} entries, and {-max_length} of them cannot be forgotten")
+        if wanted >= self.length:
+            return self.length
+        if 0 < wanted < compressed:
+            raise ValueError(
+                f"the cache holds a compressed context of {compressed} entries and cannot be cropped to {wanted}: crop "
+                f"to {compressed} or more, or to 0"
+            )
+        return wanted
+
+    def after(self, pending: Pending, layer: int | None) -> Entries:
+        """Return dense entries as what is pending leaves them.
+
+        Raises
+        ------
+        ValueError
+            If a codec cannot take them; names the layer, if it is known.
+        """
+        return Entries(self.tail.between(0, 0).copied(), Compressed(pending.stored(self.tail, layer)))
+
+    def packed(self, count: int, codecs: tuple[Sequence[Codec], Sequence[Codec]], layer: int | None) -> Entries:
+        """Return them with the first of the dense ones, whole groups, in codecs by KV head; errors as in `after`."""
+        first, rest = self.tail.between(0, count), self.tail.between(count, self.tail.length)
+        every = torch.ones(first.keys.shape[:3], dtype=torch.bool, device=first.keys.device)
+        following = Stretch.store(first, every, codecs, layer, all_channels=True)
+        return Entries(rest.copied(), self.compressed.followed_by(following))

@@ -1,0 +1,22 @@
+"""Codecs that a user chose."""
+
+from __future__ import annotations
+
+import pytest
+
+from pikvpress.cache import CODECS
+from pikvpress.cache.choice import by_head, known, of_layer
+
+
+def test_a_codec_is_chosen_by_name_or_given():
+    assert known("int4") is known(CODECS["int4"]) is CODECS["int4"]
+    assert of_layer((CODECS["int4"], CODECS["int8"]), 3) == (CODECS["int4"], CODECS["int8"])
+    with pytest.raises(ValueError, match="unknown codec 'int5'"):
+        known("int5")
+
+
+def test_heads_share_a_codec_or_have_one_each():
+    each = [CODECS["int4"], CODECS["int8"]]
+    assert by_head(CODECS["int4"], 2) == [CODECS["int4"]] * 2 and by_head(each, 2) == each
+    with pytest.raises(ValueError, match="there are codecs for 2 KV heads, but 3 heads: calibrate for this model"):
+        by_head(each, 3)

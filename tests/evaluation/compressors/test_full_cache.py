@@ -1,0 +1,11 @@
+"""Nothing is removed, and nothing is done while an answer is written."""
+
+from __future__ import annotations
+
+from evaluation.presses import FULL_CACHE, parse_press
+
+
+def test_everything_stays(source):
+    spec = parse_press(FULL_CACHE)
+    assert spec.strategy.compress(spec, 0.0, source) is source.full
+    assert spec.strategy.while_answering(spec, 0.0) is None and not spec.has_ratio
