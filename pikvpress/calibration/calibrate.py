@@ -24,7 +24,7 @@ from pikvpress.calibration.fit.gates import Examples, Fitting, foreseen
 from pikvpress.calibration.fit.objectives import OBJECTIVES
 from pikvpress.calibration.fit.saliency import fit_saliency
 from pikvpress.calibration.measure.codec_curves import codec_curves
-from pikvpress.calibration.measure.journal import Journal
+from pikvpress.calibration.measure.measurements import Measurements
 from pikvpress.calibration.measure.record import Record
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.calibration.report.findings import Findings, find
@@ -64,10 +64,9 @@ def calibrate(
     texts : sequence of str, optional
         Documents like those that the model will read. By default the ones that ship.
     settings : RouterSettings, optional
-        What routers are told while they are fitted, as `MoERouterPress` describes it. By default that press's defaults.
-        `top_k` and groups are lowered to the number of experts. Dropout acts in every stage; balance losses act in all
-        but the end-to-end stage, which minimises `objective` alone. A press that is to route as was fitted needs the
-        same temperature, `top_k` and `cache_aware`.
+        What routers are told while they are fitted; see `MoERouterPress`, whose defaults are the default. `top_k` and
+        groups are lowered to the number of experts. The end-to-end stage drops features out, and minimises `objective`
+        without balance losses.
     output : str or Path, optional
         Where to write the gates. By default in `pikvpress.gates.user_folder()`, where they are found by the model.
     progress : callable, optional
@@ -92,9 +91,7 @@ def calibrate(
     models.check_supported(model)
     plan = _Plan.made(tokenizer, texts, _recipe(recipe, settings, choices))
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
-    path = Path(output) if output is not None else user_folder() / file_name(fingerprint)
-    if path.is_dir():
-        raise ValueError(f"output={str(path)!r} is a folder: name a file in it")
+    path = _checked(Path(output) if output is not None else user_folder() / file_name(fingerprint))
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.parent / f".{path.stem}-{plan.digest(fingerprint)}"
     work.mkdir(exist_ok=True)
@@ -165,8 +162,8 @@ class _Plan:
     def followed(self, model: PreTrainedModel, work: Path, steps: Steps) -> tuple[Gates, Findings]:
         """Measure, fit and look at what was fitted."""
         recipe, apart = self.recipe, _apart(self.candidates, self.recipe)
-        journal = Journal(work, model, recipe)
-        paths = journal.collect(self.fit, self.held, apart, steps)
+        measurements = Measurements(work, model, recipe)
+        paths = measurements.collect(self.fit, self.held, apart, steps)
         steps.plan(self._steps({use: len(found) for use, found in paths.items()}))
         weights, candidates, figures = None, self.candidates, dict[str, object]()
         if apart:
@@ -174,7 +171,7 @@ class _Plan:
             weights, figures["saliency"] = fit_saliency(model, records, held_records, recipe, steps)
             candidates = equipped(candidates, weights)
         fit, held = (
-            [*zip(journal.examine(paths[use], made, candidates, weights, steps), _futures(made), strict=True)]
+            [*zip(measurements.examine(paths[use], made, candidates, weights, steps), _futures(made), strict=True)]
             for use, made in (("fit", self.fit[: len(paths["fit"])]), ("held", self.held[: len(paths["held"])]))
         )
         examples = Examples(fit, held)
@@ -224,6 +221,12 @@ class _Plan:
         if recipe.settings != RouterSettings():
             about["settings"] = asdict(recipe.settings)
         return about | {"figures": figures}
+
+
+def _checked(path: Path) -> Path:
+    if path.is_dir():
+        raise ValueError(f"output={str(path)!r} is a folder: name a file in it")
+    return path
 
 
 def _apart(candidates: Sequence[Expert], recipe: Recipe) -> int:

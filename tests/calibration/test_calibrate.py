@@ -8,7 +8,7 @@ import torch
 from pikvpress import MoERouterPress, models
 from pikvpress.calibration import Recipe, calibrate
 from pikvpress.calibration.fit.gates import for_experts
-from pikvpress.calibration.measure import journal
+from pikvpress.calibration.measure import measurements
 from pikvpress.gates import find_gates, load_gates
 from pikvpress.routers import RouterSettings
 from tests.calibration.tiny import EXPERTS, SETTINGS, TEXTS, Tokenizer
@@ -52,7 +52,7 @@ def test_fitted_gates_are_found_and_used(architecture, home, ids):
 
 def test_an_interrupted_calibration_goes_on(home, monkeypatch):
     model = make_tiny("llama", seed=12)
-    collect, calls = journal.collect, []
+    collect, calls = measurements.collect, []
 
     def breaking(*args):
         calls.append(1)
@@ -60,7 +60,7 @@ def test_an_interrupted_calibration_goes_on(home, monkeypatch):
             raise KeyboardInterrupt
         return collect(*args)
 
-    monkeypatch.setattr(journal, "collect", breaking)
+    monkeypatch.setattr(measurements, "collect", breaking)
     with pytest.raises(KeyboardInterrupt):
         calibrate(model, Tokenizer(), TEXTS, **SETTINGS)
     assert find_gates(models.fingerprint(model.model.layers[0].self_attn)) is None
@@ -77,7 +77,7 @@ def test_a_failed_calibration_leaves_the_last_good_gates(home, monkeypatch):
     model = make_tiny("llama", seed=13)
     good = calibrate(model, Tokenizer(), TEXTS, **SETTINGS | {"objective": None, "routers": ["base"]})
     before = good.path.read_bytes()
-    monkeypatch.setattr(journal, "look", lambda *args: pytest.fail("no experts"))
+    monkeypatch.setattr(measurements, "look", lambda *args: pytest.fail("no experts"))
     with pytest.raises(pytest.fail.Exception):
         calibrate(model, Tokenizer(), TEXTS, **SETTINGS | {"seed": 1})
     assert good.path.read_bytes() == before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn.functional import mse_loss
@@ -68,19 +68,27 @@ def calibrate_bases(
     first = models.attention_layers(model)[0]
     if not 0 < rank < first.head_dim:
         raise ValueError(f"rank must be from 1 to {first.head_dim - 1}, fewer than a head's channels, got {rank}")
-    recipe = Recipe(length=length)
-    fit_texts, held_texts = split(shipped_texts() if texts is None else texts, recipe.held_out_documents)
-    fit = make_situations(tokenizer, fit_texts, contexts, recipe, seed)
-    held = make_situations(tokenizer, held_texts, max(1, contexts // 3), recipe, seed + 1)
-    generator = torch.Generator().manual_seed(seed)
+    recipe = Recipe(length=length, seed=seed)
+    texts, generator = shipped_texts() if texts is None else texts, torch.Generator().manual_seed(seed)
     sides = {name: _Side(recipe.bases_entries, generator) for name in ("keys", "values")}
-    for index, situation in enumerate([*fit, *held]):
-        for side, states in zip(sides.values(), _read(model, situation.context), strict=True):
-            side.add(states, held_out=index >= len(fit))
+    for context, held_out in _contexts(tokenizer, texts, contexts, recipe):
+        for side, states in zip(sides.values(), _read(model, context), strict=True):
+            side.add(states, held_out)
     found = [side.factors(rank, recipe if learned else None) for side in sides.values()]
     left = dict(zip(sides, (shares for _, shares in found), strict=True))
-    described = {"rank": rank, "contexts": contexts, "length": length, "seed": seed, "unexplained": left}
-    return Bases(models.fingerprint(first), found[0][0], found[1][0], described)
+    about = {"rank": rank, "contexts": contexts, "length": length, "seed": seed, "unexplained": left}
+    return Bases(models.fingerprint(first), found[0][0], found[1][0], about)
+
+
+def _contexts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], count: int, recipe: Recipe
+) -> Iterator[tuple[tuple[int, ...], bool]]:
+    """Give contexts to fit on, and a third as many that are held out; and which they are."""
+    fit, held = split(texts, recipe.held_out_documents)
+    made = make_situations(tokenizer, fit, count, recipe, recipe.seed)
+    checks = make_situations(tokenizer, held, max(1, count // 3), recipe, recipe.seed + 1)
+    yield from ((situation.context, False) for situation in made)
+    yield from ((situation.context, True) for situation in checks)
 
 
 @torch.no_grad()

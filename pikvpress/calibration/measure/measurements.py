@@ -20,7 +20,7 @@ from pikvpress.calibration.steps import Progress, Steps
 from pikvpress.experts import Expert
 
 
-class Journal:
+class Measurements:
     """Measurements of situations, those that are there already not made again.
 
     Parameters
