@@ -14,7 +14,7 @@ FULL_CACHE_LABEL = "full cache"
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class MeasuredBenchmark:
     """A benchmark; its first measure is the main one."""
 
     name: str
@@ -42,7 +42,7 @@ class Press:
 
 
 @dataclass(frozen=True)
-class Study:
+class Results:
     """Everything that was measured.
 
     Attributes
@@ -60,7 +60,7 @@ class Study:
     """
 
     facts: dict[str, Any]
-    benchmarks: list[Benchmark]
+    benchmarks: list[MeasuredBenchmark]
     presses: list[Press]
     rows: pd.DataFrame
     notes: list[str] = field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.report.contents import Benchmark, Press
+from evaluation.report.contents import MeasuredBenchmark, Press
 from evaluation.samples import content
 from evaluation.schema import FULL_CACHE, NUMBERS, TEXTS
 
@@ -41,7 +41,7 @@ def read_lines(path: Path, cut: list[str]) -> Iterator[tuple[int, dict[str, Any]
 
 
 def record_of(
-    path: Path, number: int, line: dict[str, Any], benchmarks: Sequence[Benchmark], presses: Sequence[Press]
+    path: Path, number: int, line: dict[str, Any], benchmarks: Sequence[MeasuredBenchmark], presses: Sequence[Press]
 ) -> dict[str, Any]:
     """Return a checked line as a flat row.
 

@@ -12,7 +12,7 @@ import yaml
 
 from evaluation import schema
 from evaluation.labels import checked_labels
-from evaluation.report.contents import Benchmark, Press, Study
+from evaluation.report.contents import MeasuredBenchmark, Press, Results
 from evaluation.report.lines import read_lines, record_of
 from evaluation.samples import JOURNALS, PACKED, sample_files
 from evaluation.schema import FULL_CACHE, Measure
@@ -22,7 +22,7 @@ FACTS = ["model", "seed", "query_aware", "versions", "machine", "date", "commit"
 STUDY_KEYS = [*FACTS, "benchmarks", "presses", "ratios"]
 
 
-def load(folders: Sequence[Path]) -> Study:
+def load(folders: Sequence[Path]) -> Results:
     """Read and merge study folders of one model and seed.
 
     Raises
@@ -60,7 +60,7 @@ def load(folders: Sequence[Path]) -> Study:
         planned[key] = planned.get(key, 0) - count  # samples that two folders have
     rows = _with_reached_ratios(_without_repeats(found))
     seen = set(rows["press"])
-    return Study(
+    return Results(
         facts={name: _agreed([head[name] for head in heads]) for name in FACTS},
         benchmarks=[benchmark for benchmark in benchmarks if benchmark.name in set(rows["benchmark"])],
         presses=[press for press in presses if press.name in seen and press.name != FULL_CACHE],
@@ -70,7 +70,7 @@ def load(folders: Sequence[Path]) -> Study:
     )
 
 
-def only(study: Study, presses: Sequence[str]) -> Study:
+def only(study: Results, presses: Sequence[str]) -> Results:
     """Return a study as if only some presses had been run, and the full cache.
 
     Raises
@@ -112,10 +112,13 @@ def _labels(folders: Sequence[Path], heads: list[dict[str, Any]], presses: list[
     return checked_labels(labels, presses, "these folders")
 
 
-def _merge_benchmarks(heads: list[dict[str, Any]]) -> list[Benchmark]:
+def _merge_benchmarks(heads: list[dict[str, Any]]) -> list[MeasuredBenchmark]:
     entries = [entry for head in heads for entry in head["benchmarks"]]
     return _merge(
-        [Benchmark(e["name"], e["label"], tuple(Measure(**measure) for measure in e["measures"])) for e in entries]
+        [
+            MeasuredBenchmark(e["name"], e["label"], tuple(Measure(**measure) for measure in e["measures"]))
+            for e in entries
+        ]
     )
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation.report import words
-from evaluation.report.contents import Benchmark
+from evaluation.report.contents import MeasuredBenchmark
 from evaluation.report.figures.pareto import HELD, OVERHEAD
 from evaluation.report.heat import Heat, depth_heat, task_heat
 from evaluation.report.pictures import NEEDLE, curve_svg, has_means, has_times, of_benchmarks, pareto_svg
@@ -55,7 +55,7 @@ def render(summary: Summary) -> str:
     )
 
 
-def _benchmark(summary: Summary, benchmark: Benchmark, groups: list[Group]) -> dict[str, Any]:
+def _benchmark(summary: Summary, benchmark: MeasuredBenchmark, groups: list[Group]) -> dict[str, Any]:
     """Return everything that the template shows of one benchmark."""
     return {
         "name": benchmark.name,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evaluation.report.contents import Benchmark
+from evaluation.report.contents import MeasuredBenchmark
 from evaluation.report.figures.bytes import draw_bytes, spends_bytes
 from evaluation.report.figures.canvas import to_svg
 from evaluation.report.figures.curves import draw_curves
@@ -75,7 +75,7 @@ def png_pictures(summary: Summary) -> Iterator[Picture]:
             )
 
 
-def of_benchmarks(summary: Summary) -> list[tuple[Benchmark, list[Group]]]:
+def of_benchmarks(summary: Summary) -> list[tuple[MeasuredBenchmark, list[Group]]]:
     """Return each benchmark that has compressed results, with its groups."""
     answer = []
     for benchmark in summary.study.benchmarks:

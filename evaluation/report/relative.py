@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.report.contents import Study
+from evaluation.report.contents import Results
 from evaluation.report.statistics import best, bootstrap_means
 from evaluation.report.summary import Group
 from pikvpress.support.registry import check_name
@@ -41,7 +41,7 @@ class Share(NamedTuple):
     worst: float
 
 
-def shares(study: Study, press: str, rivals: Sequence[str]) -> Iterator[Share]:
+def shares(study: Results, press: str, rivals: Sequence[str]) -> Iterator[Share]:
     """Compare a press with the best of some rivals, at every ratio of every benchmark and length.
 
     Samples without a result for the press and for every rival are left out.

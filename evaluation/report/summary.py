@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.report.contents import FULL_CACHE_LABEL, Benchmark, Study
+from evaluation.report.contents import FULL_CACHE_LABEL, MeasuredBenchmark, Results
 from evaluation.report.statistics import best, intervals, pooled_percentile, verdict
 from evaluation.schema import FULL_CACHE, Measure
 
@@ -21,7 +21,7 @@ CELL = ["press", "ratio"]
 class Group:
     """Results that can be compared: one benchmark at one length."""
 
-    benchmark: Benchmark
+    benchmark: MeasuredBenchmark
     length: int
     samples: int
     tasks: tuple[str, ...]
@@ -43,7 +43,7 @@ class Summary:
 
     Attributes
     ----------
-    study : Study
+    study : Results
         What was measured.
     groups : list of Group
         In the order of the study, lengths rising.
@@ -52,7 +52,7 @@ class Summary:
         from the best other press.
     """
 
-    study: Study
+    study: Results
     groups: list[Group]
     table: pd.DataFrame
 
@@ -110,7 +110,7 @@ class Summary:
         return rows.iloc[0] if len(rows) else None
 
 
-def summarise(study: Study) -> Summary:
+def summarise(study: Results) -> Summary:
     """Compute everything that the report shows."""
     groups: list[Group] = []
     parts: list[pd.DataFrame] = []

@@ -24,7 +24,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A press with its values and bytes held, both in the order of the ratios."""
 
     label: str
@@ -44,10 +44,10 @@ class Glance:
     title: str
     ratio: float
     measure: Measure
-    rows: list[Row]
+    rows: list[TableRow]
 
 
-def score_rows(summary: Summary, group: Group, measure: Measure) -> list[Row]:
+def score_rows(summary: Summary, group: Group, measure: Measure) -> list[TableRow]:
     """Return one row a press, the full cache first."""
     table = summary.of(group, measure)
     ratios = summary.ratios(group)
@@ -56,18 +56,18 @@ def score_rows(summary: Summary, group: Group, measure: Measure) -> list[Row]:
     full = summary.full_cache(group, measure)
     if full is not None:
         value = _stated(full, measure)
-        rows.append(Row(summary.label(FULL_CACHE), [], False, [value] * len(ratios), ["100"] * len(ratios)))
+        rows.append(TableRow(summary.label(FULL_CACHE), [], False, [value] * len(ratios), ["100"] * len(ratios)))
     for press in summary.presses:
         cells = table[table["press"] == press].set_index("ratio")
         if cells.empty:
             continue
         values = [_value(cells, ratio, measure, press in winners[ratio]) for ratio in ratios]
         held = [percent(cells.loc[ratio, "held_percent"]) if ratio in cells.index else MISSING for ratio in ratios]
-        rows.append(Row(summary.label(press), tags(summary, press), press in summary.highlighted, values, held))
+        rows.append(TableRow(summary.label(press), tags(summary, press), press in summary.highlighted, values, held))
     return rows
 
 
-def pair_rows(summary: Summary, group: Group) -> list[Row]:
+def pair_rows(summary: Summary, group: Group) -> list[TableRow]:
     """Return each press's difference from the best other press."""
     measure = group.benchmark.main
     table = summary.of(group)
@@ -77,7 +77,7 @@ def pair_rows(summary: Summary, group: Group) -> list[Row]:
         if cells.empty or cells["best_other"].isna().all():
             continue
         values = [_difference(summary, cells, ratio, measure) for ratio in summary.ratios(group)]
-        rows.append(Row(summary.label(press), tags(summary, press), press in summary.highlighted, values, []))
+        rows.append(TableRow(summary.label(press), tags(summary, press), press in summary.highlighted, values, []))
     return rows
 
 
@@ -95,14 +95,14 @@ def glances(summary: Summary) -> list[Glance]:
         rows = []
         full = summary.full_cache(group)
         if full is not None:
-            rows.append(Row(summary.label(FULL_CACHE), [], False, [_stated(full, measure), Value("")], ["100"]))
+            rows.append(TableRow(summary.label(FULL_CACHE), [], False, [_stated(full, measure), Value("")], ["100"]))
         special = [press for press in summary.highlighted if press in at_ratio.index]
         for press in [*(press for press in winners if press not in special), *special]:
             cells = table[table["press"] == press].set_index("ratio")
             value = _value(cells, ratio, measure, press in winners)
             values = [value, _difference(summary, cells, ratio, measure)]
             held = [percent(at_ratio.loc[press, "held_percent"])]
-            rows.append(Row(summary.label(press), tags(summary, press), press in special, values, held))
+            rows.append(TableRow(summary.label(press), tags(summary, press), press in special, values, held))
         answer.append(Glance(group.title, ratio, measure, rows))
     return answer
 
@@ -188,7 +188,7 @@ def _marked(summary: Summary, press: str) -> str:
     return f"{summary.label(press)} (masked)" if press in summary.masked else summary.label(press)
 
 
-def _name(row: Row) -> str:
+def _name(row: TableRow) -> str:
     name = f"**{row.label}**" if row.highlighted else row.label
     return name + "".join(f" ({tag})" for tag in row.tags)
 

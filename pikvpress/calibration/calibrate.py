@@ -92,13 +92,16 @@ def calibrate(
     plan = _Plan.made(tokenizer, texts, _recipe(recipe, settings, choices))
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = _checked(Path(output) if output is not None else user_folder() / file_name(fingerprint))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.parent / f".{path.stem}-{plan.digest(fingerprint)}"
-    work.mkdir(exist_ok=True)
+    return _carried_out(plan, model, path, path.parent / f".{path.stem}-{plan.digest(fingerprint)}", Steps(progress))
+
+
+def _carried_out(plan: _Plan, model: PreTrainedModel, path: Path, work: Path, steps: Steps) -> Calibration:
+    """Fit gates and write them; from the measurements in a folder an interrupted calibration goes on."""
+    work.mkdir(parents=True, exist_ok=True)
     for expert in plan.candidates:
         expert.press.post_init_from_model(model)
     with torch.random.fork_rng(devices=[]):
-        gates, findings = plan.followed(model, work, Steps(progress))
+        gates, findings = plan.followed(model, work, steps)
     save_gates(path, gates)
     shutil.rmtree(work)
     return Calibration(gates, path, findings)

@@ -37,10 +37,8 @@ def calibrate_bases(
 
     Parameters
     ----------
-    model : PreTrainedModel
-        In eval mode; left as it was found.
-    tokenizer : PreTrainedTokenizerBase
-        Its tokenizer.
+    model, tokenizer
+        The model in eval mode, left as it was found; and its tokenizer.
     texts : sequence of str, optional
         Documents like those that the model will read. By default the ones that ship.
     rank : int, default=32
@@ -49,10 +47,8 @@ def calibrate_bases(
         Whether to learn a correction.
     contexts : int, default=12
         How many to fit on; a third as many are held out.
-    length : int, default=1024
-        Tokens of a context.
-    seed : int, default=0
-        Random seed.
+    length, seed : int, default=1024, 0
+        Tokens of a context, and random seed.
 
     Returns
     -------

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.cli import app
-from evaluation.report.contents import Benchmark, Press, Study
+from evaluation.report.contents import MeasuredBenchmark, Press, Results
 from evaluation.report.relative import shares
 from evaluation.schema import Measure
 from tests.evaluation.report.made_up import small_study
@@ -28,9 +28,9 @@ def study(results=KL, higher=False):
         for task, values in tasks.items()
         for i, value in enumerate(values)
     ]
-    benchmark = Benchmark("f", "fidelity", (Measure("kl", "KL", higher),))
+    benchmark = MeasuredBenchmark("f", "fidelity", (Measure("kl", "KL", higher),))
     presses = [Press(name, "tokens", False) for name in results]
-    return Study({}, [benchmark], presses, pd.DataFrame(rows).assign(benchmark="f", length=0, ratio=0.5), [])
+    return Results({}, [benchmark], presses, pd.DataFrame(rows).assign(benchmark="f", length=0, ratio=0.5), [])
 
 
 def test_a_share_is_that_of_the_best_rival_and_its_worst_task():
