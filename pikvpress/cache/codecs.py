@@ -9,6 +9,7 @@ import torch
 
 from pikvpress import models
 from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, pack_bits, quantise, unpack_bits
+from pikvpress.support.registry import Registry
 
 GROUP = 64  # numbers that share a scale
 SCALE_BYTES = 4  # a scale and a zero point of a group
@@ -116,8 +117,11 @@ class Codec:
         return dequantise(codes, scale, zero, GROUP, is_keys, dtype)
 
 
-CODECS: dict[str, Codec] = {
-    "exact": Codec("exact"),
-    **{f"int{bits}": Codec(f"int{bits}", bits) for bits in (8, 4, 3, 2)},
-}
+CODECS: Registry[Codec] = Registry(
+    "codec",
+    {
+        "exact": Codec("exact"),
+        **{f"int{bits}": Codec(f"int{bits}", bits) for bits in (8, 4, 3, 2)},
+    },
+)
 EXACT = CODECS["exact"]
