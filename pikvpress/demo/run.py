@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
     def cache(self) -> Cache:
         """Return an empty cache: for our presses one that holds what they leave."""
-        return PiKVCache() if isinstance(self.press, MoERouterPress) else DynamicCache()
+        return PiKVCache() if isinstance(self.press, MoERouterPress | PiKVPress) else DynamicCache()
 
 
 FEWER_BYTES = (0.875, 0.9375)  # an eighth and a sixteenth are left
