@@ -10,6 +10,7 @@ row of its first contexts but for the seconds. The exit status is 0 if all is al
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import json
 import os
@@ -21,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 STUDIES = ("gates-fidelity", "bytes-fidelity", "gates-transfer", "gates-ruler", "smollm2-135m")
+TASKS = {  # of benchmarks that a study runs whole
+    "fidelity": ["needle", "prose", "code"],
+    "ruler": ["niah_multikey_1", "vt", "cwe"],
+}
 LENGTH = 900  # tokens of the probe's context
 PROBED = {
     "MoERouterPress(0.5)": "DynamicCache()",
@@ -103,16 +108,33 @@ def rows(checkout: Path, study: str, contexts: int, folder: Path) -> list[dict[s
     """Return the rows of a study's first contexts, without the seconds."""
     import yaml
 
-    file = Path("evaluation/studies") / f"{study}.yaml"
-    tasks = yaml.safe_load((checkout / file).read_text())["benchmarks"][0].get("tasks", [])[:contexts]
-    output = folder / checkout.name / study
-    chosen = [part for task in tasks for part in ("--task", task)]
-    run(checkout, "-m", "evaluation", "run", str(file), "--samples", "1", *chosen, "--output", str(output))
-    lines = [line for path in sorted(output.glob("samples-*.jsonl")) for line in path.read_text().splitlines()]
+    whole = yaml.safe_load((checkout / "evaluation" / "studies" / f"{study}.yaml").read_text())
+    folder.mkdir(parents=True)
+    file, output = folder / "study.yaml", folder / "results"
+    file.write_text(yaml.safe_dump(shortened(whole, contexts) | {"output": str(output)}))
+    run(checkout, "-m", "evaluation", "run", str(file))
+    lines = [line for path in sorted(output.glob("samples-*.jsonl*")) for line in _lines(path)]
     found = [
         {name: value for name, value in json.loads(line).items() if not name.endswith("_seconds")} for line in lines
     ]
     return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+def shortened(study: dict[str, Any], contexts: int) -> dict[str, Any]:
+    """Return a study of the same presses with one context of each of a few tasks, of the shortest length.
+
+    What names contexts in reports stays out: the earlier of two checkouts may not know it.
+    """
+    first = study["benchmarks"][0]
+    tasks = (first.get("tasks") or TASKS[first["name"]])[:contexts]
+    short = {**first, "lengths": first["lengths"][:1], "samples": 1, "tasks": tasks}
+    return {name: value for name, value in study.items() if name != "labels"} | {"benchmarks": [short]}
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a file of samples, which may be compressed."""
+    stored = path.read_bytes()
+    return (gzip.decompress(stored) if path.suffix == ".gz" else stored).decode().splitlines()
 
 
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
@@ -148,7 +170,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for study in options.study or ():
             pair = [
-                rows(checkout, study, options.contexts, Path(folder) / str(n)) for n, checkout in enumerate(checkouts)
+                rows(checkout, study, options.contexts, Path(folder) / str(n) / study)
+                for n, checkout in enumerate(checkouts)
             ]
             found += differences(*pair, study)
             print(f"{study}: {len(pair[0])} and {len(pair[1])} rows")

@@ -1,12 +1,14 @@
 """A cache that holds what presses leave, and nothing else."""
 
 from pikvpress.cache.calibrated import Bases, CalibratedCodec, load_bases, save_bases
-from pikvpress.cache.codecs import CODECS, Codec
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.codecs import CODECS
 from pikvpress.cache.held import Held
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.low_rank import LowRankCodec
 from pikvpress.cache.names import codec
 from pikvpress.cache.pikv_cache import PiKVCache
+from pikvpress.cache.rotated import RotatedCodec
 
 __all__ = [
     "CODECS",
@@ -17,6 +19,7 @@ __all__ = [
     "LowRankCodec",
     "PiKVCache",
     "PiKVLayer",
+    "RotatedCodec",
     "codec",
     "load_bases",
     "save_bases",

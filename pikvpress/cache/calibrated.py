@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from pikvpress import models
-from pikvpress.cache.codecs import CODECS, Codec
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.codecs import CODECS
 from pikvpress.tensor_file import read_tensors, write_tensors
 
 FORMAT = "pikvpress-bases-1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pikvpress.cache.calibrated import Bases
-from pikvpress.cache.codecs import Codec
+from pikvpress.cache.codec import Codec
 from pikvpress.cache.names import codec
 
 CodecChoice = Codec | Sequence[Codec]  # of all KV heads of a layer, or of each

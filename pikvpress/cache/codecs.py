@@ -1,127 +1,17 @@
-"""Codecs: how kept keys and values are stored."""
+"""All codecs without a number of their own, by name."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-
-from pikvpress import models
-from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, pack_bits, quantise, unpack_bits
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.rotated import RotatedCodec
 from pikvpress.support.registry import Registry
-
-GROUP = 64  # numbers that share a scale
-SCALE_BYTES = 4  # a scale and a zero point of a group
-
-
-@dataclass(frozen=True)
-class Codec:
-    """A way to store rows of numbers as bytes.
-
-    Parameters
-    ----------
-    name : str
-        As it is asked for.
-    bits : int, optional
-        Of a number, with a scale and a zero point of 16 bits each for every 64 of them. Without it numbers are kept as
-        they are.
-    """
-
-    name: str
-    bits: int | None = None
-
-    @property
-    def unit(self) -> int:
-        """Of how many numbers a row must hold a multiple, to end with a whole byte."""
-        return 1 if self.bits is None else codes_in_whole_bytes(self.bits)
-
-    @property
-    def has_kernel(self) -> bool:
-        """Whether attention kernels read it."""
-        return True
-
-    @property
-    def following(self) -> Codec:
-        """For entries that come after the context, group by group."""
-        return self
-
-    def check_reader(self, module: models.Attention) -> None:
-        """Raise a ``ValueError`` if it cannot be used in the model whose layer 0 this is."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Codec:
-        """Return itself: a copied cache has the same codecs."""
-        return self
-
-    def check(self, head_dim: int) -> None:
-        """Raise a ``ValueError`` if heads of this size cannot be stored in whole bytes."""
-        if head_dim % self.unit:
-            raise ValueError(
-                f"codec {self.name!r} lays {self.unit} numbers into whole bytes, of which a head of {head_dim} is no "
-                f"multiple: choose int8{' or int4' if head_dim % 2 == 0 else ''}, or exact"
-            )
-
-    def nbytes(self, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> int:
-        """Return the bytes of ``rows`` rows of ``width`` numbers, scales included."""
-        if self.bits is None:
-            return rows * width * dtype.itemsize
-        groups = -(-rows // GROUP) * width if is_keys else rows * -(-width // GROUP)
-        return rows * width * self.bits // 8 + groups * SCALE_BYTES
-
-    def encode(self, states: torch.Tensor, is_keys: bool) -> torch.Tensor:
-        """Return rows (n, d) as bytes, uint8, shape (`nbytes`,).
-
-        Keys are grouped along tokens, values along channels (KIVI, https://arxiv.org/abs/2402.02750).
-
-        Raises
-        ------
-        ValueError
-            If a number is too large for the scales.
-        """
-        if self.bits is None:
-            return states.contiguous().view(torch.uint8).flatten()
-        if states.shape[0] == 0:
-            return torch.empty(0, dtype=torch.uint8, device=states.device)
-        codes, scale, zero = quantise(states, self.bits, GROUP, is_keys)
-        scales = torch.stack([scale, zero]).view(torch.uint8).flatten()
-        return torch.cat([scales, pack_bits(codes, self.bits).flatten()])
-
-    def joined(self, first: torch.Tensor, second: torch.Tensor, rows: tuple[int, int], width: int) -> torch.Tensor:
-        """Return the bytes of two stored parts as one; the rows of the first fill its groups."""
-        if self.bits is None or rows[0] == 0:
-            return torch.cat([first, second])
-        codes = [count * width * self.bits // 8 for count in rows]
-        scales = [part[: len(part) - size].view(2, -1) for part, size in zip((first, second), codes, strict=True)]
-        rest = [part[len(part) - size :] for part, size in zip((first, second), codes, strict=True)]
-        return torch.cat([torch.cat(scales, dim=1).flatten(), *rest])
-
-    def cut(self, stored: torch.Tensor, rows: tuple[int, int], width: int, is_keys: bool) -> torch.Tensor:
-        """Return the bytes of the first rows[1] of rows[0] stored rows; for keys a multiple of the group."""
-        if self.bits is None:
-            return stored[: len(stored) * rows[1] // max(1, rows[0])]
-        split = len(stored) - rows[0] * width * self.bits // 8
-        size = self.nbytes(rows[1], width, torch.float32, is_keys) - rows[1] * width * self.bits // 8
-        scales = stored[:split].view(2, -1)[:, : size // 2].flatten()
-        return torch.cat([scales, stored[split : split + rows[1] * width * self.bits // 8]])
-
-    def decode(self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> torch.Tensor:
-        """Return the rows (n, d) that bytes stand for; a view of them if they are kept as they are."""
-        if self.bits is None:
-            return stored.view(dtype).view(rows, width)
-        if rows == 0:
-            return torch.empty(0, width, dtype=dtype, device=stored.device)
-        split = stored.shape[0] - rows * width * self.bits // 8
-        shape = (2, -(-rows // GROUP), width) if is_keys else (2, rows, -(-width // GROUP))
-        scale, zero = stored[:split].view(torch.float16).view(shape)
-        codes = unpack_bits(stored[split:].view(rows, -1), self.bits)
-        return dequantise(codes, scale, zero, GROUP, is_keys, dtype)
-
 
 CODECS: Registry[Codec] = Registry(
     "codec",
     {
         "exact": Codec("exact"),
         **{f"int{bits}": Codec(f"int{bits}", bits) for bits in (8, 4, 3, 2)},
+        **{f"rot{bits}": RotatedCodec(f"rot{bits}", bits) for bits in (4, 3, 2, 1)},
     },
 )
 EXACT = CODECS["exact"]
+
+__all__ = ["CODECS", "EXACT", "Codec"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pikvpress.cache.codecs import GROUP
+from pikvpress.cache.codec import GROUP
 from pikvpress.cache.stretch import Stretch
 from pikvpress.cache.tail import DenseTail
 

@@ -10,7 +10,8 @@ import torch
 
 from pikvpress import models
 from pikvpress.cache.choice import CodecChoice, by_head
-from pikvpress.cache.codecs import EXACT, GROUP, Codec
+from pikvpress.cache.codec import GROUP, Codec
+from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.kvpress_rules import is_read_again
 from pikvpress.cache.pending import Pending

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from pikvpress.cache.codecs import Codec
+from pikvpress.cache.codec import Codec
 from pikvpress.cache.compressed import Compressed
 from pikvpress.cache.pending import Pending
 from pikvpress.cache.stretch import Stretch

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress.cache.codecs import CODECS, Codec
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.codecs import CODECS
 
 HALF = torch.float16
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from pikvpress.cache.codecs import CODECS, Codec
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.codecs import CODECS
 from pikvpress.cache.low_rank import LowRankCodec
 from pikvpress.support.registry import unknown
 
 
 def codec(name: str | Codec) -> Codec:
-    """Return the codec of a name: "exact", "int8", "int4", "int3", "int2"; "rank16" or of any rank, or "rank16+int2".
+    """Return the codec of a name: one of `CODECS`; "rank16" or of any rank, or "rank16+int2".
 
     Raises
     ------

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress.cache.codecs import EXACT, Codec
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.storing import kept_bytes
 from pikvpress.cache.stretch import Stretch
 from pikvpress.cache.tail import DenseTail

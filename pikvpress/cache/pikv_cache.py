@@ -12,7 +12,8 @@ from transformers import Cache
 
 from pikvpress.cache.calibrated import Bases
 from pikvpress.cache.choice import known, of_layer
-from pikvpress.cache.codecs import EXACT, Codec
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
 

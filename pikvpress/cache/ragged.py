@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from pikvpress.cache.codecs import EXACT, GROUP, Codec
+from pikvpress.cache.codec import GROUP, Codec
+from pikvpress.cache.codecs import EXACT
+from pikvpress.cache.rotated import RotatedCodec
 from pikvpress.kernels.ragged_attention import Layout
 
 ALIGNED = 16  # bytes to whose multiple each head's part is filled up, so that it can be read as any type
@@ -89,6 +91,13 @@ class Ragged:
         whole[:, live.long()] = states
         return whole
 
+    def rotated_part(self, index: int) -> torch.Tensor | None:
+        """Return a part as it is stored where that is rotated, shape (entries, head_dim); None where it is not."""
+        codec = self.codecs[index]
+        if not isinstance(codec, RotatedCodec) or self.channels[index] is not None:
+            return None
+        return codec.decode_rotated(self._stored(index), self.counts[index], self.head_dim, self.dtype, self.is_keys)
+
     def select(self, parts: Sequence[int]) -> Ragged:
         """Return some parts, in this order, copied."""
         pieces = [self.buffer[self._starts[i] : self._starts[i] + _multiple(self._sizes[i])] for i in parts]
@@ -140,11 +149,15 @@ class Ragged:
 
     @cached_property
     def layout(self) -> Layout | None:
-        """Where the parts lie, for kernels; None if there is a codec that they do not read."""
-        if not all(codec.has_kernel for codec in self.codecs):
-            return None
+        """Where the parts lie, for kernels; None if there is one that they do not read."""
+        for codec, live in zip(self.codecs, self.channels, strict=True):
+            if not codec.has_kernel or (isinstance(codec, RotatedCodec) and live is not None):
+                return None
         bits = [codec.bits or 0 for codec in self.codecs]
-        return Layout(self.buffer, self.dtype, self._starts, self.counts, bits, self.channels, self.head_dim, GROUP)
+        blocks = [codec.block if isinstance(codec, RotatedCodec) else 0 for codec in self.codecs]
+        return Layout(
+            self.buffer, self.dtype, self._starts, self.counts, bits, blocks, self.channels, self.head_dim, GROUP
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields: what is cached beside them, addresses among it, is not a copy's."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from pikvpress.cache.codecs import GROUP, Codec
+from pikvpress.cache.codec import GROUP, Codec
 from pikvpress.cache.ragged import Ragged, filled_up, live_channels, stored_bytes
+from pikvpress.cache.rotated import RotatedCodec
 from pikvpress.kernels.compact import compact_and_pack, compact_rows
 
 
@@ -47,7 +48,7 @@ def store_kept(
         codec.check(head_dim)
         members = [index for index, other in enumerate(of_parts) if other == codec]
         chosen, stay, numbers = _of(states, members), _of(kept, members), [counts[index] for index in members]
-        if codec.bits is None:
+        if codec.bits is None or isinstance(codec, RotatedCodec):
             rows = compact_rows(chosen, stay, sum(numbers)).rows.split(numbers)
             pieces |= {index: filled_up(codec.encode(part, is_keys)) for index, part in zip(members, rows, strict=True)}
         else:

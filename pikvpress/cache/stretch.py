@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress.cache.codecs import Codec
+from pikvpress.cache.codec import Codec
 from pikvpress.cache.ragged import Ragged
 from pikvpress.cache.storing import store_kept
 from pikvpress.cache.tail import DenseTail

@@ -8,7 +8,7 @@ from kvpress import AdaKVPress, KnormPress
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pikvpress import PiKVCache
-from pikvpress.cache.codecs import GROUP
+from pikvpress.cache.codec import GROUP
 
 CONTEXT = 200
 ASKING = {

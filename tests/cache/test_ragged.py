@@ -64,13 +64,13 @@ def test_selecting_repeats_and_drops_parts():
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("is_keys", [True, False])
 def test_joining_and_cutting_are_storing_together(name, is_keys):
-    parts = rows(192, 192)
-    whole = stored(parts, name, is_keys)
-    joined = stored([part[:64] for part in parts], name, is_keys).joined(
-        stored([part[64:] for part in parts], name, is_keys)
+    parts, grouped = rows(192, 192), codec(name).following
+    whole = stored(parts, grouped, is_keys)
+    joined = stored([part[:64] for part in parts], grouped, is_keys).joined(
+        stored([part[64:] for part in parts], grouped, is_keys)
     )
     assert torch.equal(joined.buffer, whole.buffer) and joined.counts == whole.counts
-    assert torch.equal(whole.cut(128).buffer, stored([part[:128] for part in parts], name, is_keys).buffer)
+    assert torch.equal(whole.cut(128).buffer, stored([part[:128] for part in parts], grouped, is_keys).buffer)
 
 
 def test_groups_with_other_zero_channels_can_be_joined():

@@ -15,7 +15,9 @@ from pikvpress.kernels.ragged_attention.plan import ANY, Piece, entries_a_piece,
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
-NAMES = ["exact", "int8", "int4", "int3", "int2"]
+INTEGERS = ["exact", "int8", "int4", "int3", "int2"]
+ROTATED = ["rot4", "rot3", "rot2", "rot1"]
+NAMES = [*INTEGERS, *ROTATED]
 BATCH, HEADS, GROUP, DIM = 2, 3, 2, 16
 
 
@@ -25,6 +27,9 @@ class Parts:
 
     def part(self, index):
         return self._parts[index]
+
+    def rotated_part(self, index):
+        return None
 
 
 def random_rows(counts, generator):
@@ -63,6 +68,9 @@ class Wide:
 
     def part(self, index):
         return self._ragged.part(index).double()
+
+    def rotated_part(self, index):
+        return None
 
 
 def held_of(counts, key_names, value_names, head_dim=DIM, dtype=torch.float32, cleared=()):
@@ -112,8 +120,9 @@ def test_the_kernel_reads_every_codec(name, dtype, poisoned):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_heads_and_both_sides_may_have_codecs_of_their_own(dtype, poisoned):
     torch.manual_seed(0)
-    held = held_of([70, 3, 130, 64, 90, 1], NAMES, NAMES[::-1], 128, dtype)
-    check(*inputs_of([held], batch=2, tokens=3))
+    for names in (INTEGERS, ROTATED, ["rot2", "int4", "exact"]):
+        held = held_of([70, 3, 130, 64, 90, 1], names, names[::-1], 128, dtype)
+        check(*inputs_of([held], batch=2, tokens=3))
     check(*inputs_of([held_of([70, 80], ["exact"], ["int4"], 32, dtype)], recent=0))
     check(*inputs_of([held_of([70, 80], ["int3"], ["exact"], 32, dtype)], recent=0))
 
@@ -127,19 +136,28 @@ def test_groups_of_queries_and_several_tokens(group, tokens, poisoned):
 
 
 @pytest.mark.parametrize("head_dim", [16, 32, 64, 80, 96, 128, 256])
-@pytest.mark.parametrize("name", ["exact", "int3", "int2"])
+@pytest.mark.parametrize("name", ["exact", "int3", "int2", "rot3", "rot2"])
 def test_head_sizes(head_dim, name, poisoned):
     torch.manual_seed(0)
     check(*inputs_of([held_of([70, 129], [name], [name], head_dim)], group=1))
 
 
-@pytest.mark.parametrize("names", [["exact"], ["int8"], ["int4"], ["int3"], NAMES])
+@pytest.mark.parametrize("names", [["exact"], ["int8"], ["int4"], ["int3"], INTEGERS])
 @pytest.mark.parametrize("cleared", [1, 24, 40, 64])
 def test_channels_that_are_not_stored_are_zero(names, cleared, poisoned):
     torch.manual_seed(0)
     held = held_of([66, 10, 70], names, ["int4"], 64, cleared=range(cleared))
     assert cleared == 1 or any(live is not None for live in held[0].channels)
     check(*inputs_of([held]))
+
+
+def test_rotated_keys_have_a_mean_for_each_block(poisoned):
+    torch.manual_seed(0)
+    held = held_of([600, 256, 1], ["rot2", "rot4"], ["rot1", "exact", "int4"])
+    check(*inputs_of([held], batch=1, tokens=2))
+    rows = [torch.randn(200, DIM, device=DEVICE) for _ in range(3)]
+    grouped = Ragged.store(rows, [codec("rot3").following] * 3, True), Ragged.store(rows, [codec("rot2")] * 3, False)
+    check(*inputs_of([held, grouped]))
 
 
 def test_stretches_are_attended_to_together(poisoned):

@@ -15,6 +15,7 @@ from pikvpress.cache.ragged import Ragged, stored_bytes
 
 EXACT_BITS = 16  # in a shape, whatever the type
 OF_EACH = 1  # in a shape: a codec of its own for each head
+ROTATED = 20  # in a shape, with the bits of a rotated codec
 
 
 class Context(list[tuple[Ragged, Ragged]]):
@@ -68,6 +69,9 @@ class Wide:
         """Return those of one head."""
         return self._ragged.part(index).double()
 
+    def rotated_part(self, index: int) -> None:
+        """Return nothing: all are turned back."""
+
 
 def counts(parts: int, entries: int, least: int, most: int) -> list[int]:
     """Return how many entries each head keeps, evenly from `least` to `most` percent of them, in no order."""
@@ -79,6 +83,8 @@ def codecs(parts: int, bits: int) -> list[Codec]:
     """Return the codec of each head."""
     if bits == OF_EACH:
         return [list(CODECS.values())[part % len(CODECS)] for part in range(parts)]
+    if bits > ROTATED:
+        return [CODECS[f"rot{bits - ROTATED}"]] * parts
     return [CODECS["exact" if bits == EXACT_BITS else f"int{bits}"]] * parts
 
 
@@ -225,9 +231,10 @@ RAGGED_ATTENTION = Operation(
         shape(80, 150, 2, group=2, tokens=2, key_bits=3, value_bits=2),
         shape(256, 140, 1, group=2, key_bits=2, value_bits=3),
         shape(32, 65, 1, group=7, key_bits=EXACT_BITS, value_bits=4),
-        shape(
-            64, 100, 0, batch=2, heads=3, group=2, tokens=2, least=2, key_bits=OF_EACH, value_bits=OF_EACH, cleared=16
-        ),
+        shape(64, 100, 0, batch=2, heads=5, group=2, tokens=2, least=2, key_bits=OF_EACH, value_bits=OF_EACH),
+        shape(64, 300, 5, heads=2, group=3, tokens=2, least=50, key_bits=ROTATED + 4, value_bits=ROTATED + 2),
+        shape(80, 130, 1, group=2, key_bits=ROTATED + 3, value_bits=ROTATED + 1),
+        shape(128, 130, 1, group=2, key_bits=ROTATED + 2, value_bits=8),
         shape(64, 0, 9, heads=2, group=2),
     ],
     large=[
@@ -237,8 +244,11 @@ RAGGED_ATTENTION = Operation(
             {},
             {"least": 10, "most": 90},
             {"least": 50, "most": 50, "key_bits": 4, "value_bits": 4},
+            {"least": 50, "most": 50, "key_bits": ROTATED + 3, "value_bits": ROTATED + 2},
         )
     ],
     work=work,
     rivals={"sdpa over all": over_everything, "kvpress fake keys": with_fake_keys},
+    # Queries that have been turned are rounded once more.
+    tolerance={torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2},
 )

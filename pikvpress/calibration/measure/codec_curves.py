@@ -8,13 +8,13 @@ from functools import partial
 
 import torch
 
-from pikvpress.cache.codecs import CODECS, GROUP, Codec
+from pikvpress.cache.codec import Codec
+from pikvpress.cache.codecs import CODECS
 from pikvpress.calibration.measure.cost import divergence
 from pikvpress.calibration.measure.record import Record
 from pikvpress.calibration.measure.selection import blended_ranks
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.calibration.steps import Progress
-from pikvpress.kernels.packing import dequantise, quantise
 from pikvpress.routers import Router
 
 
@@ -60,5 +60,5 @@ def _packed(states: torch.Tensor, codec: Codec, is_keys: bool) -> torch.Tensor:
     if codec.bits is None:
         return states
     return torch.stack(
-        [dequantise(*quantise(head, codec.bits, GROUP, is_keys), GROUP, is_keys, head.dtype) for head in states]
+        [codec.decode(codec.encode(head, is_keys), len(head), head.shape[1], head.dtype, is_keys) for head in states]
     )

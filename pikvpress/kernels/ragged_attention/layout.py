@@ -15,7 +15,8 @@ class Layout:
 
     A part of `bits` a number holds scales, then zero points, both float16, then rows of codes, each row filled up to
     whole bytes, the first code in the lowest bits. Keys have a scale for each channel of every `group` entries, values
-    for each `group` channels of every entry. Exact parts are rows of numbers.
+    for each `group` channels of every entry. Exact parts are rows of numbers. A rotated part holds rows of codes, then
+    a scale a row, then, of keys, a mean for every block, both float16; see `pikvpress.kernels.rotation`.
 
     Parameters
     ----------
@@ -28,7 +29,9 @@ class Layout:
     counts : sequence of int
         Entries of each part.
     bits : sequence of int
-        Of each part's numbers: 8, 4, 3 or 2, or 0 for exact ones.
+        Of each part's numbers: 8 to 1, or 0 for exact ones.
+    blocks : sequence of int
+        Entries of each part's blocks if it is rotated, a multiple of `group`; 0 if it is not.
     channels : sequence of (torch.Tensor or None)
         Which channels each part has, int16; None for all. The others are 0.
     head_dim : int
@@ -42,6 +45,7 @@ class Layout:
     starts: Sequence[int]
     counts: Sequence[int]
     bits: Sequence[int]
+    blocks: Sequence[int]
     channels: Sequence[torch.Tensor | None]
     head_dim: int
     group: int
@@ -57,3 +61,6 @@ class Rows(Protocol):
 
     def part(self, index: int) -> torch.Tensor:
         """Return those of head ``index % kv_heads`` of row ``index // kv_heads``, shape (entries, head_dim)."""
+
+    def rotated_part(self, index: int) -> torch.Tensor | None:
+        """Return the same, turned by `kernels.rotation.rotation`, if they are stored so; None otherwise."""

@@ -15,7 +15,8 @@ from pikvpress.kernels.ragged_attention.layout import Layout
 
 ALIGNED = 16  # bytes that one load takes at most
 FEWEST = 128  # entries of a piece: fewer would not pay for merging it
-ANY = -1  # bits of numbers, where parts differ
+ANY = -1  # how numbers are stored, where parts differ
+ROTATED = 16  # added to the bits of rotated parts
 
 
 class Piece(NamedTuple):
@@ -30,11 +31,13 @@ class Piece(NamedTuple):
     key_codes, key_scales, key_zeros : int
         Addresses; of exact keys only the first means anything.
     key_row, key_width, key_bits : int
-        Bytes and numbers of an entry, bits of a number.
+        Bytes and numbers of an entry, bits of a number; of rotated ones `ROTATED` more.
     channels : int
         Address of the list of channels, or 0.
     value_codes, value_scales, value_zeros, value_row, value_bits : int
         Likewise.
+    key_block : int
+        Rotated keys of a block, whose mean stands where other keys have zero points.
     """
 
     place: int
@@ -52,6 +55,7 @@ class Piece(NamedTuple):
     value_zeros: int
     value_row: int
     value_bits: int
+    key_block: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Partition:
         Of packed parts; `ANY` where bits differ. Alignments are 0 if nothing is packed.
     width_align : int
         Numbers of which widths of keys are multiples.
+    has_rotated : bool
+        Whether any part is rotated.
     """
 
     layouts: tuple[weakref.ref[Layout], ...]
@@ -86,6 +92,7 @@ class Partition:
     value_bits: int
     value_align: int
     width_align: int
+    has_rotated: bool
 
     def is_of(self, layouts: Sequence[Layout]) -> bool:
         """Return whether it was made of these very layouts."""
@@ -150,6 +157,7 @@ def _made(held: Sequence[tuple[Layout, Layout]], layouts: Sequence[Layout], prog
         value_bits=_common([part.value_bits for part in packed]),
         value_align=_alignment([x for part in packed for x in _of_values(part)]),
         width_align=_alignment([part.key_width for part in present]),
+        has_rotated=any(max(part.key_bits, part.value_bits) > ROTATED for part in packed),
     )
 
 
@@ -159,26 +167,38 @@ def _part(keys: Layout, values: Layout, place: int) -> Piece:
     width = keys.head_dim if live is None else len(live)
     per_key = -(-count // keys.group) * width
     per_value = count * -(-values.head_dim // values.group)
+    key_row, value_row = (
+        size * (side.bits[place] or 8 * side.dtype.itemsize) // 8
+        for side, size in ((keys, width), (values, values.head_dim))
+    )
     return Piece(
         place,
         0,
         count,
-        *_addresses(keys, place, per_key),
-        width * (keys.bits[place] or 8 * keys.dtype.itemsize) // 8,
+        *_addresses(keys, place, per_key, key_row),
+        key_row,
         width,
-        keys.bits[place],
+        _stored_as(keys, place),
         0 if live is None else live.data_ptr(),
-        *_addresses(values, place, per_value),
-        values.head_dim * (values.bits[place] or 8 * values.dtype.itemsize) // 8,
-        values.bits[place],
+        *_addresses(values, place, per_value, value_row),
+        value_row,
+        _stored_as(values, place),
+        keys.blocks[place],
     )
 
 
-def _addresses(layout: Layout, place: int, scales: int) -> tuple[int, int, int]:
-    """Return where a part's codes, scales and zero points begin."""
+def _stored_as(layout: Layout, place: int) -> int:
+    return layout.bits[place] + (ROTATED if layout.blocks[place] else 0)
+
+
+def _addresses(layout: Layout, place: int, scales: int, row: int) -> tuple[int, int, int]:
+    """Return where a part's codes, scales, and zero points or means begin."""
     start = layout.buffer.data_ptr() + layout.starts[place]
     if not layout.bits[place]:
         return start, 0, 0
+    if layout.blocks[place]:
+        count = layout.counts[place]
+        return start, start + count * row, start + count * (row + 2)
     return start + 4 * scales, start, start + 2 * scales
 
 

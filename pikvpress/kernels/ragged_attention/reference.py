@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
 from pikvpress.kernels.ragged_attention.layout import Rows
+from pikvpress.kernels.rotation import rotation
 
 NUMBERS = 2**22  # logits held at a time, if one head has not more
 
-Parts = Sequence[Sequence[tuple[torch.Tensor, torch.Tensor]]]
+
+class Part(NamedTuple):
+    """Keys or values of one head, shape (entries, head_dim), and whether they are rotated."""
+
+    numbers: torch.Tensor
+    is_rotated: bool
+
+
+Parts = Sequence[Sequence[tuple[Part, Part]]]
 
 
 def attend(
@@ -23,7 +33,8 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attend to entries of any number a head, and to recent ones that all heads have.
 
-    output = softmax(scaling · q·k) v over all of them, the softmax in float32.
+    output = softmax(scaling · q·k) v over all of them, the softmax in float32. What is stored rotated is never turned
+    back entry by entry: queries are turned once, and so is the sum of such values.
 
     Parameters
     ----------
@@ -50,8 +61,8 @@ def attend(
     rows, keys, values = (states.flatten(0, 1) for states in (grouped.flatten(2, 3), keys, values))
     masked = hidden.expand(batch, query.shape[1], *hidden.shape[2:]).unflatten(1, (heads, -1)).flatten(2, 3)
     masked = masked.flatten(0, 1)
-    parts = [[(k.part(index), v.part(index)) for k, v in held] for index in range(batch * heads)]
-    most = max((sum(len(k) for k, _ in of_head) for of_head in parts), default=0)
+    parts = [[(_of(k, index), _of(v, index)) for k, v in held] for index in range(batch * heads)]
+    most = max((sum(len(k.numbers) for k, _ in of_head) for of_head in parts), default=0)
     step = max(1, NUMBERS // max(1, rows.shape[1] * (most + recent)))
     found = [
         _of_heads(rows[these], parts[these], most, keys[these], values[these], masked[these], scaling)
@@ -74,22 +85,35 @@ def _of_heads(
     wide = torch.promote_types(rows.dtype, torch.float32)
     shape = (*rows.shape[:2], most + keys.shape[1])
     logits = torch.full(shape, -torch.inf, dtype=wide, device=rows.device)
+    turned = rows @ rotation(rows.shape[2], rows.device).T.to(rows.dtype) if _any_rotated(parts) else rows
     for index, start, key, _ in _places(parts):
-        logits[index, :, start : start + len(key)] = rows[index] @ key.T
+        logits[index, :, start : start + len(key.numbers)] = (turned if key.is_rotated else rows)[index] @ key.numbers.T
     logits[..., most:] = (rows @ keys.transpose(1, 2)).masked_fill(masked, -torch.inf)
     logits *= scaling
     weights = logits.softmax(dim=-1).to(rows.dtype)
-    output = weights[..., most:] @ values
+    output, sums = weights[..., most:] @ values, torch.zeros_like(rows) if _any_rotated(parts) else None
     for index, start, _, value in _places(parts):
-        output[index].addmm_(weights[index, :, start : start + len(value)], value)
+        into = sums if sums is not None and value.is_rotated else output
+        into[index].addmm_(weights[index, :, start : start + len(value.numbers)], value.numbers)
+    if sums is not None:
+        output += sums @ rotation(rows.shape[2], rows.device).to(rows.dtype)
     return output, logits.logsumexp(dim=-1)
 
 
-def _places(parts: Parts) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
+def _of(stored: Rows, index: int) -> Part:
+    rotated = stored.rotated_part(index)
+    return Part(stored.part(index), False) if rotated is None else Part(rotated, True)
+
+
+def _any_rotated(parts: Parts) -> bool:
+    return any(side.is_rotated for of_head in parts for pair in of_head for side in pair)
+
+
+def _places(parts: Parts) -> Iterator[tuple[int, int, Part, Part]]:
     """Yield each part that is not empty: of which head, after how many entries of it, keys and values."""
     for index, of_head in enumerate(parts):
         start = 0
         for key, value in of_head:
-            if len(key):
+            if len(key.numbers):
                 yield index, start, key, value
-            start += len(key)
+            start += len(key.numbers)

@@ -1,7 +1,7 @@
 """Tiles of keys and values as numbers, read from whatever they are stored as.
 
-BITS is that of a number: 0 for exact ones, -1 (`plan.ANY`) where each part has its own, which is then told at run time.
-Codes and scales are addresses. What lies beyond a part is 0.
+BITS is that of a number: 0 for exact ones, 16 more (`plan.ROTATED`) for rotated ones, -1 (`plan.ANY`) where each part
+has its own, which is then told at run time. Codes, scales and zero points are addresses. What lies beyond a part is 0.
 """
 
 from __future__ import annotations
@@ -9,28 +9,36 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from pikvpress.kernels.rotation import LEVELS
+
+UPPER_1, UPPER_2, UPPER_3, UPPER_4 = (tl.constexpr(LEVELS[bits][2 ** (bits - 1) :]) for bits in (1, 2, 3, 4))
+
 
 @triton.jit
 def key_tile(
-    codes, scales, zeros, row_bytes, width, bits, start, last,
+    codes, scales, zeros, row_bytes, width, bits, block, start, last,
     BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
     """Return the stored channels of keys from `start` on, shape (ENTRIES, DIM), which must be of one group."""
     if BITS == 0:
         numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
-    elif BITS > 0:
-        numbers = _packed_keys(
-            codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
+    elif BITS > 16:
+        numbers = _rotated_keys(
+            codes, scales, zeros, row_bytes, width, bits, block, start, last, BITS - 16, ENTRIES, DIM
         )
+    elif BITS > 0:
+        numbers = _packed_keys(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
     else:
         if bits == 0:
-            numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
-        else:
-            numbers = _packed_keys(
-                codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
+            numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM).to(tl.float32)
+        elif bits > 16:
+            numbers = _rotated_keys(
+                codes, scales, zeros, row_bytes, width, bits - 16, block, start, last, BITS, ENTRIES, DIM
             )
-    return numbers
+        else:
+            numbers = _packed_keys(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
+    return numbers.to(DTYPE)
 
 
 @triton.jit
@@ -42,18 +50,20 @@ def value_tile(
     """Return values from `start` on, shape (ENTRIES, DIM)."""
     if BITS == 0:
         numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
+    elif BITS > 16:
+        numbers = _rotated_values(codes, scales, row_bytes, bits, start, last, BITS - 16, ENTRIES, DIM)
     elif BITS > 0:
-        numbers = _packed_values(
-            codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
-        )
+        numbers = _packed_values(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
     else:
         if bits == 0:
-            numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
+            numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM).to(tl.float32)
+        elif bits > 16:
+            numbers = _rotated_values(codes, scales, row_bytes, bits - 16, start, last, BITS, ENTRIES, DIM)
         else:
             numbers = _packed_values(
-                codes, scales, zeros, row_bytes, width, bits, start, last, BITS, DTYPE, ENTRIES, DIM, GROUP
+                codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP
             )
-    return numbers
+    return numbers.to(DTYPE)
 
 
 @triton.jit
@@ -75,22 +85,20 @@ def _rows(codes, row_bytes, start, ENTRIES: tl.constexpr):
 @triton.jit
 def _packed_keys(
     codes, scales, zeros, row_bytes, width, bits, start, last,
-    BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
-    GROUP: tl.constexpr,
+    BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     channel = tl.arange(0, DIM)
     place = start // GROUP * width + channel
     scale = tl.load(scales.to(tl.pointer_type(tl.float16)) + place, mask=channel < width, other=0.0)
     zero = tl.load(zeros.to(tl.pointer_type(tl.float16)) + place, mask=channel < width, other=0.0)
     unpacked = _codes(codes, row_bytes, bits, start, last, BITS, ENTRIES, DIM).to(tl.float32)
-    return (unpacked * scale.to(tl.float32)[None, :] + zero.to(tl.float32)[None, :]).to(DTYPE)
+    return unpacked * scale.to(tl.float32)[None, :] + zero.to(tl.float32)[None, :]
 
 
 @triton.jit
 def _packed_values(
     codes, scales, zeros, row_bytes, width, bits, start, last,
-    BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
-    GROUP: tl.constexpr,
+    BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     GROUPS: tl.constexpr = DIM // GROUP if DIM > GROUP else 1
     groups = (width + GROUP - 1) // GROUP
@@ -103,7 +111,48 @@ def _packed_values(
     unpacked = _codes(codes, row_bytes, bits, start, last, BITS, ENTRIES, DIM).to(tl.float32)
     grouped = tl.reshape(unpacked, (ENTRIES, GROUPS, DIM // GROUPS))
     grouped = grouped * scale.to(tl.float32)[:, :, None] + zero.to(tl.float32)[:, :, None]
-    return tl.reshape(grouped, (ENTRIES, DIM)).to(DTYPE)
+    return tl.reshape(grouped, (ENTRIES, DIM))
+
+
+@triton.jit
+def _rotated_keys(
+    codes, scales, means, row_bytes, width, bits, block, start, last,
+    BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
+):  # fmt: skip
+    channel = tl.arange(0, DIM)
+    place = start // block * width + channel
+    mean = tl.load(means.to(tl.pointer_type(tl.float16)) + place, mask=channel < width, other=0.0)
+    return (
+        _rotated_values(codes, scales, row_bytes, bits, start, last, BITS, ENTRIES, DIM) + mean.to(tl.float32)[None, :]
+    )
+
+
+@triton.jit
+def _rotated_values(
+    codes, scales, row_bytes, bits, start, last, BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr
+):
+    entry = start + tl.arange(0, ENTRIES)
+    scale = tl.load(scales.to(tl.pointer_type(tl.float16)) + entry, mask=entry < last, other=0.0)
+    rows = _rows(codes, row_bytes, start, ENTRIES)
+    left = last - start
+    if BITS == 4:
+        levels = _levels_4(_unpacked_4(rows, row_bytes, left, ENTRIES, DIM))
+    elif BITS == 3:
+        levels = _levels_3(_unpacked_3(rows, row_bytes, left, ENTRIES, DIM))
+    elif BITS == 2:
+        levels = _levels_2(_unpacked_2(rows, row_bytes, left, ENTRIES, DIM))
+    elif BITS == 1:
+        levels = _levels_1(_unpacked_1(rows, row_bytes, left, ENTRIES, DIM))
+    else:
+        if bits == 4:
+            levels = _levels_4(_unpacked_4(rows, row_bytes, left, ENTRIES, DIM))
+        elif bits == 3:
+            levels = _levels_3(_unpacked_3(rows, row_bytes, left, ENTRIES, DIM))
+        elif bits == 2:
+            levels = _levels_2(_unpacked_2(rows, row_bytes, left, ENTRIES, DIM))
+        else:
+            levels = _levels_1(_unpacked_1(rows, row_bytes, left, ENTRIES, DIM))
+    return levels * scale.to(tl.float32)[:, None]
 
 
 @triton.jit
@@ -169,3 +218,54 @@ def _unpacked_3(rows, row_bytes, left, ENTRIES: tl.constexpr, DIM: tl.constexpr)
         tl.interleave(((word >> 9) & 7).to(tl.uint8), ((word >> 21) & 7).to(tl.uint8)),
     )
     return tl.interleave(even, odd)
+
+
+@triton.jit
+def _unpacked_1(rows, row_bytes, left, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    eight = _bytes(rows, 0, row_bytes, left, 1, ENTRIES, DIM // 8)
+    even = tl.interleave(tl.interleave(eight & 1, (eight >> 4) & 1), tl.interleave((eight >> 2) & 1, (eight >> 6) & 1))
+    odd = tl.interleave(tl.interleave((eight >> 1) & 1, (eight >> 5) & 1), tl.interleave((eight >> 3) & 1, eight >> 7))
+    return tl.interleave(even, odd)
+
+
+# A level is chosen by the bits of its code; a gather from a table would take a load for every number.
+
+
+@triton.jit
+def _levels_1(code):
+    return tl.where(code != 0, UPPER_1[0], -UPPER_1[0])
+
+
+@triton.jit
+def _levels_2(code):
+    outer = tl.where((code & 2) != 0, code & 1, 1 - (code & 1)) != 0
+    size = tl.where(outer, UPPER_2[1], UPPER_2[0])
+    return tl.where((code & 2) != 0, size, -size)
+
+
+@triton.jit
+def _levels_3(code):
+    place = tl.where((code & 4) != 0, code & 3, 3 - (code & 3))
+    size = tl.where(
+        (place & 2) != 0,
+        tl.where((place & 1) != 0, UPPER_3[3], UPPER_3[2]),
+        tl.where((place & 1) != 0, UPPER_3[1], UPPER_3[0]),
+    )
+    return tl.where((code & 4) != 0, size, -size)
+
+
+@triton.jit
+def _levels_4(code):
+    place = tl.where((code & 8) != 0, code & 7, 7 - (code & 7))
+    low = tl.where(
+        (place & 2) != 0,
+        tl.where((place & 1) != 0, UPPER_4[3], UPPER_4[2]),
+        tl.where((place & 1) != 0, UPPER_4[1], UPPER_4[0]),
+    )
+    high = tl.where(
+        (place & 2) != 0,
+        tl.where((place & 1) != 0, UPPER_4[7], UPPER_4[6]),
+        tl.where((place & 1) != 0, UPPER_4[5], UPPER_4[4]),
+    )
+    size = tl.where((place & 4) != 0, high, low)
+    return tl.where((code & 8) != 0, size, -size)

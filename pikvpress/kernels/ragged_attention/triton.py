@@ -18,6 +18,7 @@ from pikvpress.kernels.ragged_attention import reference
 from pikvpress.kernels.ragged_attention.layout import Rows
 from pikvpress.kernels.ragged_attention.plan import Partition, Piece, entries_a_piece, plan
 from pikvpress.kernels.ragged_attention.tiles import key_tile, value_tile
+from pikvpress.kernels.rotation import rotation
 from pikvpress.kernels.tiles import padded_size, precision, product
 
 PROGRAMS = 4  # that a multiprocessor runs at the same time, by their registers
@@ -56,10 +57,9 @@ def attend(
     batch, num_heads, tokens, head_dim = query.shape
     heads, num_recent = keys.shape[1:3]
     places, num_rows = batch * heads, num_heads // heads * tokens
-    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     sums = torch.empty(query.shape[:3], dtype=torch.float32, device=query.device)
-    if output.numel() == 0:
-        return output, sums
+    if query.numel() == 0:
+        return torch.empty(query.shape, dtype=query.dtype, device=query.device), sums
     tile = _tile(query, num_rows)
     row_blocks = triton.cdiv(num_rows, tile["ROWS"])
     programs = max(1, _programs(query.device) >> (row_blocks - 1).bit_length())
@@ -70,19 +70,28 @@ def attend(
     pieces = cut.pieces + places * recent_pieces
     partial = torch.empty(pieces, num_rows, head_dim, dtype=torch.float32, device=query.device)
     log_sums = torch.empty(pieces, num_rows, dtype=torch.float32, device=query.device)
+    # Beside queries and results, where anything is stored rotated, the same in its frame.
+    rotate = rotation(head_dim, query.device) if cut.has_rotated else None
+    query = query[None] if rotate is None else torch.stack([query, (query.float() @ rotate.T).to(query.dtype)])
+    frames, turned, query = len(query), query.stride(0), query[0]
+    output = torch.empty(
+        frames, *query.shape, dtype=query.dtype if rotate is None else torch.float32, device=query.device
+    )
     if pieces:
         hidden = hidden.expand(batch, num_heads, tokens, num_recent).view(torch.uint8)
         strides = (*query.stride(), *keys.stride(), *values.stride(), *hidden.stride())
         sizes = (cut.pieces, recent_pieces, recent_length, num_recent, num_rows, tokens, heads, head_dim)
         _piece_kernel[(pieces, row_blocks)](
-            query, cut.table, keys, values, hidden, partial, log_sums, scaling, *sizes, *strides,
+            query, turned, cut.table, keys, values, hidden, partial, log_sums, scaling, *sizes, *strides,
             **tile, **_how_stored(cut), GROUP=group, PRECISION=precision(query), num_warps=4, num_stages=3,
         )  # fmt: skip
     _merge_kernel[(num_rows, places)](
-        partial, log_sums, cut.firsts, output, sums, cut.pieces, recent_pieces, num_rows, head_dim,
-        PIECES=MERGED // tile["DIM"], DIM=tile["DIM"],
+        partial, log_sums, cut.table, cut.firsts, output, output[-1], sums, cut.pieces, recent_pieces, num_rows,
+        head_dim, PIECES=MERGED // tile["DIM"], DIM=tile["DIM"], HAS_ROTATED=cut.has_rotated,
     )  # fmt: skip
-    return output, sums
+    if rotate is None:
+        return output[0], sums
+    return (output[0] + output[1] @ rotate).to(query.dtype), sums
 
 
 def _tile(query: torch.Tensor, num_rows: int) -> dict[str, int]:
@@ -104,6 +113,7 @@ def _how_stored(cut: Partition) -> dict[str, int]:
         "VALUE_BITS": cut.value_bits,
         "VALUE_ALIGN": cut.value_align,
         "WIDTH_ALIGN": cut.width_align,
+        "HAS_ROTATED": cut.has_rotated,
     }
 
 
@@ -116,7 +126,7 @@ def _programs(device: torch.device) -> int:
 
 @triton.jit(do_not_specialize=NO_SPECIAL_SIZES)
 def _piece_kernel(
-    query, table, keys, values, hidden, partial, log_sums, scaling,
+    query, turned, table, keys, values, hidden, partial, log_sums, scaling,
     pieces, recent_pieces, recent_length, num_recent, num_rows, tokens, heads, head_dim,
     query_batch, query_head, query_token, query_dim,
     key_batch, key_head, key_entry, key_dim,
@@ -124,7 +134,7 @@ def _piece_kernel(
     hidden_batch, hidden_head, hidden_token, hidden_entry,
     ROWS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr, EXACT_ALIGN: tl.constexpr,
     KEY_BITS: tl.constexpr, KEY_ALIGN: tl.constexpr, VALUE_BITS: tl.constexpr, VALUE_ALIGN: tl.constexpr,
-    WIDTH_ALIGN: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    WIDTH_ALIGN: tl.constexpr, HAS_ROTATED: tl.constexpr, GROUP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """partial[piece, row] = softmax(logits[row]) v over a piece's entries, log_sums[piece, row] = log Σ exp logits.
 
@@ -139,6 +149,8 @@ def _piece_kernel(
         width = tl.load(columns + 7).to(tl.int32)
         channels = tl.load(columns + 9)
         packed = (tl.load(columns + 8) != 0) | (tl.load(columns + 14) != 0)
+        if HAS_ROTATED:
+            query += tl.where(tl.load(columns + 8) > 16, turned, 0)
         dim = tl.arange(0, DIM)
         listed = tl.load(channels.to(tl.pointer_type(tl.int16)) + dim, mask=(dim < width) & (channels != 0), other=0)
         channel = tl.where(channels != 0, listed.to(tl.int32), dim)
@@ -198,13 +210,14 @@ def _held(
     value_codes = tl.multiple_of(tl.load(columns + 10).to(tl.pointer_type(tl.uint8)), VALUE_ALIGN)
     value_row = tl.multiple_of(tl.load(columns + 13).to(tl.int32), VALUE_ALIGN)
     key_scales, key_zeros, key_bits = tl.load(columns + 4), tl.load(columns + 5), tl.load(columns + 8)
+    key_block = tl.load(columns + 15).to(tl.int32)
     value_scales, value_zeros, value_bits = tl.load(columns + 11), tl.load(columns + 12), tl.load(columns + 14)
     largest = tl.full((ROWS,), -float("inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     sums = tl.zeros((ROWS, DIM), tl.float32)
     for start in range(first, last, ENTRIES):
         key = key_tile(
-            key_codes, key_scales, key_zeros, key_row, width, key_bits, start, last,
+            key_codes, key_scales, key_zeros, key_row, width, key_bits, key_block, start, last,
             KEY_BITS, queries.dtype, ENTRIES, DIM, GROUP,
         )  # fmt: skip
         value = value_tile(
@@ -274,8 +287,8 @@ def _store(partial, log_sums, piece, row, num_rows, head_dim, largest, total, su
 
 @triton.jit(do_not_specialize=NO_SPECIAL_SIZES)
 def _merge_kernel(
-    partial, log_sums, firsts, output, sums, pieces, recent_pieces, num_rows, head_dim,
-    PIECES: tl.constexpr, DIM: tl.constexpr,
+    partial, log_sums, table, firsts, output, rotated_output, sums, pieces, recent_pieces, num_rows, head_dim,
+    PIECES: tl.constexpr, DIM: tl.constexpr, HAS_ROTATED: tl.constexpr,
 ):  # fmt: skip
     """Weigh the results of a place's pieces by exp(their log-sum-exp)."""
     row, place = tl.program_id(0), tl.program_id(1)
@@ -285,6 +298,7 @@ def _merge_kernel(
     largest = -float("inf")
     total = 0.0
     merged = tl.zeros((DIM,), tl.float32)
+    rotated = tl.zeros((DIM,), tl.float32)
     for start in range(0, held + recent_pieces, PIECES):
         number = start + tl.arange(0, PIECES)
         there = number < held + recent_pieces
@@ -299,9 +313,15 @@ def _merge_kernel(
         weight = tl.exp(log_sum - safe)
         shrink = tl.exp(largest - safe)
         total = total * shrink + tl.sum(weight, axis=0)
+        if HAS_ROTATED:
+            bits = tl.load(table + piece.to(tl.int64) * COLUMNS + 14, mask=number < held, other=0)
+            rotated = rotated * shrink + tl.sum(tl.where(bits > 16, weight, 0.0)[:, None] * result, axis=0)
+            weight = tl.where(bits > 16, 0.0, weight)
         merged = merged * shrink + tl.sum(weight[:, None] * result, axis=0)
         largest = higher
     divisor = tl.where(total > 0, total, 1.0)
     at = place.to(tl.int64) * num_rows + row
     tl.store(output + at * head_dim + dim, (merged / divisor).to(output.dtype.element_ty), mask=dim < head_dim)
+    if HAS_ROTATED:
+        tl.store(rotated_output + at * head_dim + dim, rotated / divisor, mask=dim < head_dim)
     tl.store(sums + at, tl.where(total > 0, largest + tl.log(divisor), -float("inf")))

@@ -1,0 +1,129 @@
+"""The definition of rotated codes: a vector's direction, turned until all its numbers look alike, in a few bits each.
+
+A fixed random rotation makes the coordinates of any vector nearly normal, so one table of levels serves all: those that
+round normal numbers with least error (Lloyd-Max, https://doi.org/10.1109/TIT.1960.1057548). A vector is kept as its
+codes and one scale. Hadamard rotations with random signs and such levels are those of QuaRot
+(https://arxiv.org/abs/2404.00456) and TurboQuant (https://arxiv.org/abs/2504.19874).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from functools import cache
+
+import torch
+from torch.nn import functional as F
+
+from pikvpress.kernels.packing import unpack_bits
+
+SCALE_DTYPE = torch.float16
+SEED = 0  # of the signs: whatever is stored depends on it
+_UPPER = {  # the positive half of the levels
+    1: (0.7978846,),
+    2: (0.4527800, 1.5104176),
+    3: (0.2450942, 0.7560053, 1.3439093, 2.1519457),
+    4: (0.1283950, 0.3880483, 0.6567591, 0.9423405, 1.2562312, 1.6180464, 2.0690172, 2.7325896),
+}
+LEVELS = {bits: (*(-level for level in reversed(upper)), *upper) for bits, upper in _UPPER.items()}
+
+
+@cache
+def rotation(width: int, device: torch.device) -> torch.Tensor:
+    """Return the rotation of vectors of this width, float32, shape (width, width): rows x become ``x @ rotation.T``.
+
+    It is the Hadamard matrix with random signs. Where the width is no power of two, blocks of the largest power of two
+    that divides it are turned so, and mixed with each other by a cosine transform. Every call returns the same.
+    """
+    size = width & -width
+    hadamard = torch.ones(1, 1, dtype=torch.float64)
+    while len(hadamard) < size:
+        hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)])
+    blocks = width // size
+    step = torch.arange(blocks, dtype=torch.float64)
+    cosines = torch.cos(math.pi / blocks * (step + 0.5) * step[:, None]) * math.sqrt(2 / blocks)
+    cosines[0] = math.sqrt(1 / blocks)
+    signs = random.Random(SEED)
+    flips = torch.tensor([signs.choice((-1.0, 1.0)) for _ in range(width)], dtype=torch.float64)
+    return (torch.kron(cosines, hadamard / math.sqrt(size)) * flips).float().to(device)
+
+
+def quantise_levels(states: torch.Tensor, bits: int, unbiased: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return codes and scales of vectors that have been rotated.
+
+    A vector u whose codes have the levels l is read back as scale · l. The scale is either that of the least squared
+    error, <u, l> / <l, l>, which leaves vectors too short, or <u, u> / <u, l>, with which what is read projects on u as
+    u itself. Values need the latter: attention sums many of them, so that errors to all sides cancel and a lack of
+    length does not. Keys are better a little too short, since noise in the logits raises their exponentials.
+
+    Parameters
+    ----------
+    states : torch.Tensor
+        Shape (n, d).
+    bits : int
+        Of a code: 1, 2, 3 or 4.
+    unbiased : bool
+        Which of the two scales.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor)
+        Codes, uint8, shape (n, d), ascending with their levels; scales, float16, shape (n,).
+
+    Raises
+    ------
+    ValueError
+        If a scale does not fit into float16.
+    """
+    numbers = states.float()
+    size = numbers.norm(dim=1, keepdim=True) / math.sqrt(max(1, states.shape[1]))
+    unit = numbers / size.clamp_min(torch.finfo(torch.float32).tiny)
+    table = levels(bits, states.device)
+    codes = torch.bucketize(unit, (table[1:] + table[:-1]) / 2)
+    nearest = table[codes]
+    along = (unit * nearest).sum(dim=1)
+    factor = unit.square().sum(dim=1) / along.clamp_min(1e-30) if unbiased else along / nearest.square().sum(dim=1)
+    scales = (size[:, 0] * factor).to(SCALE_DTYPE)
+    if not scales.isfinite().all():
+        raise ValueError(
+            f"states up to {states.abs().max().item():.3g} cannot be packed: scales are kept in float16, whose largest "
+            "number is 65504; keep them exact"
+        )
+    return codes.to(torch.uint8), scales
+
+
+def look_up(packed: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return what packed codes and scales stand for, still rotated.
+
+    Parameters
+    ----------
+    packed : torch.Tensor
+        Of `pikvpress.kernels.packing.pack_bits`, uint8, shape (n, bytes).
+    scales : torch.Tensor
+        Shape (n,).
+    bits : int
+        Of a code.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (n, d).
+    """
+    if 8 % bits:
+        numbers = levels(bits, packed.device)[unpack_bits(packed, bits).int()]
+    else:  # a byte at a time
+        numbers = F.embedding(packed.int(), _of_bytes(bits, packed.device)).flatten(1)
+    return numbers * scales.float()[:, None]
+
+
+@cache
+def levels(bits: int, device: torch.device) -> torch.Tensor:
+    """Return the numbers that codes of so many bits stand for, ascending, float32."""
+    return torch.tensor(LEVELS[bits], device=device)
+
+
+@cache
+def _of_bytes(bits: int, device: torch.device) -> torch.Tensor:
+    """Return the numbers that each byte stands for, shape (256, 8 / bits)."""
+    every = torch.arange(256, dtype=torch.uint8, device=device)[:, None]
+    return levels(bits, device)[unpack_bits(every, bits).int()]

@@ -1,0 +1,74 @@
+"""Rotations, levels, and what a rotated vector is read back as."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from statistics import NormalDist
+
+import pytest
+import torch
+
+from pikvpress.kernels.packing import pack_bits
+from pikvpress.kernels.rotation import LEVELS, look_up, quantise_levels, rotation
+
+CPU = torch.device("cpu")
+NORMAL = NormalDist()
+
+
+def read_back(states, bits, unbiased):
+    codes, scales = quantise_levels(states, bits, unbiased)
+    return look_up(pack_bits(codes, bits), scales, bits)
+
+
+@pytest.mark.parametrize("width", [1, 8, 40, 64, 80, 96, 112, 128, 256, 72])
+def test_a_rotation_keeps_lengths_and_spreads_every_channel(width):
+    turn = rotation(width, CPU)
+    torch.testing.assert_close(turn @ turn.T, torch.eye(width), atol=1e-5, rtol=0)
+    if width > 1:  # no channel shows up in one number
+        assert turn.abs().max() < 2.2 / math.sqrt(width)
+    assert rotation(width, CPU) is turn
+
+
+def test_rotations_never_change():
+    # What is stored on disk depends on them
+    assert (rotation(8, CPU)[0] * math.sqrt(8)).round().int().tolist() == [1, 1, -1, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("bits", LEVELS)
+def test_levels_are_the_means_of_what_is_rounded_to_them(bits):
+    levels = LEVELS[bits]
+    assert len(levels) == 2**bits and list(levels) == [-level for level in reversed(levels)]
+    edges = [-math.inf, *((a + b) / 2 for a, b in itertools.pairwise(levels)), math.inf]
+    for low, level, high in zip(edges[:-1], levels, edges[1:], strict=True):
+        density = [0 if math.isinf(edge) else NORMAL.pdf(edge) for edge in (low, high)]
+        share = (1 if high == math.inf else NORMAL.cdf(high)) - (0 if low == -math.inf else NORMAL.cdf(low))
+        assert abs((density[0] - density[1]) / share - level) < 1e-6
+
+
+@pytest.mark.parametrize(("bits", "error"), [(1, 0.3634), (2, 0.1175), (3, 0.03454), (4, 0.009497)])
+def test_errors_are_those_of_the_levels(bits, error):
+    states = torch.randn(4000, 128, generator=torch.Generator().manual_seed(bits)) * 3
+    found = read_back(states, bits, unbiased=False)
+    assert ((found - states).square().sum() / states.square().sum()).item() == pytest.approx(error, rel=0.05)
+
+
+@pytest.mark.parametrize("bits", LEVELS)
+def test_scales_are_of_least_error_or_keep_the_projection(bits):
+    states = torch.randn(200, 64, generator=torch.Generator().manual_seed(bits)) * torch.logspace(-3, 3, 200)[:, None]
+    found = read_back(states, bits, unbiased=True)
+    along = (found * states).sum(dim=1) / states.square().sum(dim=1)
+    torch.testing.assert_close(along, torch.ones(200), atol=1e-3, rtol=0)
+    least = read_back(states, bits, unbiased=False)
+    for factor in (0.97, 1.03):
+        assert ((least - states).norm(dim=1) <= (least * factor - states).norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_zeros_stay_zeros_and_what_float16_cannot_hold_is_refused(unbiased):
+    states = torch.zeros(3, 16)
+    assert torch.equal(read_back(states, 2, unbiased), states)
+    for number in (1e6, torch.nan, torch.inf):
+        states[1, 5] = number
+        with pytest.raises(ValueError, match=r"cannot be packed.*65504; keep them exact"):
+            quantise_levels(states, 2, unbiased)
