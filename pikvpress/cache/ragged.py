@@ -154,10 +154,10 @@ class Ragged:
             if not codec.has_kernel or (isinstance(codec, RotatedCodec) and live is not None):
                 return None
         bits = [codec.bits or 0 for codec in self.codecs]
-        blocks = [codec.block if isinstance(codec, RotatedCodec) else 0 for codec in self.codecs]
-        return Layout(
-            self.buffer, self.dtype, self._starts, self.counts, bits, blocks, self.channels, self.head_dim, GROUP
-        )
+        rotated = [(codec.block, codec.lead) if isinstance(codec, RotatedCodec) else (0, 0) for codec in self.codecs]
+        blocks, leads = zip(*rotated, strict=True)
+        parts = (self._starts, self.counts, bits, blocks, leads, self.channels)
+        return Layout(self.buffer, self.dtype, *parts, self.head_dim, GROUP)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields: what is cached beside them, addresses among it, is not a copy's."""

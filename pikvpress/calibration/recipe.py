@@ -150,13 +150,16 @@ class Recipe:
     codec_pairs: tuple[tuple[str, str], ...] = (
         ("exact", "exact"),
         ("int8", "int8"),
-        ("int8", "int4"),
-        ("int4", "int4"),
-        ("int4", "int3"),
-        ("int4", "int2"),
-        ("int3", "int3"),
-        ("int3", "int2"),
-        ("int2", "int2"),
+        ("int8", "rot4"),
+        ("rot4", "rot4"),
+        ("rot4", "rot3"),
+        ("rot4", "rot2"),
+        ("rot3", "rot3"),
+        ("rot3", "rot2"),
+        ("rot3", "rot1"),
+        ("rot2", "rot2"),
+        ("rot2", "rot1"),
+        ("rot1", "rot1"),
     )
     rows: int = 96
 

@@ -16,8 +16,8 @@ CPU = torch.device("cpu")
 NORMAL = NormalDist()
 
 
-def read_back(states, bits, unbiased):
-    codes, scales = quantise_levels(states, bits, unbiased)
+def read_back(states, bits, length):
+    codes, scales = quantise_levels(states, bits, length)
     return look_up(pack_bits(codes, bits), scales, bits)
 
 
@@ -49,26 +49,27 @@ def test_levels_are_the_means_of_what_is_rounded_to_them(bits):
 @pytest.mark.parametrize(("bits", "error"), [(1, 0.3634), (2, 0.1175), (3, 0.03454), (4, 0.009497)])
 def test_errors_are_those_of_the_levels(bits, error):
     states = torch.randn(4000, 128, generator=torch.Generator().manual_seed(bits)) * 3
-    found = read_back(states, bits, unbiased=False)
+    found = read_back(states, bits, length=0)
     assert ((found - states).square().sum() / states.square().sum()).item() == pytest.approx(error, rel=0.05)
 
 
 @pytest.mark.parametrize("bits", LEVELS)
-def test_scales_are_of_least_error_or_keep_the_projection(bits):
+def test_scales_are_of_least_error_or_keep_norm_or_projection(bits):
     states = torch.randn(200, 64, generator=torch.Generator().manual_seed(bits)) * torch.logspace(-3, 3, 200)[:, None]
-    found = read_back(states, bits, unbiased=True)
+    found = read_back(states, bits, length=1)
     along = (found * states).sum(dim=1) / states.square().sum(dim=1)
     torch.testing.assert_close(along, torch.ones(200), atol=1e-3, rtol=0)
-    least = read_back(states, bits, unbiased=False)
+    torch.testing.assert_close(read_back(states, bits, length=0.5).norm(dim=1), states.norm(dim=1), atol=0, rtol=1e-3)
+    least = read_back(states, bits, length=0)
     for factor in (0.97, 1.03):
         assert ((least - states).norm(dim=1) <= (least * factor - states).norm(dim=1)).all()
 
 
-@pytest.mark.parametrize("unbiased", [True, False])
-def test_zeros_stay_zeros_and_what_float16_cannot_hold_is_refused(unbiased):
+@pytest.mark.parametrize("length", [0, 0.5, 1])
+def test_zeros_stay_zeros_and_what_float16_cannot_hold_is_refused(length):
     states = torch.zeros(3, 16)
-    assert torch.equal(read_back(states, 2, unbiased), states)
+    assert torch.equal(read_back(states, 2, length), states)
     for number in (1e6, torch.nan, torch.inf):
         states[1, 5] = number
         with pytest.raises(ValueError, match=r"cannot be packed.*65504; keep them exact"):
-            quantise_levels(states, 2, unbiased)
+            quantise_levels(states, 2, length)

@@ -16,7 +16,8 @@ class Layout:
     A part of `bits` a number holds scales, then zero points, both float16, then rows of codes, each row filled up to
     whole bytes, the first code in the lowest bits. Keys have a scale for each channel of every `group` entries, values
     for each `group` channels of every entry. Exact parts are rows of numbers. A rotated part holds rows of codes, then
-    a scale a row, then, of keys, a mean for every block, both float16; see `pikvpress.kernels.rotation`.
+    a scale a row, the first row as it is if it is a lead, and of keys a mean for every block, all float16; see
+    `pikvpress.kernels.rotation`.
 
     Parameters
     ----------
@@ -32,6 +33,8 @@ class Layout:
         Of each part's numbers: 8 to 1, or 0 for exact ones.
     blocks : sequence of int
         Entries of each part's blocks if it is rotated, a multiple of `group`; 0 if it is not.
+    leads : sequence of int
+        Rows at each part's beginning that are kept as they are if it is rotated: 1 or 0.
     channels : sequence of (torch.Tensor or None)
         Which channels each part has, int16; None for all. The others are 0.
     head_dim : int
@@ -46,6 +49,7 @@ class Layout:
     counts: Sequence[int]
     bits: Sequence[int]
     blocks: Sequence[int]
+    leads: Sequence[int]
     channels: Sequence[torch.Tensor | None]
     head_dim: int
     group: int

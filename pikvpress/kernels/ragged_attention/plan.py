@@ -38,6 +38,8 @@ class Piece(NamedTuple):
         Likewise.
     key_block : int
         Rotated keys of a block, whose mean stands where other keys have zero points.
+    key_lead, value_lead : int
+        Address of the first entry of a rotated part if it is kept as it is, or 0.
     """
 
     place: int
@@ -56,6 +58,8 @@ class Piece(NamedTuple):
     value_row: int
     value_bits: int
     key_block: int
+    key_lead: int
+    value_lead: int
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,8 @@ def _part(keys: Layout, values: Layout, place: int) -> Piece:
         value_row,
         _stored_as(values, place),
         keys.blocks[place],
+        _lead(keys, place, key_row),
+        _lead(values, place, value_row),
     )
 
 
@@ -198,8 +204,16 @@ def _addresses(layout: Layout, place: int, scales: int, row: int) -> tuple[int, 
         return start, 0, 0
     if layout.blocks[place]:
         count = layout.counts[place]
-        return start, start + count * row, start + count * (row + 2)
+        scales = start + count * row
+        return start, scales, scales + 2 * (count + layout.leads[place] * layout.head_dim)
     return start + 4 * scales, start, start + 2 * scales
+
+
+def _lead(layout: Layout, place: int, row: int) -> int:
+    """Return where the first entry of a rotated part is kept as it is, or 0."""
+    if not layout.leads[place]:
+        return 0
+    return layout.buffer.data_ptr() + layout.starts[place] + layout.counts[place] * (row + 2)
 
 
 def _of_keys(part: Piece) -> tuple[int, int]:

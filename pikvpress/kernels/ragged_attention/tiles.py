@@ -16,7 +16,7 @@ UPPER_1, UPPER_2, UPPER_3, UPPER_4 = (tl.constexpr(LEVELS[bits][2 ** (bits - 1) 
 
 @triton.jit
 def key_tile(
-    codes, scales, zeros, row_bytes, width, bits, block, start, last,
+    codes, scales, zeros, lead, row_bytes, width, bits, block, start, last,
     BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -25,7 +25,7 @@ def key_tile(
         numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
     elif BITS > 16:
         numbers = _rotated_keys(
-            codes, scales, zeros, row_bytes, width, bits, block, start, last, BITS - 16, ENTRIES, DIM
+            codes, scales, zeros, lead, row_bytes, width, bits, block, start, last, BITS - 16, ENTRIES, DIM
         )
     elif BITS > 0:
         numbers = _packed_keys(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
@@ -34,7 +34,7 @@ def key_tile(
             numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM).to(tl.float32)
         elif bits > 16:
             numbers = _rotated_keys(
-                codes, scales, zeros, row_bytes, width, bits - 16, block, start, last, BITS, ENTRIES, DIM
+                codes, scales, zeros, lead, row_bytes, width, bits - 16, block, start, last, BITS, ENTRIES, DIM
             )
         else:
             numbers = _packed_keys(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
@@ -43,7 +43,7 @@ def key_tile(
 
 @triton.jit
 def value_tile(
-    codes, scales, zeros, row_bytes, width, bits, start, last,
+    codes, scales, zeros, lead, row_bytes, width, bits, start, last,
     BITS: tl.constexpr, DTYPE: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
     GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -51,14 +51,14 @@ def value_tile(
     if BITS == 0:
         numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
     elif BITS > 16:
-        numbers = _rotated_values(codes, scales, row_bytes, bits, start, last, BITS - 16, ENTRIES, DIM)
+        numbers = _rotated_values(codes, scales, lead, row_bytes, width, bits, start, last, BITS - 16, ENTRIES, DIM)
     elif BITS > 0:
         numbers = _packed_values(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
     else:
         if bits == 0:
             numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM).to(tl.float32)
         elif bits > 16:
-            numbers = _rotated_values(codes, scales, row_bytes, bits - 16, start, last, BITS, ENTRIES, DIM)
+            numbers = _rotated_values(codes, scales, lead, row_bytes, width, bits - 16, start, last, BITS, ENTRIES, DIM)
         else:
             numbers = _packed_values(
                 codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP
@@ -116,21 +116,38 @@ def _packed_values(
 
 @triton.jit
 def _rotated_keys(
-    codes, scales, means, row_bytes, width, bits, block, start, last,
+    codes, scales, means, lead, row_bytes, width, bits, block, start, last,
     BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     channel = tl.arange(0, DIM)
     place = start // block * width + channel
     mean = tl.load(means.to(tl.pointer_type(tl.float16)) + place, mask=channel < width, other=0.0)
-    return (
-        _rotated_values(codes, scales, row_bytes, bits, start, last, BITS, ENTRIES, DIM) + mean.to(tl.float32)[None, :]
-    )
+    centred = _levels(codes, scales, row_bytes, bits, start, last, BITS, ENTRIES, DIM)
+    return _with_lead(centred + mean.to(tl.float32)[None, :], lead, width, start, ENTRIES, DIM)
 
 
 @triton.jit
 def _rotated_values(
-    codes, scales, row_bytes, bits, start, last, BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr
-):
+    codes, scales, lead, row_bytes, width, bits, start, last,
+    BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr,
+):  # fmt: skip
+    numbers = _levels(codes, scales, row_bytes, bits, start, last, BITS, ENTRIES, DIM)
+    return _with_lead(numbers, lead, width, start, ENTRIES, DIM)
+
+
+@triton.jit
+def _with_lead(numbers, lead, width, start, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    """Return a tile whose first row is replaced if it is the first of its part, and that is kept as it is."""
+    channel = tl.arange(0, DIM)
+    is_there = (start == 0) & (lead != 0)
+    row = tl.load(lead.to(tl.pointer_type(tl.float16)) + channel, mask=is_there & (channel < width), other=0.0)
+    is_first = is_there & (tl.arange(0, ENTRIES) == 0)
+    return tl.where(is_first[:, None], row.to(tl.float32)[None, :], numbers)
+
+
+@triton.jit
+def _levels(codes, scales, row_bytes, bits, start, last, BITS: tl.constexpr, ENTRIES: tl.constexpr, DIM: tl.constexpr):
+    """Return the levels of rotated codes times their scales, float32, shape (ENTRIES, DIM)."""
     entry = start + tl.arange(0, ENTRIES)
     scale = tl.load(scales.to(tl.pointer_type(tl.float16)) + entry, mask=entry < last, other=0.0)
     rows = _rows(codes, row_bytes, start, ENTRIES)

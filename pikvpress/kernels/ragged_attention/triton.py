@@ -210,18 +210,19 @@ def _held(
     value_codes = tl.multiple_of(tl.load(columns + 10).to(tl.pointer_type(tl.uint8)), VALUE_ALIGN)
     value_row = tl.multiple_of(tl.load(columns + 13).to(tl.int32), VALUE_ALIGN)
     key_scales, key_zeros, key_bits = tl.load(columns + 4), tl.load(columns + 5), tl.load(columns + 8)
-    key_block = tl.load(columns + 15).to(tl.int32)
+    key_block, key_lead = tl.load(columns + 15).to(tl.int32), tl.load(columns + 16)
+    value_lead = tl.load(columns + 17)
     value_scales, value_zeros, value_bits = tl.load(columns + 11), tl.load(columns + 12), tl.load(columns + 14)
     largest = tl.full((ROWS,), -float("inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     sums = tl.zeros((ROWS, DIM), tl.float32)
     for start in range(first, last, ENTRIES):
         key = key_tile(
-            key_codes, key_scales, key_zeros, key_row, width, key_bits, key_block, start, last,
+            key_codes, key_scales, key_zeros, key_lead, key_row, width, key_bits, key_block, start, last,
             KEY_BITS, queries.dtype, ENTRIES, DIM, GROUP,
         )  # fmt: skip
         value = value_tile(
-            value_codes, value_scales, value_zeros, value_row, head_dim, value_bits, start, last,
+            value_codes, value_scales, value_zeros, value_lead, value_row, head_dim, value_bits, start, last,
             VALUE_BITS, queries.dtype, ENTRIES, DIM, GROUP,
         )  # fmt: skip
         seen = (start + tl.arange(0, ENTRIES))[None, :] < last

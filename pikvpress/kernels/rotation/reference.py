@@ -48,13 +48,12 @@ def rotation(width: int, device: torch.device) -> torch.Tensor:
     return (torch.kron(cosines, hadamard / math.sqrt(size)) * flips).float().to(device)
 
 
-def quantise_levels(states: torch.Tensor, bits: int, unbiased: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def quantise_levels(states: torch.Tensor, bits: int, length: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return codes and scales of vectors that have been rotated.
 
-    A vector u whose codes have the levels l is read back as scale · l. The scale is either that of the least squared
-    error, <u, l> / <l, l>, which leaves vectors too short, or <u, u> / <u, l>, with which what is read projects on u as
-    u itself. Values need the latter: attention sums many of them, so that errors to all sides cancel and a lack of
-    length does not. Keys are better a little too short, since noise in the logits raises their exponentials.
+    A vector u whose codes have the levels l is read back as scale · l. The scale of the least squared error,
+    <u, l> / <l, l>, leaves vectors too short; <u, u> / <u, l> lets what is read project on u as u itself. In between
+    is a scale that keeps the norm.
 
     Parameters
     ----------
@@ -62,8 +61,9 @@ def quantise_levels(states: torch.Tensor, bits: int, unbiased: bool) -> tuple[to
         Shape (n, d).
     bits : int
         Of a code: 1, 2, 3 or 4.
-    unbiased : bool
-        Which of the two scales.
+    length : float
+        0 for the scale of the least error, 1 for the one that keeps the projection; 1/2, their geometric mean, keeps
+        the norm.
 
     Returns
     -------
@@ -82,8 +82,8 @@ def quantise_levels(states: torch.Tensor, bits: int, unbiased: bool) -> tuple[to
     codes = torch.bucketize(unit, (table[1:] + table[:-1]) / 2)
     nearest = table[codes]
     along = (unit * nearest).sum(dim=1)
-    factor = unit.square().sum(dim=1) / along.clamp_min(1e-30) if unbiased else along / nearest.square().sum(dim=1)
-    scales = (size[:, 0] * factor).to(SCALE_DTYPE)
+    least, most = along / nearest.square().sum(dim=1), unit.square().sum(dim=1) / along.clamp_min(1e-30)
+    scales = (size[:, 0] * least ** (1 - length) * most**length).to(SCALE_DTYPE)
     if not scales.isfinite().all():
         raise ValueError(
             f"states up to {states.abs().max().item():.3g} cannot be packed: scales are kept in float16, whose largest "
