@@ -1,18 +1,20 @@
-"""What codecs can take."""
+"""Codecs by name."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
-from tests.cache.test_ragged import stored
+from pikvpress.cache import CODECS, Codec, RotatedCodec
+from pikvpress.cache.codecs import EXACT
 
 
-def test_a_head_size_that_does_not_fit_is_refused():
-    parts = [torch.randn(4, 20)]
-    for name in ("exact", "int8", "int4", "int2"):
-        stored(parts, name)
-    with pytest.raises(ValueError, match="codec 'int3' lays 8 numbers into whole bytes, of which a head of 20"):
-        stored(parts, "int3")
-    with pytest.raises(ValueError, match="'rank20' keeps 20 directions, of which a head of 20 has no more"):
-        stored(parts, "rank20")
+def test_names_say_kind_and_bits():
+    assert EXACT is CODECS["exact"] and EXACT.bits is None
+    for name, codec in CODECS.items():
+        assert codec.name == name and name in ("exact", f"int{codec.bits}", f"rot{codec.bits}")
+        assert isinstance(codec, RotatedCodec if name.startswith("rot") else Codec)
+
+
+def test_unknown_codecs_name_the_nearest():
+    with pytest.raises(ValueError, match="unknown codec 'rot5': did you mean rot"):
+        CODECS["rot5"]

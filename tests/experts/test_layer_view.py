@@ -4,11 +4,11 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from kvpress import ExpectedAttentionPress, ObservedAttentionPress, SnapKVPress
+from kvpress import ExpectedAttentionPress, SnapKVPress
 from transformers import DynamicCache
 
 from pikvpress import models
-from pikvpress.experts import LayerInput, LayerView, WindowedObservedAttentionPress, available_experts, make_experts
+from pikvpress.experts import LayerInput, LayerView, available_experts, make_experts
 from tests.conftest import make_tiny
 
 
@@ -102,15 +102,3 @@ def test_rows_of_other_tensors_are_projected_by_themselves(llama):
         view.q_proj(hidden)
         for states in (other, strided, hidden[:, 3:7], hidden.clone()):
             torch.testing.assert_close(view.q_proj(states), module.q_proj(states))
-
-
-@pytest.mark.parametrize("window", [50, None])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_windows_as_long_as_the_context_observe_what_eager_attention_shows(batch, window):
-    ids = torch.randint(1, 128, (batch, 50), generator=torch.Generator().manual_seed(3))
-    module, hidden, keys, values, attentions, kwargs = call_of(make_tiny(attn_implementation="eager"), ids)
-    with torch.no_grad():
-        ours = WindowedObservedAttentionPress(0.5, window_size=window).score(module, hidden, keys, values, None, kwargs)
-    torch.testing.assert_close(
-        ours, ObservedAttentionPress(0.5).score(module, hidden, keys, values, attentions, kwargs)
-    )

@@ -28,3 +28,25 @@ def test_settings_are_read_as_they_are_written():
 def test_what_is_no_setting_is_refused(written, error, message):
     with pytest.raises(error, match=message):
         read_settings([written])
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"top_k": 0}, ValueError, "top_k must be at least 1"),
+        ({"top_k": 1.5}, TypeError, "top_k must be a whole number"),
+        ({"temperature": 0.0}, ValueError, r"temperature must lie in \(0, inf\)"),
+        ({"temperature": float("nan")}, ValueError, "temperature"),
+        ({"dropout": 1.0}, ValueError, r"dropout must lie in \[0, 1\)"),
+        ({"importance_threshold": 1.2}, ValueError, r"importance_threshold must lie in \[0, 1\]"),
+        ({"capacity_factor": 0.5}, ValueError, "capacity_factor"),
+        ({"aux_loss_weight": -1}, ValueError, "aux_loss_weight"),
+        ({"balance_coefficient": "x"}, TypeError, "balance_coefficient must be a number"),
+        ({"balance_mode": "mean"}, ValueError, "entropy, variance, gini"),
+        ({"cache_aware": 1}, TypeError, "cache_aware must be True or False"),
+        ({"num_groups": 2, "group_top_k": 3}, ValueError, "group_top_k=3 chooses more groups"),
+    ],
+)
+def test_bad_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        RouterSettings(**settings)

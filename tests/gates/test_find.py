@@ -1,0 +1,30 @@
+"""Where gates are looked for, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from pikvpress import models
+from pikvpress.gates import file_name, find_gates, save_gates
+from pikvpress.gates.find import user_folder
+from tests.conftest import make_tiny
+from tests.helpers import uneven_gates
+
+
+def test_the_user_s_folder_is_named_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIKVPRESS_GATES", "~/gates")
+    assert user_folder().name == "gates" and "~" not in str(user_folder())
+    monkeypatch.delenv("PIKVPRESS_GATES")
+    assert str(user_folder()).endswith(".cache/pikvpress/gates")
+
+
+def test_the_user_s_own_gates_come_first_and_must_be_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
+    model = make_tiny()
+    fingerprint = models.fingerprint(models.attention_layers(model)[0])
+    assert find_gates(fingerprint) is None
+    save_gates(tmp_path / file_name(fingerprint), uneven_gates(model))
+    assert find_gates(fingerprint).experts == ["keydiff", "knorm"]
+    (tmp_path / file_name(fingerprint)).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is not a whole gates file"):
+        find_gates(fingerprint)
