@@ -50,3 +50,17 @@ def test_no_two_classes_share_a_name():
         if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("room", ["pikvpress", "evaluation"])
+def test_every_module_has_a_test_of_its_name(room):
+    """`a/b.py` is tested by `tests/a/test_b.py`; an operation or a benchmark of several files by that of its folder."""
+    missing = []
+    for path in (ROOT / room).rglob("*.py"):
+        inside = path.relative_to(ROOT / room if room == "pikvpress" else ROOT)
+        folder = ROOT / "tests" / inside.parent
+        own, of_folder = folder / f"test_{path.stem}.py", folder.parent / f"test_{folder.name}.py"
+        is_one_thing = {"kernels", "benchmarks"} & {*inside.parent.parent.parts}
+        if not path.stem.startswith("__") and not own.exists() and not (is_one_thing and of_folder.exists()):
+            missing.append(str(inside))
+    assert missing == []

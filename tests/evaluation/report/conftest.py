@@ -21,5 +21,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def needles(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    folder = tmp_path_factory.mktemp("needles")
+    return summarise(load([small_study(folder, benchmarks=("needle",), lengths=[512, 1024])]))
+
+
+@pytest.fixture(scope="session")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     return summarise(load([small_study(tmp_path_factory.mktemp("small"))]))

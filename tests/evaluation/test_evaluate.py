@@ -16,7 +16,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from evaluation import layout
 from evaluation.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,12 +260,6 @@ def test_other_studies_need_a_folder_of_their_own(change, message, through, tiny
     assert files_of(through) == before
 
 
-def test_several_runs_into_a_folder_are_all_named():
-    assert layout._all_of("run a", "run a") == "run a"
-    assert layout._all_of("run a", "run b") == ["run a", "run b"]
-    assert layout._all_of(["run a", "run b"], "run a") == ["run a", "run b"]
-
-
 def test_foreign_folders_are_left_alone(tiny_folder, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     result = run(*SMALL, "--model", tiny_folder, "--output", tmp_path)
@@ -311,9 +304,3 @@ def test_missing_data_says_how_to_get_it(tiny_folder, tmp_path, monkeypatch):
     arguments = ["--benchmark", "math500", "--press", "knorm", "--ratio", "0.5", "--output", tmp_path / "results"]
     result = run(*arguments, "--model", tiny_folder, "--data", tmp_path / "none")
     assert result.exit_code == 2 and "hf download alessiodevoto/math500" in result.output
-
-
-def test_the_presses_are_listed():
-    result = CliRunner().invoke(app, ["presses"])
-    assert result.exit_code == 0
-    assert "kvzip " in result.output and "masks only" in result.output and "needs @threshold" in result.output
