@@ -15,6 +15,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from evaluation.compressed import CompressedContext, taken
 from evaluation.compressors.examinations import Examinations
 from evaluation.compressors.shared_scores import SharedScores
+from evaluation.packed import PackedPress
 from evaluation.prefilling import at_hand, prefill, wait
 from evaluation.quantized import QuantizedPress
 from pikvpress import PiKVCache, PiKVPress, models
@@ -86,4 +87,4 @@ class PrefilledContext:
 def _cache_for(press: BasePress | None, model: PreTrainedModel) -> Cache:
     if isinstance(press, PiKVPress):
         return PiKVCache()
-    return press.cache(model) if isinstance(press, QuantizedPress) else DynamicCache()
+    return press.cache(model) if isinstance(press, QuantizedPress | PackedPress) else DynamicCache()

@@ -20,6 +20,7 @@ from evaluation.compressors import (
     WithQuestion,
 )
 from evaluation.oracle import OraclePress
+from evaluation.packed import PackedPress
 from evaluation.presses.entry import BYTES, HEADS, KEY_CHANNELS, LATER_TOKENS, Entry
 from evaluation.presses.per_layer import per_layer
 from evaluation.quantized import QuantizedPress
@@ -77,6 +78,10 @@ def _expected_attention(**settings: Any) -> ScorerPress:
 
 def _quantized(name: str) -> Entry:
     return Entry(lambda: QuantizedPress(SCORERS[name]()), _scorer(name), BYTES)
+
+
+def _packed(*, keys: str, values: str) -> PackedPress:
+    return PackedPress(keys, values)
 
 
 def _decoding(make: Callable[[], BasePress], wrap: Callable[..., BasePress] = kv.DecodingPress) -> Entry:
@@ -156,6 +161,7 @@ PRESSES: Registry[Entry] = Registry(
         "observed_attention": Entry(kv.ObservedAttentionPress, EagerPrefill()),
         "oracle_choice": Entry(lambda: OraclePress(most=1), Oracle()),
         "oracle_blend": Entry(lambda: OraclePress(most=3), Oracle()),
+        "packed": Entry(_packed, ratio_of=None),
         "per_layer": Entry(per_layer),
         "pikv": Entry(PiKVPress, ratio_of=BYTES),
         **{f"quantized_{name}": _quantized(name) for name in SCORERS},

@@ -33,7 +33,13 @@ def test_every_name_of_kvpress_is_known():
 
 @pytest.mark.parametrize("name", sorted(PRESSES))
 def test_every_press_is_made_anew_at_its_ratio(name):
-    needs = {"presses": "{0: knorm}", "key_channel_compression_ratio": "0.25", "threshold": "-4"}
+    needs = {
+        "presses": "{0: knorm}",
+        "key_channel_compression_ratio": "0.25",
+        "threshold": "-4",
+        "keys": "rot2",
+        "values": "int4",
+    }
     spec = parse_press("@".join([name, *(f"{option}={needs[option]}" for option in PRESSES[name].required)]))
     one, other = (spec.make(0.25 if spec.has_ratio else None) for _ in range(2))
     if name == FULL_CACHE:
@@ -46,9 +52,10 @@ def test_every_press_is_made_anew_at_its_ratio(name):
         assert [one.presses[0].compression_ratio, one.presses[1].key_channel_compression_ratio] == [0.25, 0.25]
 
 
-def test_presses_without_a_ratio_work_by_a_threshold_or_a_size():
+def test_presses_without_a_ratio_work_by_a_threshold_a_codec_or_a_size():
     for name, entry in PRESSES.items():
-        assert (entry.ratio_of is None) == ("threshold" in entry.required or isinstance(entry.strategy, WhileAnswering))
+        by_setting = {"threshold", "keys"} & {*entry.required}
+        assert (entry.ratio_of is None) == bool(by_setting or isinstance(entry.strategy, WhileAnswering))
         assert (name == FULL_CACHE) == (type(entry.strategy) is FullCache)
 
 
