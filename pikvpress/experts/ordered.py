@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from kvpress import ScorerPress
 from kvpress.utils import compute_n_kept
-from transformers import PreTrainedModel
 
 from pikvpress import models
 from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.layerwise import LayerwisePress
 from pikvpress.support.finite import check_scores
 
 
-class OrderedScorerPress(ScorerPress):
+class OrderedScorerPress(LayerwisePress, ScorerPress):
     """A scorer that keeps entries in position order, refuses to choose by NaN, and tidies up after a failure.
 
     kvpress keeps them in the order of their scores, which presses that act afterwards do not expect. Inside wrappers
     that ask for scores alone nothing is checked.
     """
-
-    @contextmanager
-    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
-        with models.emptied_on_error(model), super().__call__(model):
-            yield
 
     def compress(
         self,

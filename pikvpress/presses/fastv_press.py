@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from kvpress import BasePress
 from kvpress.presses.base_press import is_prefilling
 from kvpress.utils import compute_n_kept
 from transformers import PreTrainedModel
@@ -16,12 +13,13 @@ from pikvpress import models
 from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.layerwise import LayerwisePress
 from pikvpress.presses.checks import checked_ratio, refuse_padding, refuse_static, warn_of_uneven_layers
 from pikvpress.support.finite import check_scores
 
 
 @dataclass
-class FastVPress(BasePress):
+class FastVPress(LayerwisePress):
     """Rank tokens by the attention that they receive in one early layer; later layers keep the first of them.
 
     FastV (https://arxiv.org/abs/2403.06764) found that image tokens are hardly attended to after the second layer, and
@@ -67,12 +65,6 @@ class FastVPress(BasePress):
                 "another"
             )
         warn_of_uneven_layers(self, model)
-
-    @contextmanager
-    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
-        with models.emptied_on_error(model), super().__call__(model):
-            yield
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Rank in one layer, and remove in those after it."""

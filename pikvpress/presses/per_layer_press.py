@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvpress import BasePress
 from transformers import PreTrainedModel
 
 from pikvpress import models
-from pikvpress.experts.ordered import OrderedScorerPress
+from pikvpress.layerwise import LayerwisePress
 from pikvpress.presses.checks import warn_of_uneven_layers
-from pikvpress.presses.fastv_press import FastVPress
-from pikvpress.presses.moe_router_press import MoERouterPress
-
-# Whose `__call__` hooks layers, and no more that a layer on its own would miss.
-_LAYERWISE = tuple(kind.__call__ for kind in (BasePress, MoERouterPress, OrderedScorerPress, FastVPress))
 
 
 @dataclass
-class PerLayerPress(BasePress):
+class PerLayerPress(LayerwisePress):
     """Compress different layers with different presses.
 
     kvpress's `PerLayerCompressionPress` varies the ratio of one press; this varies the press.
@@ -95,12 +89,6 @@ class PerLayerPress(BasePress):
                 told.append(press)
         warn_of_uneven_layers(self, model)
 
-    @contextmanager
-    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
-        with models.emptied_on_error(model), super().__call__(model):
-            yield
-
     def forward_hook(self, module: models.Attention, input: list, kwargs: dict, output: list) -> list:
         """Hand the layer to its press, unless it attends a sliding window: such layers are left alone."""
         press = self._press_of(module.layer_idx)
@@ -115,7 +103,8 @@ class PerLayerPress(BasePress):
 def _check_press(where: str, press: object) -> None:
     if not isinstance(press, BasePress):
         raise TypeError(f"{where} needs a kvpress press, got {type(press).__name__}: {press!r}")
-    if type(press).__call__ not in _LAYERWISE:
+    hooks_layers = type(press).__call__ is BasePress.__call__ or isinstance(press, LayerwisePress)
+    if not hooks_layers or isinstance(press, PerLayerPress):
         raise ValueError(
             f"{where}: {type(press).__name__} runs the whole model by itself and cannot serve single layers; use it "
             "alone, or choose a press that compresses layer by layer"

@@ -1,4 +1,4 @@
-"""Watching a model's prefill from outside its layers: refuse what cannot be compressed, measure, tidy up."""
+"""Watching a model's prefill from outside its layers: refuse what cannot be compressed, and measure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pikvpress.routing.recorder import Recorder
 
 
 class PrefillWatch:
-    """Check every context before the model sees it, measure its prefill and what is left of it; undo one that fails.
+    """Check every context before the model sees it, measure its prefill and what is left of it.
 
     Tokens that are read right after the context, several at once, are taken for more of it: chunks, or a question. They
     are kept whole, and counted.
@@ -52,7 +52,7 @@ class PrefillWatch:
             decoder.register_forward_pre_hook(partial(self._before, model), with_kwargs=True),
             decoder.register_forward_hook(self._after, with_kwargs=True, always_call=True),
         ]
-        with models.hooked(handles), models.emptied_on_error(model), models.rotary_at_hand(model):
+        with models.hooked(handles), models.rotary_at_hand(model):
             yield
 
     def _before(self, model: PreTrainedModel, module: nn.Module, args: tuple, kwargs: dict) -> None:

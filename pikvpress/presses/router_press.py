@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from kvpress import BasePress, ScorerPress
+from kvpress import ScorerPress
 from transformers import PreTrainedModel
 
 from pikvpress import models
@@ -17,6 +17,7 @@ from pikvpress.budgets import Budget, ModelShape
 from pikvpress.experts import LayerInput
 from pikvpress.experts.projection_tap import ProjectionTap
 from pikvpress.gates import Gates
+from pikvpress.layerwise import LayerwisePress
 from pikvpress.plan import Plan
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding, refuse_static
 from pikvpress.presses.prefill_watch import PrefillWatch
@@ -28,7 +29,7 @@ SETTABLE = ("compression_ratio", "examiner")
 
 
 @dataclass
-class RouterPress(BasePress):
+class RouterPress(LayerwisePress):
     """A press whose router is bound to the model that it meets; see `MoERouterPress` for its settings.
 
     Attributes

@@ -54,6 +54,7 @@ def test_it_can_be_composed(llama, ids):
         ({0: "knorm"}, None, TypeError, "layer 0 needs a kvpress press, got str"),
         ({0: KVzipPress(0.5)}, None, ValueError, "KVzipPress runs the whole model by itself"),
         ({}, KVzipPress(0.5), ValueError, "default: KVzipPress"),
+        ({0: PerLayerPress({0: KnormPress(0.5)})}, None, ValueError, "layer 0: PerLayerPress"),
     ],
 )
 def test_bad_presses(presses, default, error, message):

@@ -1,0 +1,24 @@
+"""Presses that work layer by layer, and tidy up after a prefill that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kvpress import BasePress
+from transformers import PreTrainedModel
+
+from pikvpress import models
+
+
+class LayerwisePress(BasePress):
+    """A press of ours whose work is done in hooks on layers, so that it can serve single ones.
+
+    It comes before `ScorerPress` where a press is both.
+    """
+
+    @contextmanager
+    def __call__(self, model: PreTrainedModel) -> Iterator[None]:
+        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
+        with models.emptied_on_error(model), super().__call__(model):
+            yield
