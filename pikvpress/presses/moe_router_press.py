@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.budgets import TOKEN_BUDGETS, Budget
 from pikvpress.cache import PiKVLayer
+from pikvpress.gates import Gates
 from pikvpress.presses.checks import refuse_masked_keys, refuse_static, warn_of_uneven_layers
 from pikvpress.presses.router_press import RouterPress
 from pikvpress.presses.wrappers import refuse_wrappers
@@ -117,7 +118,7 @@ class MoERouterPress(RouterPress, ScorerPress):
             what, way_out = f"MoERouterPress(budgets={self.budgets!r})", "use it without a wrapper, or budgets='equal'"
             refuse_wrappers(self, what, way_out, leaves_rows=TOKEN_BUDGETS[self.budgets].leaves_rows)
 
-    def _wanted(self, fingerprint: Mapping[str, str]) -> tuple[str, ...]:
+    def _wanted(self, found: Gates | None) -> tuple[str, ...]:
         if self.budgets != AUTO:
             return (self.budgets,)
         return ("equal", "fitted") if self._alone else ("equal",)

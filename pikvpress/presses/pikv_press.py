@@ -54,10 +54,10 @@ class PiKVPress(RouterPress):
         way_out = "use it without a wrapper, or MoERouterPress inside"
         refuse_wrappers(self, "PiKVPress, which stores bytes in a PiKVCache,", way_out, leaves_rows=False)
 
-    def _wanted(self, fingerprint: Mapping[str, str]) -> tuple[str, ...]:
+    def _wanted(self, found: Gates | None) -> tuple[str, ...]:
         if self.budgets != AUTO:
             return (self.budgets,)
-        gates = self._spec.gates_for(fingerprint, "fitted")
+        gates = self._spec.gates_for(found, "fitted")
         fits = isinstance(self._spec.gates, Gates) or self._serves(gates, "fitted")
         return ("fitted",) if fits else ("equal",)
 

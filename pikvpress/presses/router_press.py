@@ -28,6 +28,14 @@ from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec,
 SETTABLE = ("compression_ratio", "examiner")
 
 
+@dataclass(frozen=True, eq=False)
+class _Met:
+    """The model that a press was put around without a wrapper, known by its config, and its gates, read once."""
+
+    config: Any
+    gates: Gates | None
+
+
 @dataclass
 class RouterPress(LayerwisePress):
     """A press whose router is bound to the model that it meets; see `MoERouterPress` for its settings.
@@ -62,7 +70,7 @@ class RouterPress(LayerwisePress):
     examiner: Examiner = field(default_factory=lambda: examine, init=False, repr=False, compare=False)
     _spec: RouterSpec = field(init=False, repr=False, compare=False)
     _router: BoundRouter | None = field(default=None, init=False, repr=False, compare=False)
-    _alone: bool = field(default=False, init=False, repr=False, compare=False)
+    _alone: _Met | None = field(default=None, init=False, repr=False, compare=False)
     _record: Recorder = field(default_factory=Recorder, init=False, repr=False, compare=False)
     _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
 
@@ -113,15 +121,17 @@ class RouterPress(LayerwisePress):
             If the model is not supported, the gates belong to another, or there are none to fit budgets by.
         """
         models.check_supported(model)
-        gates = self._gates_and_budgets(models.attention_layers(model)[0])[0]
+        first = models.attention_layers(model)[0]
+        found = self._gates_of(first)
+        gates, _ = self._gates_and_budgets(found)
         shortest = min(expert.min_tokens for expert in self._spec.equipped_for(gates))
-        self._alone = True
+        self._alone = _Met(first.config, found)
         try:
             watch = PrefillWatch(self, shortest, self._record)
             with watch.on(model), self._tap.on(model), super().__call__(model):
                 yield
         finally:
-            self._alone, self._router = False, None
+            self._alone, self._router = None, None
 
     @property
     def plan(self) -> Plan:
@@ -182,20 +192,31 @@ class RouterPress(LayerwisePress):
         return self._router
 
     def _bound(self, module: models.Attention, shape: ModelShape | None) -> BoundRouter:
-        gates, budgets = self._gates_and_budgets(module)
+        gates, budgets = self._gates_and_budgets(self._gates_of(module))
         return bind(self._spec, module, gates, budgets, shape, self.examiner, self._record)
 
-    def _gates_and_budgets(self, first: models.Attention) -> tuple[Gates | None, dict[str, type[Budget]]]:
-        """Return the gates for a model, and the budgets that may be kept in it, the one that is needed first.
+    def _gates_of(self, first: models.Attention) -> Gates | None:
+        """Return the gates of a model, whether they serve or not; None if there are none or none are wanted.
 
         Raises
         ------
         ValueError
-            If gates were given for another model, or budgets are drawn from curves that there are none of.
+            If gates were given for another model, or the file that is found cannot be used.
         """
-        fingerprint = models.fingerprint(first) if self.gates is not None else {}
-        needed, *others = self._wanted(fingerprint)
-        gates = self._spec.gates_for(fingerprint, needed)
+        if self._alone is not None and self._alone.config is first.config:
+            return self._alone.gates
+        return self._spec.gates_of(models.fingerprint(first)) if self.gates is not None else None
+
+    def _gates_and_budgets(self, found: Gates | None) -> tuple[Gates | None, dict[str, type[Budget]]]:
+        """Return the gates that serve, and the budgets that may be kept in their model, the one that is needed first.
+
+        Raises
+        ------
+        ValueError
+            If budgets are drawn from curves that there are none of.
+        """
+        needed, *others = self._wanted(found)
+        gates = self._spec.gates_for(found, needed)
         if self.known_budgets[needed].needs_curves and not self._serves(gates, needed):
             raise ValueError(
                 f"budgets={needed!r} needs gates that were fitted for this model: fit some with `pikvpress calibrate`, "
@@ -204,8 +225,8 @@ class RouterPress(LayerwisePress):
         kinds = [needed, *(kind for kind in others if self._serves(gates, kind))]
         return gates, {kind: self.known_budgets[kind] for kind in kinds}
 
-    def _wanted(self, fingerprint: Mapping[str, str]) -> tuple[str, ...]:
-        """Return the kind of budgets that is needed, and others that are wanted if gates serve them."""
+    def _wanted(self, found: Gates | None) -> tuple[str, ...]:
+        """Return the kind of budgets that is needed, and others that are wanted if the model's gates serve them."""
         raise NotImplementedError
 
     def _serves(self, gates: Gates | None, budgets: str) -> bool:

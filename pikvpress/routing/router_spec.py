@@ -99,20 +99,23 @@ class RouterSpec:
             return equipped(self.experts, None)
         return equipped(self.experts_of(gates), gates.saliency)
 
-    def gates_for(self, fingerprint: Mapping[str, str], budgets: str) -> Gates | None:
-        """Return the gates for a model and a kind of budgets, None if there are none or none are wanted.
+    def gates_of(self, fingerprint: Mapping[str, str]) -> Gates | None:
+        """Return the gates of a model, given or found; None if there are none or none are wanted.
 
         Raises
         ------
         ValueError
-            If the given gates belong to another model.
+            If the given gates belong to another model, or the file that is found cannot be used.
         """
         if isinstance(self.gates, Gates):
             self.gates.check_model(fingerprint)
             return self.gates
-        if self.gates is None:
-            return None
-        found = find_gates(fingerprint)
+        return find_gates(fingerprint) if self.gates == AUTO else None
+
+    def gates_for(self, found: Gates | None, budgets: str) -> Gates | None:
+        """Return those of a model if they know the router and the experts for a kind of budgets, else None."""
+        if self.gates != AUTO:  # given gates were checked when the press was made
+            return found
         if found is None:
             logger.warning_once(  # type: ignore[attr-defined]
                 "MoERouterPress routes by its prior: no gates were fitted for this model; `pikvpress calibrate` does it"

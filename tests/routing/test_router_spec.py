@@ -40,12 +40,18 @@ def test_top_k_is_checked_for_the_experts_at_hand(gates):
 
 def test_gates_are_found_by_the_model_and_given_ones_checked(gates, tmp_path, monkeypatch):
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
-    assert spec().gates_for(gates.model, "equal") is None
+    assert spec().gates_of(gates.model) is None
     save_gates(tmp_path / file_name(gates.model), gates)
-    assert spec().gates_for(gates.model, "equal").experts == list(gates.experts)
-    assert spec(gates=None).gates_for(gates.model, "equal") is None
-    assert spec(experts=["lagkv", "knorm"]).gates_for(gates.model, "equal") is None
-    assert spec(router_type="eplb").gates_for(gates.model, "equal") is None
+    assert spec().gates_of(gates.model).experts == list(gates.experts)
+    assert spec(gates=None).gates_of(gates.model) is None
     given = spec(gates=tmp_path / file_name(gates.model))
     with pytest.raises(ValueError, match="these gates were fitted for another model"):
-        given.gates_for({**gates.model, "model_type": "other"}, "equal")
+        given.gates_of({**gates.model, "model_type": "other"})
+    assert given.gates_for(given.gates, "equal") is given.gates
+
+
+def test_gates_serve_if_they_know_the_router_and_the_experts(gates):
+    assert spec().gates_for(gates, "equal") is spec().gates_for(gates, "fitted") is gates
+    assert spec(experts=["lagkv", "knorm"]).gates_for(gates, "equal") is None
+    assert spec(router_type="eplb").gates_for(gates, "equal") is None
+    assert spec().gates_for(None, "equal") is spec(gates=None).gates_for(None, "equal") is None
