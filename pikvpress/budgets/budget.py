@@ -51,6 +51,8 @@ class Budget:
         Whether it must know the model.
     leaves_rows : bool
         Whether all heads of a layer keep the same number of entries, which another press can shorten again.
+    uneven_layers : bool
+        Whether a cache of rows is left with layers of different lengths.
     waits : bool
         Whether it decides only after the last layer.
     """
@@ -58,6 +60,7 @@ class Budget:
     needs_curves: ClassVar[str] = ""
     needs_shape: ClassVar[bool] = False
     leaves_rows: ClassVar[bool] = False
+    uneven_layers: ClassVar[bool] = False
     waits: ClassVar[bool] = False
 
     def __init__(self, gates: Gates | None = None, shape: ModelShape | None = None):

@@ -20,6 +20,7 @@ class PyramidBudget(Budget):
 
     needs_shape: ClassVar[bool] = True
     leaves_rows: ClassVar[bool] = True
+    uneven_layers: ClassVar[bool] = True
 
     def __init__(self, gates: Gates | None = None, shape: ModelShape | None = None):
         assert shape is not None

@@ -110,7 +110,7 @@ class MoERouterPress(RouterPress, ScorerPress):
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Check that the model is supported, the gates are its own, and no wrapper undoes what is decided."""
         super().post_init_from_model(model)
-        if self.budgets == "pyramid":
+        if self.budgets != AUTO and TOKEN_BUDGETS[self.budgets].uneven_layers:
             warn_of_uneven_layers(self, model)
 
     def _refuse_wrappers(self) -> None:

@@ -32,6 +32,11 @@ def test_every_layer_is_decided_on_once_with_its_own_entries(gates, kind):
         counts = decision.head_tokens()
         assert all(1 <= count <= 40 for count in counts)
         assert kind.leaves_rows == (not decision.is_ragged)
+    if kind.leaves_rows:
+        lengths = {count for decision in (*first, *last) for count in decision.head_tokens()}
+        assert kind.uneven_layers == (len(lengths) > 1)
+    else:
+        assert not kind.uneven_layers  # what is removed is masked, or in a cache that holds any lengths
     if kind in TOKEN_BUDGETS.values():
         assert sum(sum(decision.head_tokens()) for decision in (*first, *last)) == 2 * 2 * 20
         assert budget.share_removed(0.5, 40) == 0.5
