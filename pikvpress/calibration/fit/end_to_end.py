@@ -101,8 +101,7 @@ def fit_end_to_end(
 ) -> None:
     """Move a router's parameters so that predictions from the compressed cache come closer to the full one's.
 
-    Dropout acts here too; balance losses do not, and the router is in eval mode afterwards. What is left of the
-    gradients of an earlier stage counts in the first step, as it did when the gates that ship were fitted.
+    Dropout acts here too; balance losses do not, and the router is in eval mode afterwards.
 
     Parameters
     ----------

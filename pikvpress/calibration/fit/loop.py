@@ -54,7 +54,7 @@ def descend(
 ) -> None:
     """Move parameters down the gradients of losses, in place.
 
-    Gradients that the parameters bring along count in the first step.
+    Gradients that the parameters bring along from an earlier fit do not count.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def descend(
     optimizer = torch.optim.Adam(parameters, lr=pace.learning_rate)
     steps = pace.epochs * math.ceil(len(examples) / pace.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - pace.slowing * step / max(1, steps))
-    mean, chance, stepped = TailMean(parameters, steps, pace.averaged), random.Random(seed), False
+    mean, chance, stepped = TailMean(parameters, steps, pace.averaged), random.Random(seed), True
     for epoch in range(pace.epochs):
         order = chance.sample(list(examples), len(examples))
         for number, example in enumerate(order, 1):

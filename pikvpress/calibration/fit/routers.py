@@ -80,7 +80,6 @@ def fit_router(
     recipe = budgets.recipe
     losses = LayerLosses(router, budgets, predicted(router, records, budgets).clamp_min(1e-12))
     pace = Pace(epochs, recipe.learning_rate, recipe.averaged, slowing=recipe.slowing)
-    router.zero_grad()
     with in_training(router, recipe.seed):
         descend(parameters, losses, records, pace, recipe.seed, lambda: progress("fitting"))
 

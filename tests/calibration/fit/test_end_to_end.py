@@ -12,6 +12,7 @@ from pikvpress import models
 from pikvpress.calibration.fit.budgets import HeadBudgets
 from pikvpress.calibration.fit.end_to_end import EndToEndLosses, fit_end_to_end, kept_by, real_divergence
 from pikvpress.calibration.fit.objectives import OBJECTIVES
+from pikvpress.calibration.fit.routers import fit_router
 from tests.calibration.tiny import RECIPE, make_router, quiet
 
 
@@ -52,6 +53,16 @@ def test_dropout_drops_features_in_the_end_to_end_stage_too(model, examples, bud
         moved.append(router.evidence.detach())
         assert not router.training
     assert torch.equal(moved[1], moved[2]) and not torch.equal(moved[0], moved[1])
+
+
+def test_gradients_of_an_earlier_stage_do_not_count(model, records, examples, budgets):
+    routers = [make_router(), make_router()]
+    fit_router(routers[0], [routers[0].static], records[:1], budgets, 1, quiet)
+    routers[1].load_state_dict(routers[0].state_dict())
+    assert routers[0].static.grad.any() and routers[1].static.grad is None
+    for router in routers:
+        distill(model, router, [router.static], examples[:2], budgets)
+    assert torch.equal(routers[0].static, routers[1].static)
 
 
 def test_students_keep_what_budgets_say(model, records, situations, budgets):
