@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +69,33 @@ def compress_alone(
         What a prefill takes without a press, subtracted from the time.
     """
     cache = DynamicCache()
-    with at_hand(model):
-        began = time.perf_counter()
+    with timed(model, press, len(context), plain_seconds) as take:
         with torch.no_grad(), press(model):
             prefill(model, context, cache)
-        wait(model.device)
-        seconds = max(0.0, time.perf_counter() - began - plain_seconds)
-        return taken(model, press, cache, len(context), seconds)
+        return take(cache)
+
+
+@contextmanager
+def timed(
+    model: PreTrainedModel, press: BasePress, length: int, plain_seconds: float
+) -> Iterator[Callable[[DynamicCache], CompressedContext]]:
+    """Give what takes from a cache what a press has left by then of a context, with the time since the beginning.
+
+    Parameters
+    ----------
+    model, press
+        As used; attention layers have at hand what presses look for.
+    length : int
+        Tokens of the context.
+    plain_seconds : float
+        What a prefill takes without a press, subtracted from the time.
+    """
+    with at_hand(model):
+        began = time.perf_counter()
+
+        def take(cache: DynamicCache) -> CompressedContext:
+            wait(model.device)
+            seconds = max(0.0, time.perf_counter() - began - plain_seconds)
+            return taken(model, press, cache, length, seconds)
+
+        yield take

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,10 @@ import torch
 from kvpress import BasePress, KVComposePress
 from transformers import DynamicCache, PreTrainedModel
 
-from evaluation.compressed import CompressedContext, taken
+from evaluation.compressed import CompressedContext
 from evaluation.compressors.compressor import Compressor
-from evaluation.prefilling import at_hand, prefill, wait
+from evaluation.compressors.own_prefill import timed
+from evaluation.prefilling import prefill
 from pikvpress import models
 from pikvpress.support.swapped import swapped
 
@@ -62,11 +62,6 @@ def compress_at_ratios(
     cache = DynamicCache()
     found: list[CompressedContext] = []
 
-    def take(cache: DynamicCache) -> None:
-        wait(model.device)
-        seconds = max(0.0, time.perf_counter() - began - plain_seconds)
-        found.append(taken(model, press, cache, len(context), seconds))
-
     def remove_at_every_ratio(model: PreTrainedModel) -> None:
         for ratio in ratios:
             press.compression_ratio = ratio  # type: ignore[attr-defined]
@@ -74,14 +69,13 @@ def compress_at_ratios(
                 press.cache = models.copied(cache)
                 press.prepare_important_masks()
                 KVComposePress.compress_cache(press, model)
-                take(press.cache)
+                found.append(take(press.cache))
             else:
                 type(press).compress_post(press, model)  # type: ignore[attr-defined]
-                take(cache)
+                found.append(take(cache))
 
     removes = "compress_cache" if isinstance(press, KVComposePress) else "compress_post"
-    with at_hand(model), swapped(press, **{removes: remove_at_every_ratio}):
-        began = time.perf_counter()
-        with torch.no_grad(), press(model):
-            prefill(model, context, cache)
+    swap = swapped(press, **{removes: remove_at_every_ratio})
+    with timed(model, press, len(context), plain_seconds) as take, swap, torch.no_grad(), press(model):
+        prefill(model, context, cache)
     return found
