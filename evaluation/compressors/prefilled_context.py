@@ -34,22 +34,19 @@ class PrefilledContext:
         Prefills once.
     context : list of int
         Token ids.
+    serves : bool, default=True
+        Whether it serves presses, for which layers' hidden states are kept. Otherwise it gives the full cache alone.
     """
 
-    def __init__(self, model: PreTrainedModel, context: Sequence[int]):
+    def __init__(self, model: PreTrainedModel, context: Sequence[int], serves: bool = True):
         self._model, self.length = model, len(context)
         self._calls: list[tuple[models.Attention, dict[str, Any]]] = []
         self._full = DynamicCache()
         self._examinations = Examinations()
-        handles = [
-            layer.register_forward_hook(self._remember, with_kwargs=True) for layer in models.attention_layers(model)
-        ]
+        layers = models.attention_layers(model) if serves else ()
         began = time.perf_counter()
-        try:
+        with models.hooked([layer.register_forward_hook(self._remember, with_kwargs=True) for layer in layers]):
             prefill(model, context, self._full)
-        finally:
-            for handle in handles:
-                handle.remove()
         wait(model.device)
         self.seconds = time.perf_counter() - began
 
@@ -70,11 +67,12 @@ class PrefilledContext:
             if press is not None:
                 with watch.span(self._model.device):
                     press.post_init_from_model(self._model)
-            for index, (module, kwargs) in enumerate(self._calls):
+            for index in range(len(self._full)):
                 keys, values = extract_keys_and_values(self._full, index)
                 cache.update(keys.clone(), values.clone(), index)  # presses may write into what they are given
                 if press is None:
                     continue
+                module, kwargs = self._calls[index]
                 with watch.span(keys.device):
                     press.forward_hook(module, [], kwargs | {"past_key_values": cache}, [None, None])
             seconds = watch.seconds + (scores.seconds_saved if scores else 0.0) + self._examinations.seconds_saved

@@ -47,7 +47,7 @@ class SourceContext:
     _latest: tuple[Hashable, Any] = field(default=(None, None), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.prefilled = PrefilledContext(self.model, self.context)
+        self.prefilled = PrefilledContext(self.model, self.context, serves=self.share_prefill)
 
     @cached_property
     def full(self) -> CompressedContext:

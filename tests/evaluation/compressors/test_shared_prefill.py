@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from evaluation.compressors import PrefilledContext, SourceContext
@@ -40,3 +43,18 @@ def test_without_sharing_nothing_is_taken_from_the_one_prefill(tiny, tokenizer, 
     source, spec = SourceContext(tiny, tokenizer, random_context, (0.5,), share_prefill=False), parse_press("knorm")
     monkeypatch.delattr(PrefilledContext, "compress")
     assert spec.strategy.compress(spec, 0.5, source).tokens_kept == 150
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_hidden_states_are_kept_for_presses_that_share_the_prefill_only(shared, tiny, tokenizer, random_context):
+    seen = []
+
+    def look(module, args, kwargs):
+        seen.append(weakref.ref(kwargs["hidden_states"]))
+
+    handle = tiny.model.layers[0].self_attn.register_forward_pre_hook(look, with_kwargs=True)
+    source = SourceContext(tiny, tokenizer, random_context, (0.5,), share_prefill=shared)
+    handle.remove()
+    gc.collect()
+    assert len(seen) == 1 and (seen[0]() is not None) == shared
+    assert source.full.tokens_kept == len(random_context)
