@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+ModelOption = Annotated[
+    str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+]
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """End with status 2 and one line for an error of the user's, and pass on all others."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 @app.callback()
@@ -27,9 +43,7 @@ def run(
     samples: Annotated[int | None, typer.Option(help="Rows a task, for generated benchmarks. Default 25.")] = None,
     fraction: Annotated[float | None, typer.Option(help="Share of each task's rows to run. Default 1.")] = None,
     data: Annotated[Path | None, typer.Option(help="A local folder with the benchmark's data.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
-    ] = None,
+    model: ModelOption = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the results; go on where it stopped.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of samples and of presses that draw. Default 0.")] = None,
     query_aware: Annotated[bool | None, typer.Option(help="Show presses the question, after the context.")] = None,
@@ -59,15 +73,13 @@ def run(
         "dtype": dtype,
         "device": device,
     }
-    try:
+    with _told():
         from evaluation.evaluate import evaluate
         from evaluation.study import make_study, read_study, with_options
 
         logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn of their cost whenever they are made
         options = {name: value for name, value in given.items() if value not in (None, [])}
         evaluate(make_study(with_options(read_study(study) if study else {}, options)))
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error)
 
 
 @app.command()
@@ -77,13 +89,11 @@ def report(
     press: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
 ) -> None:
     """Draw a report: Markdown, CSV, pictures and one HTML page."""
-    try:
+    with _told():
         from evaluation.report import report as write_report
 
         for path in write_report(folders, output or folders[0], press or ()):
             typer.echo(path)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error)
 
 
 @app.command()
@@ -93,7 +103,7 @@ def compare(
     against: Annotated[list[str], typer.Option(help="With the best of these, at each ratio; repeatable.")],
 ) -> None:
     """Print a press's results as a share of the best other one's, with 95 % intervals and its worst task."""
-    try:
+    with _told():
         from evaluation.report.load import load
         from evaluation.report.relative import shares
 
@@ -106,20 +116,16 @@ def compare(
                     f"  {found.group.title}, ratio {found.ratio:g}: {found.mean:.3f} {interval} of {found.rival}, "
                     f"{found.group.samples} samples; worst {found.worst:.3f} in {found.task}"
                 )
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error)
 
 
 @app.command()
 def pack(folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")]) -> None:
     """Compress the samples of finished studies into one file each, to keep them in a repository."""
-    try:
+    with _told():
         from evaluation.journal import pack as pack_samples
 
         for folder in folders:
             typer.echo(pack_samples(folder))
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error)
 
 
 @app.command()
@@ -136,12 +142,10 @@ def presses() -> None:
 
 @app.command()
 def ablate(
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
-    ] = None,
+    model: ModelOption = None,
 ) -> None:
     """Make gates that know less than those found for the model, for the presses named ablation_*."""
-    try:
+    with _told():
         from evaluation.ablations import write_ablations
         from pikvpress import models
         from pikvpress.default_model import load_model
@@ -153,10 +157,3 @@ def ablate(
             raise ValueError("no gates were fitted for this model: `pikvpress calibrate` does it")
         for path in write_ablations(loaded, tokenizer, gates):
             typer.echo(path)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error)
-
-
-def _fail(error: Exception) -> None:
-    typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(2) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+ModelOption = Annotated[
+    str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+]
+TextsOption = Annotated[
+    list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
+]
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -25,6 +34,16 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"pikvpress {version('pikvpress')}")
         raise typer.Exit
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """End with status 2 and one line for an error of the user's, and pass on all others."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 @app.callback()
@@ -38,9 +57,7 @@ def main(
 
 @app.command()
 def demo(
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
-    ] = None,
+    model: ModelOption = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Share of tokens to remove; repeatable.")] = None,
     router: Annotated[str, typer.Option(help="Router of MoERouterPress.")] = "pikv",
     document: Annotated[Path | None, typer.Option(help="A text of your own; needs --question.")] = None,
@@ -48,21 +65,14 @@ def demo(
     picture: Annotated[Path, typer.Option(help="Where to save the routing heat map.")] = Path("routing.png"),
 ) -> None:
     """Answer questions over a long document from compressed caches, side by side."""
-    try:
+    with _told():
         _demo(model, ratio or [0.5, 0.75], router, document, question or [], picture)
-    except (ValueError, TypeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 @app.command()
 def calibrate(
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
-    ] = None,
-    texts: Annotated[
-        list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
-    ] = None,
+    model: ModelOption = None,
+    texts: TextsOption = None,
     minutes: Annotated[float, typer.Option(help="About how long it may take.")] = 15.0,
     expert: Annotated[
         list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: saliency and MoERouterPress's.")
@@ -84,7 +94,7 @@ def calibrate(
     report: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("calibration"),
 ) -> None:
     """Fit gates and head budgets for a model, and write a report; goes on where it was interrupted."""
-    try:
+    with _told():
         _calibrate(
             model,
             texts,
@@ -99,27 +109,20 @@ def calibrate(
             seed=seed,
             output=output,
         )
-    except (ValueError, TypeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 @app.command()
 def bases(
     output: Annotated[Path, typer.Argument(help="File to write, for pikvpress.cache.load_bases.")],
-    model: Annotated[
-        str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
-    ] = None,
-    texts: Annotated[
-        list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
-    ] = None,
+    model: ModelOption = None,
+    texts: TextsOption = None,
     rank: Annotated[int, typer.Option(help="Directions a head, fewer than its channels.")] = 32,
     contexts: Annotated[int, typer.Option(help="How many to fit on.")] = 12,
     length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Find directions of keys and values for a low-rank PiKVCache."""
-    try:
+    with _told():
         from pikvpress.cache import save_bases
         from pikvpress.calibration import calibrate_bases
         from pikvpress.calibration.data.texts import read_texts
@@ -131,9 +134,6 @@ def bases(
         loaded, tokenizer = load_model(model)
         found = calibrate_bases(loaded, tokenizer, read, rank=rank, contexts=contexts, length=length, seed=seed)
         save_bases(output, found)
-    except (ValueError, TypeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     for side, left in found.about["unexplained"].items():
         shares = ", ".join(f"{share:.1%} with {what}" for what, share in left.items())
         typer.echo(f"{side}: variance left on held-out text {shares}".replace(" with directions", ""))
