@@ -34,10 +34,9 @@ class ProjectionTap:
             if hasattr(attention, name)
         ]
         try:
-            yield
+            with models.hooked(handles):
+                yield
         finally:
-            for handle in handles:
-                handle.remove()
             self.take(None)
 
     def take(self, hidden_states: torch.Tensor | None) -> dict[str, torch.Tensor]:
