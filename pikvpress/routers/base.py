@@ -78,11 +78,15 @@ class Router(nn.Module):
         self.static = nn.Parameter(log_prior.expand(num_layers, num_heads, -1).clone())
         self.evidence = nn.Parameter(torch.zeros(len(features), self.num_experts))
         with torch.no_grad():
-            self.evidence[: self.num_experts].fill_diagonal_(-EVIDENCE)
+            self.begin(self.evidence)
         seen = torch.tensor([self.sees(name) for name in features], dtype=torch.float32)
         self.register_buffer("seen", seen, persistent=False)
         self.dropout = nn.Dropout(settings.dropout)
         self.eval()
+
+    def begin(self, evidence: torch.Tensor) -> None:
+        """Set what the unfitted router makes of head features, shape (features, experts), zeros so far, in place."""
+        evidence[: self.num_experts].fill_diagonal_(-EVIDENCE)
 
     @staticmethod
     def check(settings: RouterSettings, num_experts: int) -> None:

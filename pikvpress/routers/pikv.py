@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from pikvpress.routers.base import Router
-from pikvpress.routers.settings import RouterSettings
 
 # λ of the unfitted gate's -λ · log(1 + miss).
 MISS_PENALTY = 1.0
@@ -21,18 +18,11 @@ class PiKVRouter(Router):
     would evict at this budget. With `cache_aware=False` it is the base router.
     """
 
-    def __init__(
-        self,
-        prior: Sequence[float],
-        features: Sequence[str],
-        num_layers: int,
-        num_heads: int,
-        settings: RouterSettings,
-    ):
-        super().__init__(prior, features, num_layers, num_heads, settings)
-        if settings.cache_aware:
-            with torch.no_grad():
-                self.evidence[self.num_experts : 2 * self.num_experts].fill_diagonal_(-MISS_PENALTY)
+    def begin(self, evidence: torch.Tensor) -> None:
+        """Set what the unfitted router makes of errors and, if it is cache-aware, of misses."""
+        super().begin(evidence)
+        if self.settings.cache_aware:
+            evidence[self.num_experts : 2 * self.num_experts].fill_diagonal_(-MISS_PENALTY)
 
     def sees(self, feature: str) -> bool:
         """Return whether this router looks at a head feature: at all of them if it is cache-aware."""

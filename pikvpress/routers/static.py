@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from pikvpress.routers.base import Router
-from pikvpress.routers.settings import RouterSettings
 
 
 class StaticRouter(Router):
@@ -18,17 +15,8 @@ class StaticRouter(Router):
     blends by the experts' prior weights alone.
     """
 
-    def __init__(
-        self,
-        prior: Sequence[float],
-        features: Sequence[str],
-        num_layers: int,
-        num_heads: int,
-        settings: RouterSettings,
-    ):
-        super().__init__(prior, features, num_layers, num_heads, settings)
-        with torch.no_grad():
-            self.evidence.zero_()
+    def begin(self, evidence: torch.Tensor) -> None:
+        """Leave the evidence at nothing."""
 
     def sees(self, feature: str) -> bool:
         """Return that it looks at no head feature."""
