@@ -1,0 +1,29 @@
+"""Codecs measured for gates that are older than they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from pikvpress.calibration import Recipe
+from scripts.measure_codecs import with_codec_curves
+from tests.calibration.tiny import Tokenizer
+from tests.conftest import make_tiny
+from tests.helpers import uneven_gates
+
+
+def test_only_the_codec_curves_change(tmp_path):
+    model = make_tiny()
+    about = {"contexts": 2, "held_out_contexts": 1, "length": 256, "seed": 0}
+    gates = uneven_gates(model)
+    router = {"pikv+fitted": gates.routers["pikv+fitted"]}
+    curves = gates.curves.expand(3, -1, -1, -1)
+    before = replace(gates, ratios=Recipe.ratios, curves=curves, routers=router, about=about)
+    after = with_codec_curves(before, model, Tokenizer(), tmp_path)
+    assert after.codecs == Recipe.codec_pairs and after.curves is before.curves and after.routers is before.routers
+    assert after.codec_curves.shape == (3, 2, 2, len(Recipe.codec_pairs), len(Recipe.keep_shares))
+    whole = after.codec_curves[..., 0].sum(dim=(0, 1, 2))  # of all tokens
+    exact, coarsest = Recipe.codec_pairs.index(("exact", "exact")), Recipe.codec_pairs.index(("rot1", "rot1"))
+    assert whole[exact] == whole.min() and whole[coarsest] == whole.max()
+    assert "codecs_measured" in after.about and torch.isfinite(after.codec_curves).all()
