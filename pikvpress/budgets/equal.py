@@ -1,4 +1,4 @@
-"""The same number for every head."""
+"""The same number of entries for every head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pikvpress.budgets.decision import Decision, ScoredLayer
 
 
 class EqualBudget(Budget):
-    """Of n keys every head keeps max(1, floor(n · (1 - ratio))), as kvpress has it."""
+    """Every head keeps max(1, floor(n · (1 - ratio))) of its n keys, as in kvpress."""
 
     leaves_rows: ClassVar[bool] = True
 

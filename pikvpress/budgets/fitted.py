@@ -1,4 +1,4 @@
-"""By the error curves of gates."""
+"""Budgets from the error curves of gates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pikvpress.kernels.compact import highest
 
 
 class FittedBudget(Budget):
-    """Tokens go to the heads, of all layers, where the curves say that they remove most error."""
+    """Tokens go to the heads, of all layers, in which they reduce the error most according to the curves."""
 
     needs_curves: ClassVar[str] = "curves"
 

@@ -1,4 +1,4 @@
-"""Budgets from error curves: tokens go where they remove most error."""
+"""Budgets from error curves: tokens go where they reduce the error most."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from pikvpress.budgets.hull import pieces_of_hull
 
 
 def fitted_counts(curves: torch.Tensor, keep_shares: Sequence[float], num_keys: int, num_kept: int) -> torch.Tensor:
-    """Share ``num_kept`` tokens a head out anew over all layers and heads.
+    """Redistribute ``num_kept`` tokens per head over all layers and heads.
 
-    Each head's error, as a function of the tokens that it keeps, is replaced by its lower convex hull; then tokens are
-    given to the steepest piece of any head until none are left. On convex curves this is the least total error.
+    Each head's error, as a function of the number of tokens it keeps, is replaced by its lower convex hull. Tokens are
+    then given to the steepest remaining segment of any head until none are left. For convex curves this minimises the
+    total error.
 
     Parameters
     ----------
     curves : torch.Tensor
-        Error at each share of the keys kept, shape (layers, heads, len(keep_shares)). Rows that are NaN take no part.
+        Error at each share of the keys kept, shape (layers, heads, len(keep_shares)). Rows that are NaN are ignored.
     keep_shares : sequence of float
         Shares of the keys, descending from 1.
     num_keys : int
-        Keys of a head.
+        Number of keys per head.
     num_kept : int
-        What each head would keep at equal budgets.
+        Number of tokens that each head would keep at equal budgets.
 
     Returns
     -------
     torch.Tensor
-        Tokens that each head keeps, int64, shape (layers, heads). The sum is that of equal budgets; no head has less
-        than one token or less than the smallest share, unless equal budgets have. Heads that take no part have 0.
+        Tokens that each head keeps, int64, shape (layers, heads). The sum is that of equal budgets. No head has fewer
+        than one token or less than the smallest share, unless equal budgets do. Ignored heads have 0.
     """
     part = ~curves.isnan().any(dim=-1)
     heads = int(part.sum())

@@ -1,4 +1,4 @@
-"""The lower convex hull of an error curve: where more budget removes most error."""
+"""The lower convex hull of an error curve, which shows where additional budget reduces the error most."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Sequence
 
 
 def pieces_of_hull(sizes: Sequence[float], errors: Sequence[float]) -> list[tuple[float, int, int]]:
-    """Return the pieces of a curve's lower convex hull, the steepest first.
+    """Return the segments of a curve's lower convex hull, the steepest first.
 
     Parameters
     ----------
     sizes : sequence of float
-        Ascending.
+        Sizes in ascending order.
     errors : sequence of float
-        At each size.
+        Error at each size.
 
     Returns
     -------
     list of (float, int, int)
-        Error removed per unit of size, and between which points. The last piece is flat where more removes nothing.
+        Error reduction per unit of size, and the indices of the two end points. The last segment is flat where more
+        size does not reduce the error.
     """
-    least = list(itertools.accumulate(errors, min))  # more does not have to be worse: it need not be used
+    least = list(itertools.accumulate(errors, min))  # a larger size is never worse: it need not be used in full
     hull: list[int] = []
     for point in range(len(sizes)):
         if hull and sizes[point] == sizes[hull[-1]]:

@@ -1,4 +1,4 @@
-"""What one more token is worth to a head, by its error curve."""
+"""The value of one more token to a head, according to its error curve."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pikvpress.budgets.hull import pieces_of_hull
 
 
 def marginal_errors(curves: torch.Tensor, keep_shares: Sequence[float], num_keys: int) -> torch.Tensor:
-    """Return the error that each token removes, from the first that a head keeps to the last.
+    """Return how much each token reduces the error, from the first token that a head keeps to the last.
 
-    The slope of each curve's lower convex hull: that of a piece in its middle, linear in between, twice the steepest
-    for the very first token and 0 for the last. Handing tokens to heads by it, the largest first, is handing them out
-    by the curves.
+    This is the slope of each curve's lower convex hull: the slope of each segment at its centre, linear in between,
+    twice the steepest slope for the first token and 0 for the last. Giving tokens to heads in descending order of this
+    value is equivalent to dividing them by the curves.
 
     Parameters
     ----------
@@ -24,12 +24,12 @@ def marginal_errors(curves: torch.Tensor, keep_shares: Sequence[float], num_keys
     keep_shares : sequence of float
         Shares of the keys, descending from 1.
     num_keys : int
-        Keys of a head.
+        Number of keys per head.
 
     Returns
     -------
     torch.Tensor
-        In the curves' unit a token, float32, shape (heads, num_keys), descending, on the curves' device.
+        In the unit of the curves per token, float32, shape (heads, num_keys), descending, on the curves' device.
     """
     points = [share * num_keys for share in reversed(keep_shares)]
     places = np.arange(num_keys) + 0.5

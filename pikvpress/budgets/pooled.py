@@ -1,4 +1,4 @@
-"""Budgets by the scores themselves: heads compete for one pool of tokens."""
+"""Budgets from the scores themselves: heads compete for one pool of tokens."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Sequence
 
 import torch
 
-FLOOR = 0.2  # share of its equal budget that every head keeps, as in AdaKV
+FLOOR = 0.2  # share of the equal budget that every head keeps, as in AdaKV
 
 
 def pooled(scores: Sequence[torch.Tensor], num_kept: int, floor: float = FLOOR) -> list[torch.Tensor]:
-    """Keep the highest scores of all heads together, but of every head its own highest first.
+    """Keep the highest scores over all heads, but first a minimum number of each head's own highest scores.
 
-    Over the heads of one layer this is Ada-KV (https://arxiv.org/abs/2407.11550); over all layers, one global pool. It
-    needs scores that mean the same in every head, such as shares of attention.
+    Over the heads of one layer this is Ada-KV (https://arxiv.org/abs/2407.11550); over all layers it is one global
+    pool. Scores must be comparable across heads, such as shares of attention.
 
     Parameters
     ----------
     scores : sequence of torch.Tensor
-        By layer, shape (batch, kv_heads, keys), higher = keep.
+        One tensor per layer, shape (batch, kv_heads, keys), higher = keep.
     num_kept : int
-        Tokens a head keeps in the mean.
+        Mean number of tokens that a head keeps.
     floor : float, default=0.2
         Share of `num_kept` that every head keeps, in [0, 1].
 
     Returns
     -------
     list of torch.Tensor
-        What is kept, bool, shapes as of the scores; each row of the batch keeps ``num_kept`` times its heads.
+        Masks of the kept entries, bool, with the shapes of the scores. Each row of the batch keeps ``num_kept`` times
+        its number of heads.
 
     Raises
     ------

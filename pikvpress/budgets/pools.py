@@ -1,4 +1,4 @@
-"""By the scores themselves, in a pool of the heads of one layer or of all."""
+"""Budgets from the scores themselves, in a pool of the heads of one layer or of all layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LayerPoolBudget(Budget):
 
 
 class ModelPoolBudget(Budget):
-    """One pool for the heads of all layers, known after the last."""
+    """One pool for the heads of all layers, decided after the last layer."""
 
     needs_shape: ClassVar[bool] = True
     waits: ClassVar[bool] = True
@@ -34,8 +34,8 @@ class ModelPoolBudget(Budget):
         self._scored: list[ScoredLayer] = []
 
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
-        """Return what all layers keep if this is the last, else nothing."""
-        if self._scored and layer.index <= self._scored[-1].index:  # those of a forward that did not end
+        """Return what all layers keep if this is the last layer, otherwise nothing."""
+        if self._scored and layer.index <= self._scored[-1].index:  # left over from an interrupted forward
             self._scored.clear()
         self._scored.append(layer)
         if layer.index != self._last:

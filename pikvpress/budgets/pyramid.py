@@ -1,4 +1,4 @@
-"""Less from layer to layer."""
+"""Fewer entries from layer to layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEEPNESS = 0.95  # PyramidKV's β of 20
 
 
 class PyramidBudget(Budget):
-    """The same number for every head of a layer, less in each layer than in the one before (PyramidKV)."""
+    """The same number for every head of a layer, and fewer in each layer than in the previous one (PyramidKV)."""
 
     needs_shape: ClassVar[bool] = True
     leaves_rows: ClassVar[bool] = True

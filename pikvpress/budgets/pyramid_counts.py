@@ -1,4 +1,4 @@
-"""Budgets that fall from layer to layer."""
+"""Budgets that decrease from layer to layer."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ def pyramid_counts(layers: int, num_keys: int, num_kept: int, steepness: float) 
     """Return the tokens that each layer keeps, an arithmetic sequence C_i = C_1 - (i - 1) · d.
 
     Lower layers attend broadly and keep more. PyramidKV (https://arxiv.org/abs/2406.02069) keeps 1/β of the mean in the
-    last layer, β = 20: a steepness of 1 - 1/β.
+    last layer with β = 20, which is a steepness of 1 - 1/β.
 
     Parameters
     ----------
     layers : int
-        How many.
+        Number of layers.
     num_keys : int
-        Keys of a head, which no layer exceeds: what the first ones cannot take goes to later ones.
+        Number of keys per head, which no layer exceeds: what does not fit into the first layers goes to later ones.
     num_kept : int
-        Mean over the layers.
+        Mean number of kept tokens over the layers.
     steepness : float
         C_1 = (1 + steepness) · num_kept and C_L = (1 - steepness) · num_kept, in [0, 1).
 
     Returns
     -------
     list of int
-        At least 1 each; their sum is layers · num_kept.
+        Tokens of each layer, at least 1; their sum is layers · num_kept.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A budget in bytes: for every head, how many tokens and in how many bits."""
+"""A budget in bytes: how many tokens each head keeps, and in how many bits."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pikvpress.budgets.hull import pieces_of_hull
 
 
 def spend_bytes(errors: torch.Tensor, sizes: Sequence[int], budget: int) -> torch.Tensor:
-    """Choose an option for every head, so that their bytes fit a budget and their errors sum to little.
+    """Choose an option for every head such that their bytes fit a budget and the sum of their errors is small.
 
-    This is a multiple-choice knapsack. Each head's errors, by size, are replaced by their lower convex hull, and bytes
-    go to the steepest piece of any head while there are enough for it: with the last piece split in two this would be
-    the optimum (https://doi.org/10.1287/opre.27.3.503), so without it the sum is above the least one by less than that
-    piece removes. What is left over then goes, again and again, to the change that removes most per byte, on the hull
-    or off it.
+    This is a multiple-choice knapsack problem. Each head's errors, as a function of size, are replaced by their lower
+    convex hull, and bytes go to the steepest segment of any head that still fits. If the last segment could be split,
+    this would be optimal (https://doi.org/10.1287/opre.27.3.503); since it cannot, the sum exceeds the optimum by less
+    than what that segment removes. The remaining bytes then go repeatedly to the change that removes most error per
+    byte, on the hull or not.
 
     Parameters
     ----------
     errors : torch.Tensor
-        Of every option, shape (layers, heads, options). Heads with a NaN take no part.
+        Error of every option, shape (layers, heads, options). Heads with a NaN are ignored.
     sizes : sequence of int
-        Bytes of every option.
+        Size of every option in bytes.
     budget : int
         Bytes for all heads together.
 
     Returns
     -------
     torch.Tensor
-        The chosen option, int64, shape (layers, heads); -1 for heads that take no part.
+        Index of the chosen option, int64, shape (layers, heads); -1 for ignored heads.
 
     Raises
     ------
     ValueError
-        If the budget is below the smallest option for every head: says what that is.
+        If the budget is smaller than the smallest options of all heads take; the message gives that size.
     """
     part = ~errors.isnan().any(dim=-1)
     rows = errors[part].double().cpu()
@@ -64,7 +64,7 @@ def spend_bytes(errors: torch.Tensor, sizes: Sequence[int], budget: int) -> torc
 
 
 def _spend_rest(rows: torch.Tensor, size: torch.Tensor, chosen: torch.Tensor, left: int) -> None:
-    """Change choices in place, again and again the one that removes most error per byte, while bytes are left."""
+    """Repeatedly make the change that removes most error per byte, in place, as long as bytes are left."""
     while True:
         gain = rows.gather(1, chosen[:, None]) - rows
         extra = size[None] - size[chosen][:, None]

@@ -1,4 +1,4 @@
-"""What a budget in bytes buys: for every head of a layer, how many tokens in which codecs."""
+"""How a budget in bytes is spent: how many tokens each head of a layer keeps, and in which codecs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pikvpress.cache.codecs import CODECS
 from pikvpress.cache.ragged import stored_bytes
 from pikvpress.gates import Gates
 
-STEPS = 4  # budgets tried between two shares at which curves were measured
+STEPS = 4  # budgets tried between two measured keep shares
 ROUNDS = 3
-# Without curves: the first with which every token fits; tokens are removed only where the last does not.
+# Without curves, the first one with which all tokens fit is used; tokens are removed only if the last is too large.
 UNIFORM = (("exact", "exact"), ("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
 
 
@@ -27,11 +27,11 @@ class Spending:
     Parameters
     ----------
     counts : torch.Tensor
-        Tokens, int64, shape (layers, kv_heads).
+        Number of tokens, int64, shape (layers, kv_heads).
     codecs : list of list of (str, str)
-        Of keys and values, by layer and head.
+        Codecs of keys and values, by layer and head.
     nbytes : int
-        What that takes for a row of a batch, filling included.
+        Bytes that this takes per row of a batch, including padding.
     """
 
     counts: torch.Tensor
@@ -41,16 +41,16 @@ class Spending:
 
 @dataclass(frozen=True)
 class Heads:
-    """What is to be stored.
+    """The shape of what is stored.
 
     Parameters
     ----------
     layers, heads, head_dim : int
-        Of the model, KV heads counted.
+        Numbers of layers and KV heads, and the size of a head.
     num_keys : int
-        Tokens of the context.
+        Number of tokens in the context.
     dtype : torch.dtype
-        Of keys and values.
+        Data type of keys and values.
     """
 
     layers: int
@@ -61,7 +61,7 @@ class Heads:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a head's keys and values as they are."""
+        """Bytes of a head's keys and values when uncompressed."""
         return 2 * self.num_keys * self.head_dim * self.dtype.itemsize
 
     def size(self, codecs: tuple[str, str], count: int) -> int:
@@ -73,15 +73,15 @@ class Heads:
 
 
 def spend_fitted(gates: Gates, heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
-    """Spend (1 - ratio) of the bytes where the gates' error curves say that they remove most error.
+    """Spend (1 - ratio) of the bytes where they reduce the error most, according to the gates' error curves.
 
-    Curves were measured with experts that were told a share of tokens to remove; those of the share that is removed in
-    the end are used, which takes a second look.
+    Each curve was measured with experts that removed a given share of tokens. The curves nearest to the share that is
+    removed in the end are used, which takes a second pass.
 
     Raises
     ------
     ValueError
-        If that is less than the smallest share and codec for every head.
+        If that is less than what the smallest share and codec take in every head.
     """
     assert gates.codec_curves is not None
     shares, counts = _finer(gates.keep_shares, heads.num_keys)
@@ -111,15 +111,15 @@ def _mean_count(chosen: torch.Tensor, options: Sequence[tuple[tuple[str, str], i
 
 
 def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
-    """Spend (1 - ratio) of the bytes alike on all heads: fewer bits first, then fewer tokens.
+    """Spend (1 - ratio) of the bytes equally on all heads: fewer bits first, then fewer tokens.
 
-    Where every token fits in one pair of codecs, but not in the next dearer one, the first heads get the latter, so
-    that nothing is left over.
+    If all tokens fit with one pair of codecs but not with the next larger one, the first heads get the larger one, so
+    that no bytes are left over.
 
     Raises
     ------
     ValueError
-        If that is less than one token a head.
+        If that is less than one token per head.
     """
     number = heads.heads * len(compressed)
     budget = int((1 - ratio) * heads.nbytes * number)
@@ -137,8 +137,8 @@ def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int]) -> Spen
         if count == 0:
             largest = 1 - heads.size(pairs[index], 1) / heads.nbytes
             raise ValueError(
-                f"compression_ratio={ratio} leaves {budget // number} bytes a head, less than one token takes: "
-                f"{int(largest * 1000) / 1000} is the largest possible here"
+                f"compression_ratio={ratio} leaves {budget // number} bytes per head, less than one token takes: "
+                f"{int(largest * 1000) / 1000} is the largest possible ratio here"
             )
     in_order = [pairs[index - 1]] * dearer + [pairs[index]] * (number - dearer)
     codecs = [[pairs[index]] * heads.heads for _ in range(heads.layers)]
@@ -153,7 +153,7 @@ def _fits(pair: tuple[str, str], head_dim: int) -> bool:
 
 
 def _finer(keep_shares: Sequence[float], num_keys: int) -> tuple[list[float], list[int]]:
-    """Return shares between those at which curves were measured too, descending, and the tokens that they are."""
+    """Return the measured shares and ones in between, descending, and the corresponding numbers of tokens."""
     shares = [
         high + (low - high) * step / STEPS for high, low in itertools.pairwise(keep_shares) for step in range(STEPS)
     ]
@@ -162,7 +162,7 @@ def _finer(keep_shares: Sequence[float], num_keys: int) -> tuple[list[float], li
 
 
 def _interpolated(curves: torch.Tensor, measured: Sequence[float], shares: Sequence[float]) -> torch.Tensor:
-    """Return curves (..., len(measured)) at other shares, linear in between."""
+    """Return curves (..., len(measured)) at other shares, by linear interpolation."""
     columns = []
     for share in shares:
         low = next(i for i in range(1, len(measured)) if measured[i] <= share)

@@ -1,4 +1,4 @@
-"""Compression strategies the router can choose."""
+"""Compression strategies that the router can choose."""
 
 from pikvpress.experts.chunk_scores import ChunkScorePress
 from pikvpress.experts.compactor import StreamedCompactorPress

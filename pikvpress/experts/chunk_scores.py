@@ -1,4 +1,4 @@
-"""ChunkKV as a scorer: whole stretches of text are kept or not."""
+"""ChunkKV as a scorer: chunks of consecutive tokens are kept or removed together."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 @dataclass
 class ChunkScorePress(OrderedScorerPress):
-    """Score every key by its chunk's mean score, over all heads (ChunkKV, https://arxiv.org/abs/2502.00299).
+    """Score every key by the mean score of its chunk over all heads (ChunkKV, https://arxiv.org/abs/2502.00299).
 
-    kvpress's `ChunkKVPress` selects chunks itself, and so cannot be blended, nor reach any ratio exactly. As scores,
-    with the key's own as tie-break, chunks mix with other experts.
+    kvpress's `ChunkKVPress` selects chunks itself, so it can neither be blended nor reach every ratio exactly.
+    Expressed as scores, with the key's own score as a tie-breaker, chunks can be blended with other experts.
 
     Parameters
     ----------
     compression_ratio : float, default=0.0
         Fraction of key-value pairs to remove.
     press : ScorerPress, optional
-        Whose scores are averaged. By default SnapKV's.
+        Press whose scores are averaged. By default `SnapKVPress`.
     chunk_length : int, default=20
-        Tokens of a chunk; the last may be shorter.
+        Number of tokens per chunk; the last chunk may be shorter.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class ChunkScorePress(OrderedScorerPress):
         chunk = torch.arange(own.shape[2], device=own.device) // self.chunk_length
         together = own.sum(dim=1, keepdim=True)
         means = F.avg_pool1d(together, self.chunk_length, ceil_mode=True)[..., chunk]
-        # Distinct chunks' means differ by more than what a key's own score adds.
+        # The means of distinct chunks differ by more than a key's own score adds.
         gap = means.sort(dim=-1).values.diff(dim=-1)
         least = gap.masked_fill(gap <= 0, torch.inf).amin(dim=-1, keepdim=True).nan_to_num(posinf=1.0)
         low, high = own.amin(dim=-1, keepdim=True), own.amax(dim=-1, keepdim=True)

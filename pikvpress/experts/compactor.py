@@ -1,4 +1,4 @@
-"""kvpress's Compactor with our form of its attention."""
+"""kvpress's Compactor with our implementation of its attention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 class StreamedCompactorPress(CompactorPress):
     """Score keys as kvpress's `CompactorPress` does (https://arxiv.org/abs/2507.08143).
 
-    Its settings, and in float32 its scores.
+    The settings are the same and, in float32, so are the scores.
     """
 
     def __post_init__(self) -> None:

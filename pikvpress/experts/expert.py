@@ -1,4 +1,4 @@
-"""An expert: a scorer the router can choose, with what it needs to see."""
+"""An expert: a scorer that the router can choose, with its requirements."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from pikvpress.experts.layer_input import LayerInput
 
 @dataclass(frozen=True)
 class Expert:
-    """A named scorer and the inputs on which it is sound.
+    """A named scorer and the inputs that it can handle.
 
     Parameters
     ----------
     name : str
-        As it appears in plans, statistics and gates.
+        Name used in plans, statistics and gates.
     press : ScorerPress
-        Gives scores of shape (batch, kv_heads, keys), higher = keep.
+        Computes scores of shape (batch, kv_heads, keys), higher = keep.
     min_tokens : int, default=1
-        Fewest keys it can score: one more than the tokens it always keeps. Where it looks at hidden states
-        (`reads_hidden_states`), also the fewest of those.
+        Minimum number of keys it can score: one more than the number of tokens it always keeps. If it reads hidden
+        states (`reads_hidden_states`), also their minimum number.
     reads_hidden_states : bool, default=False
         Whether it projects hidden states to queries.
     aligned : bool, default=False
         Whether hidden state i must belong to key i.
     positional : bool, default=False
-        Whether key i is taken to stand at position i (sinks in front, a window at the end).
+        Whether it assumes that key i is at position i (sinks at the start, a window at the end).
     random : bool, default=False
-        Whether it draws random numbers. They are then the same at every call and leave the caller's generator alone.
+        Whether it draws random numbers. They are then the same in every call and do not change the state of the
+        caller's generator.
     prior : float, default=1.0
-        Weight, relative to the other experts', while no gates are fitted.
+        Weight relative to the other experts, as long as no gates are fitted.
     """
 
     name: str
@@ -47,10 +48,9 @@ class Expert:
     prior: float = 1.0
 
     def can_score(self, num_keys: int, num_hidden_states: int) -> bool:
-        """Return whether the expert is sound on ``num_keys`` keys, given ``num_hidden_states`` hidden states.
-
-        Fewer keys than hidden states means that another press pruned them before: positions are lost. More means
-        decoding: only the latest hidden states are at hand.
+        """Return whether the expert can score ``num_keys`` keys, given ``num_hidden_states`` hidden states.
+        Fewer keys than hidden states means that another press has pruned keys, so that positions are lost. More keys
+        mean decoding, with only the latest hidden states available.
         """
         if num_keys < self.min_tokens or (self.reads_hidden_states and num_hidden_states < self.min_tokens):
             return False
@@ -76,7 +76,7 @@ class Expert:
 
 @contextmanager
 def _compression_ratio_of(press: ScorerPress, ratio: float) -> Iterator[None]:
-    """Set a press's ratio, on which some scores depend, and put its own back whatever happens."""
+    """Set a press's ratio, on which some scores depend, and restore its own ratio on exit."""
     before = press.compression_ratio
     press.compression_ratio = ratio
     try:

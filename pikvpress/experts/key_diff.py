@@ -15,7 +15,7 @@ from pikvpress.kernels.key_geometry import cosines, mean_direction
 class StreamedKeyDiffPress(KeyDiffPress):
     """Score keys as kvpress's `KeyDiffPress` does (https://arxiv.org/abs/2504.15364), in float32 and without a copy.
 
-    A key scores the higher the less it points the way that keys point on average.
+    The less a key points in the mean direction of the keys, the higher its score.
     """
 
     def score(
@@ -27,5 +27,5 @@ class StreamedKeyDiffPress(KeyDiffPress):
         attentions: torch.Tensor,
         kwargs: dict,
     ) -> torch.Tensor:
-        """Return minus the cosine to the mean direction, shape (batch, kv_heads, keys)."""
+        """Return the negative cosine to the mean direction, shape (batch, kv_heads, keys)."""
         return -cosines(keys, mean_direction(keys))

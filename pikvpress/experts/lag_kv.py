@@ -1,4 +1,4 @@
-"""kvpress's LagKV without a pass for every statistic."""
+"""kvpress's LagKV without a separate pass for every statistic."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from kvpress import LagKVPress
 class StreamedLagKVPress(LagKVPress):
     """Score keys as kvpress's `LagKVPress` does (https://arxiv.org/abs/2504.04704).
 
-    Its settings, and in float32 its scores up to rounding, which may swap two neighbours of a partition.
+    The settings are the same and, in float32, so are the scores up to rounding, which may swap two adjacent ranks in a
+    partition.
     """
 
     def _get_states_score(self, target_v: torch.Tensor) -> torch.Tensor:
-        """Return how much channels differ, measured by the range of the next partition.
+        """Return how much channels vary, relative to their range in the next partition.
 
-        Of (batch, kv_heads, partitions, lag_size, D) the result is (batch, kv_heads, partitions - 1, lag_size), rows
-        summing to 1.
+        The input has shape (batch, kv_heads, partitions, lag_size, D), the result (batch, kv_heads, partitions - 1,
+        lag_size), with rows that sum to 1.
         """
         states, following = target_v[:, :, :-1], target_v[:, :, 1:]
         lowest, highest = following.amin(dim=-2, keepdim=True), following.amax(dim=-2, keepdim=True)

@@ -1,4 +1,4 @@
-"""What one layer of one forward gives to whoever scores, measures or routes it: one parcel."""
+"""The input of one layer in one forward, passed to everything that scores, measures or routes the layer."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pikvpress.experts.layer_view import LayerView
 
 @dataclass(frozen=True, eq=False)
 class LayerInput:
-    """One layer's input and what its attention has made of it.
+    """One layer's input and the states that its attention computed from it.
 
-    Made once, where kvpress hands a layer to a press.
+    Created once, where kvpress passes a layer to a press.
 
     Parameters
     ----------
     module : torch.nn.Module
         The attention module.
     hidden_states : torch.Tensor
-        Shape (batch, tokens, hidden). They may be those of other tokens than the keys: fewer while decoding, more after
-        a press that pruned.
+        Shape (batch, tokens, hidden). They may belong to other tokens than the keys: fewer during decoding, more after
+        a press that pruned keys.
     keys, values : torch.Tensor
         Shape (batch, kv_heads, keys, head_dim).
     attentions : torch.Tensor, optional
-        Attention weights, where the model returns them.
+        Attention weights, if the model returns them.
     kwargs : mapping of str to object
         The keyword arguments of the layer's forward.
     outputs : mapping of str to torch.Tensor
-        What the module's own projections returned for these hidden states, by name, as far as it is known.
+        Outputs of the module's own projections for these hidden states, by name, as far as they are known.
     """
 
     module: models.Attention
@@ -46,7 +46,7 @@ class LayerInput:
 
     @cached_property
     def view(self) -> LayerView:
-        """What scorers see instead of the module: all of them share its projections."""
+        """Stand-in for the module that scorers see, so that all of them share its projections."""
         return LayerView(self.module, self.hidden_states, self.outputs)
 
     @property
@@ -56,10 +56,10 @@ class LayerInput:
 
     @property
     def num_keys(self) -> int:
-        """Keys of a head."""
+        """Number of keys per head."""
         return self.keys.shape[2]
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What messages name."""
+        """Tensors by the names that error messages use."""
         return {"hidden states": self.hidden_states, "keys": self.keys, "values": self.values}

@@ -1,4 +1,4 @@
-"""A stand-in for an attention module, through which several scorers share one projection of the hidden states."""
+"""A stand-in for an attention module with which several scorers share one projection of the hidden states."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from pikvpress import models
 
 
 class LayerView:
-    """What a kvpress scorer sees instead of the attention module.
+    """The object that a kvpress scorer sees instead of the attention module.
 
-    kvpress scorers each project the hidden states to queries again. Here every hidden state is projected at most once
-    per layer, and q/k norms are found on any architecture. Anything else a scorer asks for comes from the module.
+    Each kvpress scorer projects the hidden states to queries again. Here every hidden state is projected at most once
+    per layer, and q/k norms are applied on every architecture. All other attributes come from the module.
 
     Parameters
     ----------
     module : torch.nn.Module
         The attention module.
     hidden_states : torch.Tensor
-        Hidden states, shape (batch, tokens, hidden). Scorers may pass any run of these rows to `q_proj` and `k_proj`.
+        Hidden states, shape (batch, tokens, hidden). Scorers may pass any contiguous slice of these rows to `q_proj`
+        and `k_proj`.
     outputs : mapping of str to torch.Tensor, optional
-        What the module's own projections returned for these hidden states, if that is known.
+        Outputs of the module's own projections for these hidden states, if they are known.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class LayerView:
 
     def __getattr__(self, name: str) -> Any:
         if name in ("q_norm", "k_norm", "qkv_proj"):
-            raise AttributeError(f"a LayerView has no {name}: what q_proj and k_proj return is split and normalised")
+            raise AttributeError(
+                f"a LayerView has no {name}: the outputs of q_proj and k_proj are split and normalised"
+            )
         return getattr(self._module, name)
 
     def q_proj(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -48,12 +51,12 @@ class LayerView:
         return self._rows("keys", hidden_states)
 
     def rotary_emb(self, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return cosines and sines at ``positions`` of the kind this layer uses."""
+        """Return cosines and sines at ``positions`` for the rotary embedding of this layer."""
         return models.rotary_embedding(self._module, like, positions)
 
     def _rows(self, kind: str, hidden_states: torch.Tensor) -> torch.Tensor:
         rows = _rows_within(hidden_states, self._hidden_states)
-        # A few rows of states that nobody asked for in full are cheaper to project by themselves.
+        # If the full projection has not been requested yet, projecting a few rows alone is cheaper.
         few = rows is not None and 4 * (rows.stop - rows.start) < self._hidden_states.shape[1] and not self._outputs
         if rows is None or (few and kind not in self._projected):
             return self._project(kind, hidden_states)
@@ -68,7 +71,7 @@ class LayerView:
 
 
 def _rows_within(part: torch.Tensor, whole: torch.Tensor) -> slice | None:
-    """Return which rows of ``whole`` the view ``part`` shows, or None if it is not such a view."""
+    """Return the slice of rows of ``whole`` that ``part`` is a view of, or None if it is not such a view."""
     same_memory = part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
     if not same_memory or part.stride() != whole.stride() or part.shape[::2] != whole.shape[::2]:
         return None

@@ -1,4 +1,4 @@
-"""kvpress's leverage scores without solving for every key."""
+"""kvpress's leverage scores without solving a system for every key."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ JITTER = 1e-2
 class StreamedLeverageScorePress(LeverageScorePress):
     """Score keys as kvpress's `LeverageScorePress` does (https://arxiv.org/abs/2507.08143).
 
-    Its settings, and in float32 its scores up to rounding, given the same random numbers.
+    The settings are the same and, in float32, so are the scores up to rounding, given the same random numbers.
     """
 
     @staticmethod
     def compute_leverage_scores(key_states: torch.Tensor, sketch_dimension: int) -> torch.Tensor:
         """Return the statistical leverage of sketched keys, shape (batch, kv_heads, keys).
 
-        With X the centred keys times a Gaussian sketch and XᵀX = LLᵀ it is ‖L⁻¹x‖² for each row x: of L, which is as
-        small as the sketch, the inverse is taken once.
+        With X the centred keys times a Gaussian sketch and XᵀX = LLᵀ, it is ‖L⁻¹x‖² for each row x. L is as small as
+        the sketch and is inverted once.
 
         Parameters
         ----------
         key_states : torch.Tensor
             Keys before rotation, shape (batch, kv_heads, keys, head_dim).
         sketch_dimension : int
-            Columns of the sketch.
+            Number of columns of the sketch.
         """
         shape = (*key_states.shape[:2], key_states.shape[3], sketch_dimension)
         sketch = torch.randn(shape, device=key_states.device, dtype=key_states.dtype) * (

@@ -1,4 +1,4 @@
-"""kvpress's non-causal attention without repeated keys or chunks' logits in memory."""
+"""kvpress's non-causal attention, without storing repeated keys or the logits of chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pikvpress.kernels.chunk_attention import chunk_attention
 class StreamedNonCausalAttnPress(NonCausalAttnPress):
     """Score keys as kvpress's `NonCausalAttnPress` does (https://arxiv.org/abs/2507.08143).
 
-    Its settings, and in float32 its scores; the host waits for nothing.
+    The settings are the same and, in float32, so are the scores. The computation does not synchronise with the host.
     """
 
     def score(
@@ -28,14 +28,14 @@ class StreamedNonCausalAttnPress(NonCausalAttnPress):
         attentions: torch.Tensor | None,
         kwargs: dict,
     ) -> torch.Tensor:
-        """Return attention within chunks times the length of the value, smoothed, normalised over all heads.
+        """Return attention within chunks times the norm of the value, smoothed and normalised over all heads.
 
         Shape (batch, kv_heads, keys).
 
         Raises
         ------
         ValueError
-            If there are not as many hidden states as keys, or a chunk has no token.
+            If the numbers of hidden states and keys differ, or the chunk size is below 1.
         """
         queries = models.queries_before_rotation(module, hidden_states)
         cos, sin = kwargs["position_embeddings"]

@@ -14,12 +14,12 @@ from pikvpress.kernels.window_scores import received_attention
 
 @dataclass
 class WindowedObservedAttentionPress(OrderedScorerPress):
-    """Score keys by the attention that the latest queries paid to them.
+    """Score keys by the attention that they receive from the latest queries.
 
-    H2O (https://arxiv.org/abs/2306.14048) accumulates the attention that every query pays to a key. kvpress's
-    `ObservedAttentionPress` reads it from the attention matrix, which needs eager mode and memory quadratic in the
-    context. Here the attention of the last `window_size` queries is computed from their hidden states, causally, and
-    each key's sum is divided by the number of those queries that could see it.
+    H2O (https://arxiv.org/abs/2306.14048) accumulates the attention from all queries to a key. kvpress's
+    `ObservedAttentionPress` reads it from the attention matrix, which needs eager attention and memory quadratic in the
+    context length. Here the causal attention of the last `window_size` queries is computed from their hidden states,
+    and each key's sum is divided by the number of these queries that can attend to it.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class WindowedObservedAttentionPress(OrderedScorerPress):
         Fraction of key-value pairs to remove.
     window_size : int or None, default=256
         Number of latest queries; None for all. With all queries the scores are those of `ObservedAttentionPress`, in
-        memory that grows with the context, not with its square.
+        memory that is linear in the context length.
     """
 
     compression_ratio: float = 0.0

@@ -1,4 +1,4 @@
-"""A scorer that keeps entries in position order, refuses to choose by NaN, and tidies up after a failure."""
+"""A scorer that keeps entries in position order, rejects NaN scores, and cleans up after a failure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pikvpress.support.finite import check_scores
 
 
 class OrderedScorerPress(LayerwisePress, ScorerPress):
-    """A scorer that keeps entries in position order, refuses to choose by NaN, and tidies up after a failure.
+    """A scorer that keeps entries in position order, rejects NaN scores, and cleans up after a failure.
 
-    kvpress keeps them in the order of their scores, which presses that act afterwards do not expect. Inside wrappers
-    that ask for scores alone nothing is checked.
+    kvpress keeps entries in the order of their scores, which presses that run afterwards do not expect. Inside wrappers
+    that only request scores, nothing is checked.
     """
 
     def compress(
@@ -33,7 +33,7 @@ class OrderedScorerPress(LayerwisePress, ScorerPress):
         Raises
         ------
         ValueError
-            For NaN or infinite keys or values, or scores that are NaN.
+            For NaN or infinite keys or values, or NaN scores.
         """
         if self.compression_ratio == 0:
             return keys, values

@@ -1,4 +1,4 @@
-"""Attention that queries of the context would pay from after its end."""
+"""Attention from queries of the context, moved to positions after its end."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pikvpress.kernels.probe_scores import probe_scores
 class ProbeAttentionPress(OrderedScorerPress):
     """Score keys by the attention of probe queries: queries of the context, moved to positions after it.
 
-    ExpectedAttention (https://arxiv.org/abs/2510.00636) models the queries to come by a Gaussian fitted to those of
-    the context. Here a sample of them stands for itself, so that what only a few queries look for still counts: the
-    score is the geometric mean of the mean and the largest attention that a key receives.
+    ExpectedAttention (https://arxiv.org/abs/2510.00636) models future queries by a Gaussian fitted to the queries of
+    the context. Here a sample of the queries is used directly, so that keys needed by only a few queries still count:
+    the score is the geometric mean of the mean and the maximum attention that a key receives.
 
     Parameters
     ----------
     compression_ratio : float, default=0.0
         Fraction of key-value pairs to remove.
     num_probes : int, default=256
-        How many queries; a sixteenth of them the latest, the others evenly spaced over the context.
+        Number of queries; a sixteenth of them are the latest, the others are evenly spaced over the context.
     """
 
     compression_ratio: float = 0.0

@@ -1,4 +1,4 @@
-"""Probe queries: queries of the context itself, moved to positions after it, for the questions to come."""
+"""Probe queries: queries of the context, moved to positions after it, as a substitute for future questions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def probe_queries(
     kwargs : mapping of str to object
         The layer's keyword arguments.
     num_spread, num_recent : int
-        How many to take, evenly spaced and from the end: no random numbers. Fewer if there are fewer hidden states.
+        Numbers of queries to take, evenly spaced and from the end, without random numbers. Fewer if there are fewer
+        hidden states.
     """
     length = hidden_states.shape[1]
     spread = max(0, length - num_recent)

@@ -16,8 +16,8 @@ from pikvpress import models
 class ProjectionTap:
     """Hold the latest outputs of a layer's query and key projections until they are taken.
 
-    Projecting the context to queries again costs as much as the layer's own projection did: a twelfth of the prefill
-    of a small model. Only one layer's outputs are held at a time, no longer than until its compression.
+    Projecting the context to queries again costs as much as the layer's own projection, a twelfth of the prefill of a
+    small model. Only one layer's outputs are held at a time, until the layer is compressed.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class ProjectionTap:
 
     @contextmanager
     def on(self, model: PreTrainedModel) -> Iterator[None]:
-        """Listen to the projections of a model's attention layers."""
+        """Hook the projections of a model's attention layers."""
         handles = [
             getattr(attention, name).register_forward_hook(partial(self._keep, name))
             for attention in models.attention_layers(model)
@@ -40,7 +40,7 @@ class ProjectionTap:
             self.take(None)
 
     def take(self, hidden_states: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Return the outputs for exactly these hidden states, by projection, or nothing; then hold none."""
+        """Return and release the outputs for exactly these hidden states, by projection, if there are any."""
         outputs = self._outputs if hidden_states is not None and hidden_states is self._input else {}
         self._input, self._outputs = None, {}
         return outputs

@@ -1,4 +1,4 @@
-"""The experts by name: kvpress's scorers, and ours where kvpress has none."""
+"""The experts by name: kvpress's scorers and our own."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ _REGISTRY: Registry[_Registered] = Registry("expert")
 
 
 def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -> None:
-    """Make an expert known by name.
+    """Register an expert by name.
 
     Parameters
     ----------
     name : str
-        Not taken yet.
+        A name that is not in use yet.
     build : callable
         Returns a new press; called once per router press, so that no state is shared.
     **needs
-        What the expert needs to see, and its weight: `min_tokens`, `reads_hidden_states`, `aligned`, `positional`,
+        Requirements of the expert and its prior weight: `min_tokens`, `reads_hidden_states`, `aligned`, `positional`,
         `random`, `prior`, as in `Expert`.
 
     Raises
     ------
     ValueError
-        If the name is taken.
+        If the name is already in use.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def register_expert(name: str, build: Callable[[], ScorerPress], **needs: Any) -
     _REGISTRY.register(name, _Registered(build, needs))
 
 
-# In the order in which `num_experts` takes them: the defaults first. Which they are and their prior weights was chosen
+# In the order in which `num_experts` takes them, the defaults first. The defaults and their prior weights were chosen
 # on contexts of the calibration texts with SmolLM2-135M-Instruct.
 register_expert(
     "compactor",
@@ -90,15 +90,15 @@ register_expert("knorm", KnormPress)
 register_expert("cur", CURPress, min_tokens=5, positional=True)
 register_expert("streaming_llm", StreamingLLMPress, min_tokens=5, positional=True)
 
-# Fitted by calibration and brought along by gates: nothing that is there without them.
+# Fitted by calibration and stored in gates; not available without them.
 register_expert(SALIENCY, SaliencyScorer, positional=True)
 
 DEFAULT_EXPERTS = ("compactor", "expected_attention", "snapkv", "probe_attention", "keydiff", "lagkv")
-CANDIDATES = (SALIENCY, *DEFAULT_EXPERTS)  # of a calibration
+CANDIDATES = (SALIENCY, *DEFAULT_EXPERTS)  # candidates of a calibration
 
 
 def available_experts() -> tuple[str, ...]:
-    """Return the names of all experts that need no calibration, those that `num_experts` takes first in front."""
+    """Return the names of all experts that need no calibration, in the order in which `num_experts` takes them."""
     return tuple(name for name in _REGISTRY if name != SALIENCY)
 
 
@@ -108,15 +108,16 @@ def make_experts(experts: Sequence[str | ScorerPress] | None, num_experts: int |
     Parameters
     ----------
     experts : sequence of str or ScorerPress, optional
-        Names of registered experts, or presses of one's own. By default `DEFAULT_EXPERTS`, or as many of the
-        registry as `num_experts` says.
+        Names of registered experts, or your own presses. By default `DEFAULT_EXPERTS`, or the first `num_experts` of
+        the registry.
     num_experts : int, optional
-        Take only the first so many.
+        Number of experts to take, from the first on.
 
     Raises
     ------
     ValueError
-        For an unknown name (the nearest known ones are named), a repeated one, none at all, or more than there are.
+        For an unknown name (the message suggests similar ones), a repeated name, no experts, or more experts than there
+        are.
     TypeError
         For an expert that is neither a name nor a `ScorerPress`.
     """
@@ -132,7 +133,7 @@ def make_experts(experts: Sequence[str | ScorerPress] | None, num_experts: int |
         given = DEFAULT_EXPERTS if num_experts is None else available_experts()
     count = len(given) if num_experts is None else num_experts
     if count < 1:
-        raise ValueError("a router needs at least one expert; name some, for example experts=['keydiff', 'compactor']")
+        raise ValueError("a router needs at least one expert, for example experts=['keydiff', 'compactor']")
     if count > len(given):
         raise ValueError(
             f"num_experts={count}, but only {len(given)} experts are {'given' if experts is not None else 'known'}: "
@@ -161,7 +162,7 @@ def _make(expert: str | ScorerPress, taken: set[str]) -> Expert:
 
 
 def _makes(build: Callable[[], ScorerPress], kind: type[ScorerPress]) -> bool:
-    """Return whether a registered expert is of this class or one that it builds on, or our form of kvpress's."""
+    """Return whether a registered expert has this class or a base class of it, or is our version of kvpress's class."""
     return isinstance(build, type) and (
         issubclass(kind, build) or (kind is not ScorerPress and kind in build.__bases__)
     )

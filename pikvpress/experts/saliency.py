@@ -1,4 +1,4 @@
-"""What predictions would lose without a key, told from the key and its value: fitted by calibration."""
+"""How much predictions would lose without a key, estimated from the key and its value; fitted by calibration."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pikvpress import models
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.ordered import OrderedScorerPress
 
-VERSION = "1"  # of the features
+VERSION = "1"  # version of the features
 NAME = "saliency"
 SINKS = 4
-BLOCK = 2**14  # tokens whose features are held at a time
+BLOCK = 2**14  # number of tokens whose features are in memory at a time
 
 
 @dataclass
 class SaliencyScorer(OrderedScorerPress):
-    """Score keys by a linear map, fitted for each head, of the key before rotation, its value and its place.
+    """Score keys by a linear map, fitted for each head, of the key before rotation, its value and its position.
 
-    The map is fitted to saliency: what the model's predictions about futures lost without the key, to second order
-    (Optimal Brain Damage; LeCun et al., 1990). KVzap (https://arxiv.org/abs/2601.07891) learns a like surrogate of
-    another score, that of KVzip, from hidden states; keys and values are at hand wherever there is a cache.
+    The map is fitted to saliency: how much the model's predictions of futures lose without the key, to second order
+    (Optimal Brain Damage; LeCun et al., 1990). KVzap (https://arxiv.org/abs/2601.07891) learns a similar surrogate of
+    another score, that of KVzip, from hidden states; keys and values are available wherever there is a cache.
 
     Parameters
     ----------
     compression_ratio : float, default=0.0
         Fraction of key-value pairs to remove.
     weights : torch.Tensor, optional
-        Shape (layers, kv_heads, `num_features`), as `Gates.saliency` has them. Whoever uses it without brings them.
+        Shape (layers, kv_heads, `num_features`), as in `Gates.saliency`. They must be set before the expert is used.
     """
 
     compression_ratio: float = 0.0
@@ -46,7 +46,7 @@ class SaliencyScorer(OrderedScorerPress):
         attentions: torch.Tensor,
         kwargs: dict,
     ) -> torch.Tensor:
-        """Return the fitted log saliency up to a constant for each head, float32, shape (batch, kv_heads, keys).
+        """Return the fitted log saliency up to a constant per head, float32, shape (batch, kv_heads, keys).
 
         Raises
         ------
@@ -60,17 +60,17 @@ class SaliencyScorer(OrderedScorerPress):
     def weights_for(self, module: models.Attention) -> torch.Tensor:
         """Return the weights for the model that an attention module belongs to, or raise a ``ValueError``."""
         if self.weights is None:
-            raise ValueError("saliency is fitted by calibration and has no weights: give it those of gates")
+            raise ValueError("saliency is fitted by calibration and has no weights: pass it the weights of gates")
         return self.weights
 
 
 def equipped(experts: Sequence[Expert], weights: torch.Tensor | None) -> tuple[Expert, ...]:
-    """Return experts of which the saliency expert, if there is one, has weights: its own, or these.
+    """Return the experts, where the saliency expert, if there is one, has weights: its own or the given ones.
 
     Raises
     ------
     ValueError
-        If there is one, and no weights.
+        If there is a saliency expert but no weights.
     """
     return tuple(_equipped(expert, weights) for expert in experts)
 
@@ -81,21 +81,21 @@ def _equipped(expert: Expert, weights: torch.Tensor | None) -> Expert:
         return expert
     if weights is None:
         raise ValueError(
-            f"expert {expert.name!r} is fitted by calibration and there are no gates for this model that bring its "
+            f"expert {expert.name!r} is fitted by calibration and there are no gates for this model with its "
             "weights: run `pikvpress calibrate`, or leave the expert out"
         )
     return replace(expert, press=replace(press, weights=weights))
 
 
 def num_features(head_dim: int) -> int:
-    """Return how many features a key has."""
+    """Return the number of features per key."""
     return 2 * head_dim + 6
 
 
 def positions_of(
     module: models.Attention, keys: torch.Tensor, kwargs: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the cosines and sines by which keys were rotated that stand one after the other up to the last token."""
+    """Return the cosines and sines of the rotation of keys at consecutive positions up to the last token."""
     count = keys.shape[2]
     last = kwargs["cache_position"][-1] if kwargs.get("cache_position") is not None else count - 1
     places = torch.arange(1 - count, 1, device=keys.device) + last
@@ -104,18 +104,18 @@ def positions_of(
 
 
 def saliency_features(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Return what the saliency of keys is told from.
+    """Return the features from which the saliency of keys is estimated.
 
-    In order: the key before rotation and the value, each divided by the mean length of a head's; the logarithms of
-    their lengths; the place in the context as a share, the logarithms of the shares before and after it, and whether
-    it is one of the first 4.
+    In order: the key before rotation and the value, each divided by the head's mean norm; the logarithms of their
+    norms; the position as a share of the context, the logarithms of the shares before and after it, and whether it is
+    one of the first 4.
 
     Parameters
     ----------
     keys, values : torch.Tensor
         Shape (batch, kv_heads, keys, head_dim).
     cos, sin : torch.Tensor
-        Of the keys' rotation, shape (1, keys, rotary_dim).
+        Cosines and sines of the keys' rotation, shape (1, keys, rotary_dim).
 
     Returns
     -------
@@ -126,7 +126,7 @@ def saliency_features(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tenso
 
 
 def _blocks(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the features of runs of keys."""
+    """Yield the features of consecutive blocks of keys."""
     count = keys.shape[2]
     lengths = [torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32) for states in (keys, values)]
     key_lengths, value_lengths = (length.clamp_min(1e-12) for length in lengths)

@@ -1,4 +1,4 @@
-"""kvpress's SnapKV without repeated keys or an attention matrix in memory."""
+"""kvpress's SnapKV, without storing repeated keys or an attention matrix."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pikvpress.kernels.window_scores import received_attention
 class StreamedSnapKVPress(SnapKVPress):
     """Score keys as kvpress's `SnapKVPress` does (https://arxiv.org/abs/2404.14469).
 
-    Its settings, and in float32 its scores. Scores are float32 whatever the model's type is, and the host waits for
-    nothing.
+    The settings are the same and, in float32, so are the scores. Scores are float32 for every model dtype, and the
+    computation does not synchronise with the host.
     """
 
     def score(
@@ -29,7 +29,7 @@ class StreamedSnapKVPress(SnapKVPress):
         attentions: torch.Tensor | None,
         kwargs: dict,
     ) -> torch.Tensor:
-        """Return the smoothed attention of the last queries, these keys' own above all, (batch, kv_heads, keys).
+        """Return the smoothed attention of the last queries, with the window itself on top, (batch, kv_heads, keys).
 
         Raises
         ------
@@ -41,15 +41,15 @@ class StreamedSnapKVPress(SnapKVPress):
         window = self.window_size
         if hidden_states.shape[1] <= window:
             raise ValueError(
-                f"window_size={window} leaves nothing to score of {hidden_states.shape[1]} tokens: lower it, or give "
+                f"window_size={window} leaves nothing to score of {hidden_states.shape[1]} tokens: lower it, or use "
                 "more tokens"
             )
         if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {self.kernel_size}: set it to an odd number, so that scores keep places")
+            raise ValueError(f"kernel_size is {self.kernel_size}: set it to an odd number, so that scores stay aligned")
         queries = models.queries_before_rotation(module, hidden_states[:, -window:])
         cos, sin = kwargs["position_embeddings"]
         queries = models.rotate(queries, cos[:, -window:], sin[:, -window:])
         scores = received_attention(queries, keys, keys.shape[-1] ** -0.5)[..., :-window] / window
         scores = F.avg_pool1d(scores, self.kernel_size, stride=1, padding=self.kernel_size // 2)
-        above = (scores.amax() + 1).expand(*scores.shape[:2], window)  # the window always stays
+        above = (scores.amax() + 1).expand(*scores.shape[:2], window)  # the window is always kept
         return torch.cat([scores, above], dim=-1)

@@ -1,4 +1,4 @@
-"""Fitted gates: the files that hold them, how they are found, and those that ship."""
+"""Fitted gates: their files, how they are found, and the shipped ones."""
 
 from pikvpress.gates.file import Gates, file_name, key, load_gates, save_gates
 from pikvpress.gates.find import find_gates, user_folder

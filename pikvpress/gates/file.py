@@ -1,4 +1,4 @@
-"""What calibration fits for one model, and the file that holds it."""
+"""The result of calibrating one model, and its file format."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ class Gates:
     Parameters
     ----------
     model : mapping of str to str
-        `models.fingerprint` of the layer 0 that they were fitted for.
+        `models.fingerprint` of layer 0 of the model that they were fitted for.
     experts : sequence of str
         The experts, in the order of the routers' weights.
     routers : mapping of str to mapping of str to torch.Tensor
-        Parameters of each fitted router, by `key`: what is best differs with the budgets.
+        Parameters of each fitted router, by `key`; they differ between kinds of budgets.
     curves : torch.Tensor, optional
         Error curves for head budgets, shape (len(`ratios`), layers, kv_heads, len(`keep_shares`)), float32; NaN for
         layers that are not compressed.
     keep_shares : tuple of float
         The shares of the keys kept at which the curves were measured, descending.
     ratios : tuple of float
-        The compression ratios that the experts were told meanwhile, ascending.
+        The compression ratios of the experts in these measurements, ascending.
     codec_curves : torch.Tensor, optional
         Error curves of entries stored by each of `codecs`, shape (len(`ratios`), layers, kv_heads, len(`codecs`),
-        len(`keep_shares`)), float32; NaN likewise.
+        len(`keep_shares`)), float32; NaN for layers that are not compressed.
     codecs : tuple of (str, str)
         Codecs of keys and values.
     saliency : torch.Tensor, optional
-        Weights of the "saliency" expert, where it is one of the experts: shape (layers, kv_heads, features), float32; 0
+        Weights of the "saliency" expert, if it is one of the experts: shape (layers, kv_heads, features), float32; 0
         for layers that are not compressed.
     about : mapping of str to object
-        How they came about: data, seed, versions, figures. Written as JSON.
+        How they were fitted: data, seed, versions, results. Stored as JSON.
     """
 
     model: Mapping[str, str]
@@ -64,7 +64,7 @@ class Gates:
 
     @property
     def router_types(self) -> list[str]:
-        """The routers that were fitted."""
+        """The fitted routers."""
         return list(dict.fromkeys(name.partition("+")[0] for name in self.routers))
 
     def parameters(
@@ -75,18 +75,18 @@ class Gates:
         Raises
         ------
         ValueError
-            If the gates were fitted for other routers, experts or budgets: names both.
+            If the gates were fitted for other routers, experts or budgets; the message names both.
         """
         if key(router_type, budgets) not in self.routers:
             raise ValueError(
                 f"the gates were fitted for router_type {', '.join(map(repr, self.router_types))}, but the press has "
-                f"{router_type!r} with {budgets} budgets: make the press with one of the former, or fit gates for the "
-                "latter"
+                f"{router_type!r} with {budgets} budgets: create the press with one of the former, or fit gates for "
+                "the latter"
             )
         if list(experts) != list(self.experts):
             raise ValueError(
                 f"the gates were fitted for experts {', '.join(self.experts)}, in this order, but the press has "
-                f"{', '.join(experts)}: leave experts out to use the former, or fit gates for the latter"
+                f"{', '.join(experts)}: omit experts to use the former, or fit gates for the latter"
             )
         return self.routers[key(router_type, budgets)]
 
@@ -96,24 +96,24 @@ class Gates:
         if differing:
             listed = "; ".join(f"{key}: gates {self.model[key]}, model {model.get(key)}" for key in differing)
             raise ValueError(
-                f"these gates were fitted for another model ({listed}): leave gates out to have them found by the "
-                "model, or fit gates for this model"
+                f"these gates were fitted for another model ({listed}): omit gates to find those of this "
+                "model automatically, or fit gates for this model"
             )
 
 
 def key(router_type: str, budgets: str) -> str:
-    """Return under which name the parameters of a router for equal or fitted budgets are kept."""
+    """Return the name under which the parameters of a router for equal or fitted budgets are stored."""
     return router_type if budgets == "equal" else f"{router_type}+{budgets}"
 
 
 def file_name(model: Mapping[str, str]) -> str:
-    """Return the name of a model's gates file: what the model is, and a digest of that."""
+    """Return the name of a model's gates file: the model type and a digest of its fingerprint."""
     digest = hashlib.sha256(json.dumps(dict(sorted(model.items()))).encode()).hexdigest()[:16]
     return f"{model.get('model_type', 'model')}-{digest}.safetensors"
 
 
 def save_gates(path: str | Path, gates: Gates) -> None:
-    """Write gates; an existing file is replaced whole or not at all."""
+    """Write gates; an existing file is replaced atomically."""
     path = Path(path)
     metadata = {
         "format": FORMAT,
@@ -146,18 +146,18 @@ def load_gates(path: str | Path) -> Gates:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no gates file, is cut short or altered, or was fitted with head features of another version.
+        If it is not a gates file, is truncated or altered, or was fitted with another version of the head features.
     """
     path = Path(path)
     tensors, metadata = read_tensors(path, "gates", FORMAT)
     if not all(map(_finite, tensors.items())):
-        raise ValueError(f"{path} holds NaN or infinite numbers: restore it or fit gates anew")
+        raise ValueError(f"{path} contains NaN or infinite numbers: restore it or fit new gates")
     known = {"features": ("head features", feature_names.VERSION), SALIENCY: ("saliency features", saliency.VERSION)}
     for name, (what, version) in known.items():
         if metadata.get(name, version) != version:
             raise ValueError(
                 f"the gates in {path} were fitted with {what} of version {metadata[name]}, but this is "
-                f"version {version}: fit gates anew, or install the version of pikvpress that fitted them"
+                f"version {version}: fit new gates, or install the version of pikvpress that fitted them"
             )
     routers: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():

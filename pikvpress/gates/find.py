@@ -1,4 +1,4 @@
-"""Gates found by what the model is: those that the user fitted, then those that ship."""
+"""Finding the gates of a model: first those that the user fitted, then the shipped ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHIPPED = Path(str(files("pikvpress.gates"))) / "shipped"
 
 
 def user_folder() -> Path:
-    """Return where calibration leaves gates: ``$PIKVPRESS_GATES``, by default ``~/.cache/pikvpress/gates``."""
+    """Return the folder for fitted gates: ``$PIKVPRESS_GATES``, by default ``~/.cache/pikvpress/gates``."""
     return Path(os.environ.get("PIKVPRESS_GATES", "~/.cache/pikvpress/gates")).expanduser()
 
 
@@ -23,7 +23,7 @@ def find_gates(model: Mapping[str, str]) -> Gates | None:
     Raises
     ------
     ValueError
-        If there is a file for it that cannot be used.
+        If there is a file for the model that cannot be used.
     """
     for folder in (user_folder(), SHIPPED):
         path = folder / file_name(model)

@@ -1,4 +1,4 @@
-"""Routers: from head features to gate weights. They know tensors, not models."""
+"""Routers: from head features to gate weights. They work on tensors, not on models."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from pikvpress.routers.base import Router, confident_mask
 
 
 class AdaptiveRouter(Router):
-    """Use as many experts for a head as its gate is unsure: one where it is confident, up to `top_k` where not.
+    """Use one expert for a head where its gate is confident, and up to `top_k` experts where it is not.
 
-    A head takes the fewest experts whose probabilities together reach `importance_threshold`, at most `top_k`: top-p
-    routing (https://arxiv.org/abs/2403.07652).
+    A head uses the smallest number of experts whose probabilities sum to at least `importance_threshold`, at most
+    `top_k`: top-p routing (https://arxiv.org/abs/2403.07652).
     """
 
     def select(self, probabilities: torch.Tensor, available: torch.Tensor) -> torch.Tensor:

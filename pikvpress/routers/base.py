@@ -11,21 +11,21 @@ from torch import nn
 from pikvpress.routers.losses import switch_loss
 from pikvpress.routers.settings import RouterSettings
 
-# How far measured errors move the unfitted gate: weights are prior / error ** EVIDENCE, normalised.
+# How strongly measured errors affect the unfitted gate: weights are prior / error ** EVIDENCE, normalised.
 EVIDENCE = 0.5
-# What only a router that looks at the cache sees.
+# Head features that only a cache-aware router sees.
 CACHE_FEATURES = ("missed/", "context_length", "keep_share")
 
 
 class Routing(NamedTuple):
-    """What a router decides for one layer.
+    """A router's decision for one layer.
 
     Attributes
     ----------
     weights : torch.Tensor
         Gate weights, shape (batch, kv_heads, experts), at most `top_k` non-zero, rows summing to 1.
     auxiliary_loss : torch.Tensor
-        What fitting adds to its loss so that experts are used as the router wants them to be: a scalar.
+        Scalar that fitting adds to its loss to control how evenly experts are used.
     """
 
     weights: torch.Tensor
@@ -36,21 +36,21 @@ class Router(nn.Module):
     """Route each KV head to the `top_k` experts of the highest gate probability (https://arxiv.org/abs/1701.06538).
 
     logits = static[layer, head] + features @ evidence; probabilities = softmax(logits / temperature); the `top_k`
-    largest are kept and made to sum to 1. The auxiliary loss is that of the Switch Transformer
+    largest are kept and normalised to sum to 1. The auxiliary loss is that of the Switch Transformer
     (https://arxiv.org/abs/2101.03961).
 
-    Until gates are fitted, `static` is the log of the experts' prior weights and `evidence` is -1/2 on each expert's
-    own `error/` feature and 0 elsewhere: a deterministic prior in which an expert's weight falls with the square root
-    of its measured retained error.
+    Until gates are fitted, `static` is the log of the experts' prior weights and `evidence` is -1/2 for each expert's
+    own `error/` feature and 0 elsewhere. This is a deterministic prior in which an expert's weight is inversely
+    proportional to the square root of its measured retained error.
 
     Parameters
     ----------
     prior : sequence of float
-        Positive prior weight per expert.
+        Positive prior weight of each expert.
     features : sequence of str
         Names of the head features, the first `len(prior)` of them `error/` features.
     num_layers, num_heads : int
-        Of the model: its layers and KV heads.
+        Numbers of layers and KV heads of the model.
     settings : RouterSettings
         Checked settings.
 
@@ -90,19 +90,19 @@ class Router(nn.Module):
 
     @staticmethod
     def check(settings: RouterSettings, num_experts: int) -> None:
-        """Raise a ``ValueError`` if the settings ask for more experts than there are."""
+        """Raise a ``ValueError`` if the settings request more experts than there are."""
         if settings.top_k > num_experts:
             raise ValueError(
                 f"top_k={settings.top_k} chooses more experts than the {num_experts} given: lower it to at most "
-                f"{num_experts}, or give more experts"
+                f"{num_experts}, or pass more experts"
             )
 
     def sees(self, feature: str) -> bool:
-        """Return whether this router looks at a head feature of that name."""
+        """Return whether this router looks at the head feature with this name."""
         return not feature.startswith(CACHE_FEATURES)
 
     def looks(self) -> bool:
-        """Return whether any head feature moves the gate."""
+        """Return whether any head feature affects the gate."""
         return bool((self.seen.unsqueeze(1) * self.evidence).any())
 
     def probabilities(self, layer: int, features: torch.Tensor, available: torch.Tensor) -> torch.Tensor:
@@ -142,13 +142,13 @@ class Router(nn.Module):
 
 
 def top_k_mask(probabilities: torch.Tensor, k: int) -> torch.Tensor:
-    """Return a bool mask of the ``k`` largest entries of each row; of equal ones the first."""
+    """Return a bool mask of the ``k`` largest entries of each row; ties go to the first."""
     order = probabilities.argsort(dim=-1, descending=True, stable=True)
     return torch.zeros_like(probabilities, dtype=torch.bool).scatter_(-1, order[..., :k], True)
 
 
 def confident_mask(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Return a bool mask of the fewest largest entries of each row that together reach ``threshold``, at least one."""
+    """Return a bool mask of the fewest largest entries of each row that sum to ``threshold`` or more, at least one."""
     order = probabilities.argsort(dim=-1, descending=True, stable=True)
     ordered = probabilities.gather(-1, order)
     before = ordered.cumsum(dim=-1) - ordered

@@ -1,4 +1,4 @@
-"""The router of exact balance."""
+"""The router with exact balance."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pikvpress.routers.base import Router
 
 
 class EPLBRouter(Router):
-    """Give every expert the same number of heads of a layer, each expert choosing the heads it suits best.
+    """Give every expert the same number of heads of a layer; each expert chooses the heads that it suits best.
 
-    Expert choice (https://arxiv.org/abs/2202.09368): of the H heads each of the E experts takes its best
-    C = floor(capacity_factor · top_k · H / E), at least ceil(H / E). Plain expert choice leaves some heads without
-    any expert and gives others more than `top_k`. Here heads ask experts in the order of their gate probability and a
-    full expert keeps those of the highest probability (deferred acceptance, Gale and Shapley 1962); then what is
-    still uneven is exchanged at the least loss of probability. No expert serves more than C heads, every head has at
-    least one expert and at most `top_k`; with `capacity_factor` 1 every expert serves exactly C heads wherever
-    E · C <= top_k · H.
+    In expert choice (https://arxiv.org/abs/2202.09368), each of the E experts takes, of the H heads, its best C =
+    floor(capacity_factor · top_k · H / E), at least ceil(H / E). Plain expert choice leaves some heads without any
+    expert and gives others more than `top_k`. Here heads apply to experts in the order of their gate probability, and a
+    full expert keeps the heads with the highest probability (deferred acceptance, Gale and Shapley 1962). Remaining
+    imbalances are then resolved by the exchanges that lose the least probability. No expert serves more than C heads,
+    and every head has at least one and at most `top_k` experts. With `capacity_factor` 1, every expert serves exactly C
+    heads if E · C <= top_k · H.
 
-    The balance is exact at every call, so no balancing loss is added while fitting.
+    The balance is exact in every call, so no balancing loss is added during fitting.
     """
 
     def select(self, probabilities: torch.Tensor, available: torch.Tensor) -> torch.Tensor:
@@ -38,12 +38,12 @@ class EPLBRouter(Router):
         return chosen
 
     def auxiliary_loss(self, probabilities: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Return 0, in reach of autograd."""
+        """Return 0, connected to the autograd graph."""
         return probabilities.sum() * 0
 
 
 class _Matching:
-    """Pairs of (head, expert): at most `demand` experts a head, at most `capacity` heads an expert."""
+    """Pairs of (head, expert), with at most `demand` experts per head and at most `capacity` heads per expert."""
 
     def __init__(self, affinity: list[list[float]], demand: list[int], capacity: int):
         self.affinity, self.demand, self.capacity = affinity, demand, capacity
@@ -60,7 +60,7 @@ class _Matching:
         return sum((head, expert) in self.pairs for head in self.heads)
 
     def _accept(self) -> None:
-        """Let heads ask, and experts keep the best of those who asked."""
+        """Let heads apply to experts, and let experts keep the best applicants."""
         lists = [sorted(self.experts, key=row.__getitem__) for row in self.affinity]
         waiting = [head for head in self.heads for _ in range(self.demand[head])]
         while waiting:
@@ -76,7 +76,7 @@ class _Matching:
                 waiting.append(rejected)
 
     def _serve_every_head(self) -> None:
-        """Hand a head without experts one from a head that has several."""
+        """Give each head without experts an expert of a head that has several."""
         for head in self.heads:
             if self._served(head) == 0:
                 _, other, expert = max(
@@ -88,7 +88,7 @@ class _Matching:
                 self.pairs.add((head, expert))
 
     def _fill(self) -> None:
-        """Give free slots to heads that lack experts: directly, or by way of a head that passes one of its own on."""
+        """Give free slots to heads that lack experts, directly or through a head that passes on one of its own."""
         while True:
             free = [expert for expert in self.experts if self._load(expert) < self.capacity]
             short = [head for head in self.heads if self._served(head) < self.demand[head]]

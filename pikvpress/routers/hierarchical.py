@@ -11,19 +11,20 @@ from pikvpress.routers.settings import RouterSettings
 class HierarchicalRouter(Router):
     """Choose groups of experts first, then experts inside the chosen groups.
 
-    The experts, in the order given, are cut into `num_groups` runs whose sizes differ by at most one. A group's
-    probability is the sum over its experts; the `group_top_k` most probable groups stay, and inside them the `top_k`
-    most probable experts, as in the device-limited routing of DeepSeek-V2 (https://arxiv.org/abs/2405.04434).
+    The experts, in the given order, are divided into `num_groups` consecutive groups whose sizes differ by at most one.
+    A group's probability is the sum over its experts. The `group_top_k` most probable groups are kept, and within them
+    the `top_k` most probable experts, as in the device-limited routing of DeepSeek-V2
+    (https://arxiv.org/abs/2405.04434).
     """
 
     @staticmethod
     def check(settings: RouterSettings, num_experts: int) -> None:
-        """Raise a ``ValueError`` if there are more groups, or more experts asked for, than experts."""
+        """Raise a ``ValueError`` if there are more groups, or more requested experts, than experts."""
         Router.check(settings, num_experts)
         if settings.num_groups > num_experts:
             raise ValueError(
                 f"num_groups={settings.num_groups} leaves groups empty with {num_experts} experts: lower num_groups, "
-                "or give more experts"
+                "or pass more experts"
             )
 
     def select(self, probabilities: torch.Tensor, available: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Losses that keep experts in use while gates are fitted."""
+"""Losses that keep all experts in use while gates are fitted."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 def switch_loss(probabilities: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Return E · Σ_e f_e · P_e, the load-balancing loss of the Switch Transformer (https://arxiv.org/abs/2101.03961).
 
-    f_e is the share of the choices that fall on expert e, P_e its mean probability. The least, 1, is reached by
-    uniform use; only P carries a gradient.
+    f_e is the share of the choices that fall on expert e, and P_e is its mean probability. Uniform use gives the
+    minimum, 1; only P has a gradient.
 
     Parameters
     ----------
     probabilities : torch.Tensor
         Shape (..., experts), rows summing to 1.
     chosen : torch.Tensor
-        Which experts were used, bool, same shape.
+        Mask of the experts that were used, bool, same shape.
     """
     experts = probabilities.shape[-1]
     used = chosen.reshape(-1, experts).float().sum(dim=0)
@@ -25,7 +25,7 @@ def switch_loss(probabilities: torch.Tensor, chosen: torch.Tensor) -> torch.Tens
 
 
 def imbalance(probabilities: torch.Tensor, mode: str) -> torch.Tensor:
-    """Return how unevenly the mean probabilities of the experts are spread: 0 = evenly.
+    """Return how unevenly the mean probabilities of the experts are distributed: 0 = uniform.
 
     Parameters
     ----------

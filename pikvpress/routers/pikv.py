@@ -1,4 +1,4 @@
-"""The PiKV router, which sees the cache."""
+"""The cache-aware PiKV router."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MISS_PENALTY = 1.0
 
 
 class PiKVRouter(Router):
-    """Route with an eye on the cache: budget, context length, and the attention each expert would lose.
+    """Take the cache into account when routing: budget, context length, and the attention each expert would lose.
 
-    PiKV (https://arxiv.org/abs/2508.06526) subtracts λ · log(1 + miss_e) from the logit of expert e. There the miss
-    is a counter; here it is measured: the share of the probe queries' attention that falls on keys which the expert
-    would evict at this budget. With `cache_aware=False` it is the base router.
+    PiKV (https://arxiv.org/abs/2508.06526) subtracts λ · log(1 + miss_e) from the logit of expert e. There the miss is
+    a counter. Here it is measured: the share of the probe queries' attention to keys that the expert would evict at
+    this budget. With `cache_aware=False`, this is the base router.
     """
 
     def begin(self, evidence: torch.Tensor) -> None:
@@ -25,5 +25,5 @@ class PiKVRouter(Router):
             evidence[self.num_experts : 2 * self.num_experts].fill_diagonal_(-MISS_PENALTY)
 
     def sees(self, feature: str) -> bool:
-        """Return whether this router looks at a head feature: at all of them if it is cache-aware."""
+        """Return whether this router looks at a head feature; a cache-aware one looks at all of them."""
         return self.settings.cache_aware or super().sees(feature)

@@ -1,4 +1,4 @@
-"""The settings that routers share, checked."""
+"""The settings of routers, with validation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BALANCE_MODES = ("entropy", "variance", "gini")
 
 @dataclass(frozen=True)
 class RouterSettings:
-    """What a router is told; `MoERouterPress` describes each setting.
+    """Settings of a router; `MoERouterPress` describes each of them.
 
     Raises
     ------
     ValueError, TypeError
-        For a value out of its range or of the wrong type: names the setting and what is allowed.
+        For a value out of range or of the wrong type; the message names the setting and the allowed values.
     """
 
     top_k: int = 4
@@ -58,18 +58,18 @@ class RouterSettings:
 
 
 def read_settings(written: Iterable[str]) -> RouterSettings:
-    """Return settings that are written as NAME=VALUE, as a command line gives them.
+    """Parse settings of the form NAME=VALUE, as given on a command line.
 
     Raises
     ------
     ValueError, TypeError
-        For what is not written so, an unknown name, or a value that `RouterSettings` refuses.
+        For another form, an unknown name, or a value that `RouterSettings` rejects.
     """
     names, told = [field.name for field in fields(RouterSettings)], dict[str, Any]()
     for text in written:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"a setting is written NAME=VALUE, as dropout=0.1, not {text!r}")
+            raise ValueError(f"a setting has the form NAME=VALUE, such as dropout=0.1, got {text!r}")
         if name not in names:
             raise ValueError(unknown("setting", name, names))
         try:
@@ -81,7 +81,7 @@ def read_settings(written: Iterable[str]) -> RouterSettings:
 
 def _whole(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
 
@@ -101,4 +101,4 @@ def _within(
     below = number < high if open_above or math.isinf(high) else number <= high
     if not (above and below):
         brackets = ("(" if open_below else "[") + f"{low}, {high}" + (")" if open_above or math.isinf(high) else "]")
-        raise ValueError(f"{name} must lie in {brackets}, got {value}")
+        raise ValueError(f"{name} must be in {brackets}, got {value}")

@@ -1,4 +1,4 @@
-"""The static router: what calibration learnt about each head, whatever the input."""
+"""The static router: what calibration learned about each head, independent of the input."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pikvpress.routers.base import Router
 class StaticRouter(Router):
     """Route every head the same way on every input.
 
-    FastGen (https://arxiv.org/abs/2310.01801) chooses a policy for a head from what the head attends to on the input;
-    this router is the other extreme, and what the others are compared with: it looks at no head feature. Unfitted, it
-    blends by the experts' prior weights alone.
+    FastGen (https://arxiv.org/abs/2310.01801) chooses a policy for a head from what the head attends to in the input.
+    This router is the opposite extreme and serves as a baseline for the others: it looks at no head features. Without
+    fitted gates, it blends with the experts' prior weights.
     """
 
     def begin(self, evidence: torch.Tensor) -> None:
         """Leave the evidence at nothing."""
 
     def sees(self, feature: str) -> bool:
-        """Return that it looks at no head feature."""
+        """Return False: it looks at no head features."""
         return False

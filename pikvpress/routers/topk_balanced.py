@@ -9,10 +9,10 @@ from pikvpress.routers.losses import imbalance
 
 
 class TopKBalancedRouter(Router):
-    """Route as the base router does, and pay while fitting for experts that are used unevenly.
+    """Route like the base router, with a penalty during fitting if experts are used unevenly.
 
-    `balance_coefficient` times an imbalance of the mean probabilities is added to the auxiliary loss;
-    `balance_mode` says which: the entropy's deficit, the variance or the Gini coefficient (`losses.imbalance`).
+    `balance_coefficient` times an imbalance of the mean probabilities is added to the auxiliary loss. `balance_mode`
+    selects it: the entropy deficit, the variance or the Gini coefficient (`losses.imbalance`).
     """
 
     def auxiliary_loss(self, probabilities: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""From one layer's input to what it keeps: examination, routing, decision."""
+"""From one layer's input to what the layer keeps: examination, routing, decision."""
 
 from pikvpress.routing.bound_router import BoundRouter, Examiner, bind, knows_router
 from pikvpress.routing.examination import Examination, examine

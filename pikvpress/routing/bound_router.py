@@ -1,4 +1,4 @@
-"""A router in a model: it ranks the entries of layers, and decides what they keep."""
+"""A router bound to a model: it scores the entries of layers and decides what they keep."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from pikvpress.routing.router_spec import RouterSpec, routed_for
 
 logger = logging.getLogger(__name__)
 
-# Wrappers that evict by a threshold leave the ratio at 0; experts are then compared at this one.
+# Wrappers that evict by a threshold leave the ratio at 0; experts are then compared at this ratio.
 NOMINAL_RATIO = 0.5
 
-# Examines a layer: experts, layer, ratio, and whether head features are wanted, as `examine` does.
+# The signature of `examine`: experts, layer, ratio, and whether head features are needed.
 Examiner = Callable[[Sequence[Expert], LayerInput, float, bool], Examination]
 
 
 @dataclass(frozen=True, eq=False)
 class BoundRouter:
-    """What serves a press in one model. Nothing of it changes but the record of what it has decided.
+    """A press's router for one model. Only the record of its decisions changes after construction.
 
     Parameters
     ----------
     config : PretrainedConfig
-        Of the model, by which it is known.
+        Configuration that identifies the model.
     experts : tuple of Expert
-        In the order of the routers' weights, told of the model where it was passed on.
+        In the order of the routers' weights, with access to the model if it was passed on.
     gates : Gates or None
-        Those of the model that know the router and the experts.
+        The model's gates that were fitted for this router and these experts.
     routers : mapping of str to Router
-        By kind of budgets.
+        Routers by kind of budgets.
     budgets : mapping of str to Budget
-        Likewise.
+        Budgets by kind.
     examiner : callable
-        `examine`, or what stands in for it.
+        `examine`, or a replacement for it.
     record : Recorder
-        Told of everything that is decided.
+        Records all decisions.
     """
 
     config: Any
@@ -64,16 +64,16 @@ class BoundRouter:
 
     @torch.no_grad()
     def score(self, layer: LayerInput, budgets: str, ratio: float) -> ScoredLayer:
-        """Return what the entries of a layer are worth.
+        """Return the scored entries of a layer.
 
         Parameters
         ----------
         layer : LayerInput
             The layer.
         budgets : str
-            For which kind of budgets.
+            Kind of budgets that the scores are for.
         ratio : float
-            Share to remove, by which experts are compared.
+            Share to remove, at which experts are compared.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class BoundRouter:
         return ScoredLayer(layer.module, layer.keys, layer.values, scores, routing.weights)
 
     def rank(self, layer: LayerInput, budgets: str, ratio: float) -> Sequence[Decision]:
-        """Return what is decided now that this layer has been seen: on this layer, on none yet, or on several.
+        """Return the decisions that can be made after this layer: for this layer, for none yet, or for several.
 
         Raises
         ------
@@ -123,27 +123,27 @@ def bind(
     examiner: Examiner,
     record: Recorder,
 ) -> BoundRouter:
-    """Make a router for a model.
+    """Bind a router to a model.
 
     Parameters
     ----------
     spec : RouterSpec
-        What was asked for.
+        The requested router.
     module : Attention
         Any attention layer of the model.
     gates : Gates, optional
-        Those of the model.
+        The model's gates.
     budgets : mapping of str to type of Budget
-        The kinds that will be kept.
+        The kinds of budgets that may be used.
     shape : ModelShape, optional
-        Of the model; None inside wrappers that do not pass the model on.
+        The model's shape; None inside wrappers that do not pass the model on.
     examiner, record
-        As for `BoundRouter`.
+        See `BoundRouter`.
 
     Raises
     ------
     ValueError
-        If an expert is fitted by calibration and there are no gates, or a kind of budgets needs the shape.
+        If an expert is fitted by calibration and there are no gates, or a kind of budgets needs the missing shape.
     """
     experts = spec.equipped_for(gates)
     if shape is None:
@@ -160,7 +160,7 @@ def bind(
 
 
 def knows_router(gates: Gates, spec: RouterSpec, budgets: str) -> bool:
-    """Return whether gates have parameters for the router that serves a kind of budgets."""
+    """Return whether gates have parameters for the router of a kind of budgets."""
     return key(spec.router_type, routed_for(budgets)) in gates.routers
 
 

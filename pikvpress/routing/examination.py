@@ -1,4 +1,4 @@
-"""One layer of an input as the router sees it: every expert's order of the keys, and what probes say of each."""
+"""One layer of an input as the router sees it: every expert's ranking of the keys, and measurements of each expert."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pikvpress.support.finite import check_scores, refuse_not_finite
 
 
 class Examination(NamedTuple):
-    """What was found.
+    """The result of an examination.
 
     Attributes
     ----------
     available : list of int
-        Which experts can score this input.
+        Indices of the experts that can score this input.
     ranked : torch.Tensor
         Ranks of their scores from 0 to 1, float32, shape (batch, kv_heads, len(available), keys).
     features : torch.Tensor
-        Head features, float32, shape (batch, kv_heads, features); 0 if none were measured, and then no `mass`.
+        Head features, float32, shape (batch, kv_heads, features); 0 if they were not measured, and `mass` is then None.
     mass : torch.Tensor or None
         Share of the probes' attention per key, float32, shape (batch, kv_heads, keys).
     """
@@ -37,30 +37,30 @@ class Examination(NamedTuple):
 
 
 def examine(experts: Sequence[Expert], layer: LayerInput, ratio: float, measures: bool = True) -> Examination:
-    """Let the experts score a layer, and measure head features by what each would keep.
+    """Score a layer with the experts, and measure head features from what each expert would keep.
 
     Parameters
     ----------
     experts : sequence of Expert
         All experts of the router.
     layer : LayerInput
-        What they score.
+        Input of the layer to score.
     ratio : float
         Share of the keys to remove.
     measures : bool, default=True
-        Whether head features are asked for.
+        Whether to measure head features.
 
     Raises
     ------
     ValueError
-        If there are no keys, no expert can score the input, or there are NaN or infinite values: keys and values are
-        always looked at, hidden states where an expert fails or its scores are NaN.
+        If there are no keys, no expert can score the input, or there are NaN or infinite values. Keys and values are
+        always checked, hidden states only if an expert fails or its scores are NaN.
     """
     available = _available(experts, layer.num_keys, layer.hidden_states.shape[1])
     try:
         scores = {experts[i].name: experts[i].score(layer, ratio).float() for i in available}
     except Exception:
-        refuse_not_finite(layer.index, layer.tensors)  # many experts fail on them, in words of their own
+        refuse_not_finite(layer.index, layer.tensors)  # many experts fail on such values with unhelpful messages
         raise
     check_scores(layer.index, scores, layer.tensors)
     ranked = ranks(torch.stack([*scores.values()], dim=2))
@@ -81,7 +81,7 @@ def _available(experts: Sequence[Expert], num_keys: int, num_hidden_states: int)
         names = ", ".join(expert.name for expert in experts)
         raise ValueError(
             f"none of the experts {names} can score {num_keys} keys given {num_hidden_states} hidden states: add "
-            "one that needs keys alone (keydiff, knorm), use a longer context, or let MoERouterPress compress "
+            "one that needs only keys (keydiff, knorm), use a longer context, or let MoERouterPress compress "
             "before the other press"
         )
     return able

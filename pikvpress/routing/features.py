@@ -1,4 +1,4 @@
-"""Head features of one layer, measured; `pikvpress.routers.feature_names` lists them."""
+"""Measurement of the head features of one layer, which `pikvpress.routers.feature_names` lists."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECENT_PROBES = 16
 
 
 class HeadFeatures(NamedTuple):
-    """Features of every KV head, and the attention mass measured on the way.
+    """Features of every KV head, and the attention mass, which is measured in the same pass.
 
     Attributes
     ----------
@@ -38,13 +38,13 @@ def collect(layer: LayerInput, kept: torch.Tensor, available: Sequence[int], num
     Parameters
     ----------
     layer : LayerInput
-        The probe queries are made from its hidden states.
+        Input of the layer; the probe queries are computed from its hidden states.
     kept : torch.Tensor
-        What each available expert alone would keep, bool, shape (batch, kv_heads, len(available), keys).
+        Mask of what each available expert alone would keep, bool, shape (batch, kv_heads, len(available), keys).
     available : sequence of int
-        Which of the experts these are.
+        Indices of these experts.
     num_experts : int
-        How many experts there are in all.
+        Total number of experts.
     """
     view, keys, values = layer.view, layer.keys, layer.values
     probes = probe_queries(view, layer.hidden_states, keys, layer.kwargs, SPREAD_PROBES, RECENT_PROBES)
@@ -60,7 +60,7 @@ def collect(layer: LayerInput, kept: torch.Tensor, available: Sequence[int], num
 
 
 def _statistics(keys: torch.Tensor, values: torch.Tensor, mass: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Return the features that are no expert's, shape (batch, kv_heads, len(STATISTICS))."""
+    """Return the features that do not belong to an expert, shape (batch, kv_heads, len(STATISTICS))."""
     num_keys = keys.shape[2]
     log_keys = math.log(max(2, num_keys))
     geometry = key_geometry(keys, values)
@@ -79,5 +79,5 @@ def _statistics(keys: torch.Tensor, values: torch.Tensor, mass: torch.Tensor, ke
 
 
 def _spread(norms: torch.Tensor) -> torch.Tensor:
-    """Return the standard deviation over the mean, (B, H) of (B, H, T)."""
+    """Return the standard deviation divided by the mean, from shape (B, H, T) to (B, H)."""
     return norms.std(dim=-1, correction=0) / norms.mean(dim=-1).clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""A router sized for a model and its experts."""
+"""Creation of a router with the right sizes for a model and its experts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def make_router(
     settings: RouterSettings,
     classes: Mapping[str, type[Router]] = ROUTERS,
 ) -> Router:
-    """Return an unfitted router: the experts' prior.
+    """Return an unfitted router, which uses the experts' prior.
 
     Parameters
     ----------
     router_type : str
         One of `classes`.
     experts : sequence of Expert
-        What it routes to.
+        The experts that it routes to.
     attention : Attention
         Any attention layer of the model.
     settings : RouterSettings
         Checked settings.
     classes : mapping of str to type of Router, optional
-        By default `pikvpress.routers.ROUTERS`.
+        Router classes by name. By default `pikvpress.routers.ROUTERS`.
     """
     return classes[router_type](
         [expert.prior for expert in experts],

@@ -1,4 +1,4 @@
-"""What a router press remembers of its last prefill. Tensors stay on their device until somebody reads them."""
+"""The record of a router press's last prefill. Tensors stay on their device until they are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _LayerEntry:
     bytes_held: int | None = None
 
     def plan(self, layer: int, later: int) -> LayerPlan:
-        """Return what was decided, `later` tokens that were kept whole included."""
+        """Return the decisions, including `later` tokens, all of which were kept."""
         tokens = self.num_keys + later
         more = later * self.bytes_before // self.num_keys
         return LayerPlan(
@@ -45,7 +45,7 @@ class Recorder:
     Attributes
     ----------
     press, prefill : Stopwatch
-        Time spent by the press, and by the whole prefill where that is seen.
+        Time spent by the press, and by the entire prefill if it is observed.
     """
 
     def __init__(self) -> None:
@@ -54,11 +54,11 @@ class Recorder:
         self.reset()
 
     def describe(self, router: str, experts: list[str], fitted: bool) -> None:
-        """Say who decides: a router by name, the experts that it routes to, and whether by fitted gates."""
+        """Set the name of the router, the experts that it routes to, and whether its gates are fitted."""
         self._router, self._experts, self._fitted = router, experts, fitted
 
     def reset(self) -> None:
-        """Forget everything; a new prefill begins."""
+        """Clear the record; a new prefill begins."""
         self._entries: dict[int, _LayerEntry] = {}
         self._latest = -1
         self._later = 0
@@ -66,29 +66,29 @@ class Recorder:
         self.prefill = Stopwatch()
 
     def enter(self, layer: int) -> None:
-        """Say that a layer is about to be scored. One before the latest means that a new prefill has begun."""
+        """Note that a layer is about to be scored. A layer before the latest one means that a new prefill has begun."""
         if layer < self._latest:
             self.reset()
         self._latest = layer
 
     def record(self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int) -> None:
-        """Remember a layer's routing; a layer scored in several parts is remembered by its last."""
+        """Record a layer's routing; for a layer scored in several parts, only the last part is recorded."""
         size = keys.nbytes + values.nbytes
         self._entries[layer] = _LayerEntry(routing, keys.shape[2], tokens_asked, None, size, size)
 
     def selected(
         self, layer: int, head_tokens: list[int], bytes_after: int, codecs: list[tuple[str, str]] | None = None
     ) -> None:
-        """Remember how many tokens the heads of a layer keep, in how many bytes and in which codecs."""
+        """Record how many tokens the heads of a layer keep, in how many bytes and in which codecs."""
         entry = self._entries[layer]
         entry.head_tokens, entry.bytes_after, entry.codecs = head_tokens, bytes_after, codecs
 
     def continued(self, tokens: int) -> None:
-        """Remember that more tokens of the context were read, which are kept whole."""
+        """Record that more tokens of the context were read, all of which are kept."""
         self._later += tokens
 
     def held(self, nbytes: list[int]) -> None:
-        """Remember the bytes that a cache holds, by layer, where it was counted."""
+        """Record the bytes that a cache holds, by layer, if they were counted."""
         for index, entry in self._entries.items():
             entry.bytes_held = nbytes[index]
 

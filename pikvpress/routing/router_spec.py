@@ -1,4 +1,4 @@
-"""What a press asks of its router, checked before a model is met, and what becomes of it in a model."""
+"""The router requested by a press, validated before the model is known, and resolved for a model."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ AUTO = "auto"
 
 
 def routed_for(budgets: str) -> str:
-    """Return for which budgets the gates of a router were fitted that serves a kind."""
+    """Return the kind of budgets that the gates were fitted for which a given kind uses."""
     return "fitted" if budgets == "fitted" else "equal"
 
 
 @dataclass(frozen=True, eq=False)
 class RouterSpec:
-    """A router as it was asked for.
+    """A requested router.
 
     Parameters
     ----------
     router_type : str
         One of `pikvpress.routers.ROUTERS`.
     experts : tuple of Expert
-        Asked for by name, or else by default.
+        The requested experts, or the default ones.
     num_experts : int or None
-        How many were asked for, where no names were given; None if those of any gates will do.
+        The requested number of experts if none were named; None to accept the experts of any gates.
     named : bool
-        Whether experts were named: gates then do not bring theirs.
+        Whether experts were named; gates then do not replace them.
     top_k : int or None
-        Most experts of a head; None for the default, or fewer if there are fewer experts.
+        Maximum number of experts per head; None for the default, or fewer if there are fewer experts.
     settings : mapping of str to object
         The other `RouterSettings`.
     gates : Gates, "auto" or None
-        Given; to be found by what the model is; or not wanted.
+        Given gates; "auto" to find the gates of the model; or None to use the prior.
     """
 
     router_type: str
@@ -54,12 +54,13 @@ class RouterSpec:
 
     @classmethod
     def of(cls, press: Any) -> RouterSpec:
-        """Return what the fields of a press ask for.
+        """Return the router requested by the fields of a press.
 
         Raises
         ------
         ValueError, TypeError
-            For settings out of range, unknown names, or gates that do not know the router, the experts or the budgets.
+            For settings out of range, unknown names, or gates fitted for another router, other experts or other
+            budgets.
         """
         gates = press.gates if press.gates in (None, AUTO) else load_gates(Path(press.gates))
         names = [name for name in RouterSettings.__dataclass_fields__ if name != "top_k"]
@@ -87,20 +88,20 @@ class RouterSpec:
         return settings
 
     def experts_of(self, gates: Gates) -> tuple[Expert, ...]:
-        """Return the experts to be used with gates: theirs, unless others were asked for."""
+        """Return the experts to use with gates: those of the gates, unless others were requested."""
         taken = not self.named and self.num_experts in (None, len(gates.experts))
         if not taken or [expert.name for expert in self.experts] == list(gates.experts):
             return self.experts
         return make_experts(gates.experts, None)
 
     def equipped_for(self, gates: Gates | None) -> tuple[Expert, ...]:
-        """Return the experts to be used in a model with these gates, or none, with what the gates bring along."""
+        """Return the experts to use in a model with these gates or without, with the weights that the gates contain."""
         if gates is None:
             return equipped(self.experts, None)
         return equipped(self.experts_of(gates), gates.saliency)
 
     def gates_of(self, fingerprint: Mapping[str, str]) -> Gates | None:
-        """Return the gates of a model, given or found; None if there are none or none are wanted.
+        """Return the gates of a model, given or found, or None if there are none or they are turned off.
 
         Raises
         ------
@@ -118,14 +119,14 @@ class RouterSpec:
             return found
         if found is None:
             logger.warning_once(  # type: ignore[attr-defined]
-                "MoERouterPress routes by its prior: no gates were fitted for this model; `pikvpress calibrate` does it"
+                "MoERouterPress routes by its prior: no gates are fitted for this model; run `pikvpress calibrate`"
             )
             return None
         experts = [expert.name for expert in self.experts_of(found)]
         if key(self.router_type, routed_for(budgets)) not in found.routers or experts != list(found.experts):
             logger.warning_once(  # type: ignore[attr-defined]
-                f"MoERouterPress routes by its prior: the gates found for this model know the experts "
-                f"{', '.join(found.experts)} and the routers {', '.join(found.router_types)}, and others were asked for"
+                f"MoERouterPress routes by its prior: the gates found for this model are for the experts "
+                f"{', '.join(found.experts)} and the routers {', '.join(found.router_types)}, but others were requested"
             )
             return None
         return found

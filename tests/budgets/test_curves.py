@@ -34,5 +34,5 @@ def test_worth_falls_from_token_to_token(gates):
 
 
 def test_gates_without_curves_are_refused(gates):
-    with pytest.raises(ValueError, match="these gates carry no error curves: fit gates anew"):
+    with pytest.raises(ValueError, match="these gates have no error curves: fit new gates"):
         curves_near(replace(gates, curves=None), 0.5)

@@ -40,5 +40,5 @@ def test_layers_that_are_not_compressed_are_not_paid_for():
 
 
 def test_too_little_for_one_token_is_refused_with_the_largest_ratio():
-    with pytest.raises(ValueError, match=r"leaves \d+ bytes a head, less than one token takes: 0.99\d* is the largest"):
+    with pytest.raises(ValueError, match=r"leaves \d+ bytes per head, less than one token takes: 0.99\d* is the"):
         spend_uniform(HEADS, 0.9999, (0, 1))

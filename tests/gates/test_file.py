@@ -182,5 +182,5 @@ def test_budgets_go_by_the_nearest_ratio(llama):
     gates = fitted(llama, curves=curves, keep_shares=(1.0, 0.5, 0.25), ratios=(0.5, 0.75))
     assert counts_by_curves(gates, 0.6, 40, 16).tolist() == [[22, 10]]
     assert counts_by_curves(gates, 0.9, 40, 16).tolist() == [[10, 22]]
-    with pytest.raises(ValueError, match="carry no error curves"):
+    with pytest.raises(ValueError, match="have no error curves"):
         counts_by_curves(fitted(llama), 0.5, 40, 20)

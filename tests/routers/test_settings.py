@@ -17,7 +17,7 @@ def test_settings_are_read_as_they_are_written():
 @pytest.mark.parametrize(
     ("written", "error", "message"),
     [
-        ("dropout", ValueError, "a setting is written NAME=VALUE, as dropout=0.1, not 'dropout'"),
+        ("dropout", ValueError, "a setting has the form NAME=VALUE, such as dropout=0.1, got 'dropout'"),
         ("droput=0.1", ValueError, "unknown setting 'droput': did you mean dropout"),
         ("dropout=2", ValueError, r"dropout must lie in \[0, 1\), got 2"),
         ("dropout=much", TypeError, "dropout must be a number, got 'much'"),
