@@ -126,7 +126,7 @@ def test_a_cache_with_codecs_says_that_it_has_been_taken_back(models, numbers):
     cache = PiKVCache("int4", "int4")
     with pytest.raises(ValueError, match="keys of layer 0 hold NaN"):
         attempt(models["k_proj"], numbers, None, cache)
-    with pytest.raises(ValueError, match="ended in layer 0 of 2; the cache has been taken back to the 0 entries"):
+    with pytest.raises(ValueError, match="ended in layer 0 of 2; the cache has been restored to the 0 entries"):
         attempt(make_tiny(), numbers, None, cache)
     attempt(make_tiny(), numbers, None, cache)
     assert cache.get_seq_length() == 200
