@@ -56,7 +56,7 @@ class Row:
             raise ValueError(f"a row of task {self.task!r} has an empty context: check the data")
         if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int):
             raise TypeError(
-                f"max_new_tokens must be a whole number, not {type(self.max_new_tokens).__name__}: check the data"
+                f"max_new_tokens must be an integer, not {type(self.max_new_tokens).__name__}: check the data"
             )
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")

@@ -1,4 +1,4 @@
-"""PerLayerPress: a press of its own for each layer."""
+"""PerLayerPress: a different press for each layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pikvpress.presses.checks import warn_of_uneven_layers
 from pikvpress.presses.fastv_press import FastVPress
 from pikvpress.presses.moe_router_press import MoERouterPress
 
-# Whose `__call__` hooks layers, and no more that a layer on its own would miss.
+# Presses whose `__call__` only hooks layers, so that they also work on single layers.
 _LAYERWISE = tuple(kind.__call__ for kind in (BasePress, MoERouterPress, OrderedScorerPress, FastVPress))
 
 
@@ -23,25 +23,25 @@ _LAYERWISE = tuple(kind.__call__ for kind in (BasePress, MoERouterPress, Ordered
 class PerLayerPress(BasePress):
     """Compress different layers with different presses.
 
-    kvpress's `PerLayerCompressionPress` varies the ratio of one press; this varies the press.
+    kvpress's `PerLayerCompressionPress` varies the ratio of one press; this class varies the press.
 
-    Layers may keep different numbers of tokens, in any cache. `MoERouterPress` keeps equal budgets in its layers unless
-    others are asked for by name.
+    Layers may keep different numbers of tokens, in any cache. `MoERouterPress` uses equal budgets in its layers unless
+    other budgets are specified.
 
     Parameters
     ----------
     presses : mapping of int to BasePress
-        The press of each layer named, by index.
+        Presses by index of the layer.
     default : BasePress, optional
-        The press of all other layers. By default they are left alone.
+        The press of all other layers. By default they are left unchanged.
 
     Raises
     ------
     TypeError
-        If a layer is no index or a press no press.
+        If a layer is not an index or a press is not a press.
     ValueError
-        For a press that works on the whole model rather than layer by layer, and, when a model is compressed, for a
-        layer that it does not have.
+        For a press that works on the entire model rather than layer by layer and, when a model is compressed, for a
+        layer that the model does not have.
 
     Examples
     --------
@@ -56,10 +56,10 @@ class PerLayerPress(BasePress):
         if not isinstance(self.presses, Mapping):
             raise TypeError(f"presses must map layer indices to presses, got {type(self.presses).__name__}")
         if not self.presses and self.default is None:
-            raise ValueError("PerLayerPress needs at least one press: name a layer's, or a default")
+            raise ValueError("PerLayerPress needs at least one press: pass one for a layer, or a default")
         for layer, press in self.presses.items():
             if isinstance(layer, bool) or not isinstance(layer, int):
-                raise TypeError(f"layers are named by index, got {layer!r}")
+                raise TypeError(f"layers must be given by index, got {layer!r}")
             if layer < 0:
                 raise ValueError(f"layers are counted from 0, got {layer}")
             _check_press(f"layer {layer}", press)
@@ -68,7 +68,7 @@ class PerLayerPress(BasePress):
 
     @property
     def compression_ratio(self) -> float:
-        """Mean of the layers' ratios; over the named layers only until a model has been seen."""
+        """Mean of the layers' ratios; until a model has been seen, only over the layers in `presses`."""
         layers = range(self._num_layers) if self._num_layers is not None else self.presses
         ratios = [press.compression_ratio if press else 0.0 for press in map(self._press_of, layers)]
         return sum(ratios) / len(ratios) if ratios else self.default.compression_ratio  # type: ignore[union-attr]
@@ -78,13 +78,13 @@ class PerLayerPress(BasePress):
         raise AttributeError("PerLayerPress has no ratio of its own: set compression_ratio on its presses")
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Check the layers' indices and tell every press of the model."""
+        """Check the layers' indices and pass the model on to every press."""
         models.check_supported(model)
         num_layers = len(models.attention_layers(model))
         missing = [layer for layer in self.presses if layer >= num_layers]
         if missing:
             raise ValueError(
-                f"the model has {num_layers} layers, 0 to {num_layers - 1}, but presses name layer "
+                f"the model has {num_layers} layers, 0 to {num_layers - 1}, but presses has layer "
                 f"{', '.join(map(str, missing))}"
             )
         self._num_layers = num_layers
@@ -97,12 +97,12 @@ class PerLayerPress(BasePress):
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
+        """Compress prefills of `model` inside the ``with`` block; a prefill that fails leaves its cache empty."""
         with models.emptied_on_error(model), super().__call__(model):
             yield
 
     def forward_hook(self, module: models.Attention, input: list, kwargs: dict, output: list) -> list:
-        """Hand the layer to its press, unless it attends a sliding window: such layers are left alone."""
+        """Pass the layer to its press, unless it has sliding-window attention: such layers are left unchanged."""
         press = self._press_of(module.layer_idx)
         if press is None or models.is_sliding(module):
             return output
@@ -117,6 +117,6 @@ def _check_press(where: str, press: object) -> None:
         raise TypeError(f"{where} needs a kvpress press, got {type(press).__name__}: {press!r}")
     if type(press).__call__ not in _LAYERWISE:
         raise ValueError(
-            f"{where}: {type(press).__name__} runs the whole model by itself and cannot serve single layers; use it "
+            f"{where}: {type(press).__name__} runs the entire model and cannot be used for single layers; use it "
             "alone, or choose a press that compresses layer by layer"
         )

@@ -77,5 +77,5 @@ def test_registering_a_name_twice_is_refused_and_a_new_one_works(monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRY", Registry("expert", registry._REGISTRY))
     register_expert("mine", KnormPress, prior=3.0)
     assert make_experts(["mine"], None)[0].prior == 3.0
-    with pytest.raises(ValueError, match="registered already"):
+    with pytest.raises(ValueError, match="already registered"):
         register_expert("mine", KnormPress)
