@@ -62,7 +62,7 @@ def test_experts_are_built_anew_each_time():
         (None, 0, ValueError, "at least one expert"),
         (None, 14, ValueError, "num_experts=14, but only 13 experts are known"),
         (["knorm"], 2, ValueError, "num_experts=2, but only 1 experts are given"),
-        (None, 2.0, TypeError, "whole number"),
+        (None, 2.0, TypeError, "an integer"),
         ("knorm", None, TypeError, r"experts=\['knorm'\]"),
         ([3], None, TypeError, "name or a kvpress ScorerPress, got int"),
         ([PyramidKVPress], None, TypeError, "name or a kvpress ScorerPress, got type"),
