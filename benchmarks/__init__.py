@@ -1,1 +1,1 @@
-"""Speed measurements that `make bench` prints; what presses do to answers is measured in `evaluation`."""
+"""Speed and memory benchmarks for `make bench`; `evaluation` measures the quality of answers."""

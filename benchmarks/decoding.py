@@ -1,8 +1,8 @@
-"""How fast tokens are decoded after a long context, by cache: medians over rounds in which every cache runs once.
+"""Decoding speed after a long context, by cache: medians over rounds in which every cache runs once.
 
 python -m benchmarks.decoding [--tokens 4096] [--new 32] [--rounds 5] [--model NAME]
 
-Also how long packing a layer at 4 bits takes, as a share of the layer's part of the prefill.
+Also the time to pack a layer at 4 bits, as a share of the layer's part of the prefill.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Contender:
     Parameters
     ----------
     cache : callable
-        Makes an empty cache.
+        Creates an empty cache.
     press : BasePress, optional
-        Compresses while the context is read.
+        Compresses during the prefill.
     beside : str, optional
-        Whose speed the ratio in the table is relative to.
+        Contender to which the speed in the table is relative.
     """
 
     cache: Callable[[], Cache]
@@ -62,7 +62,7 @@ CONTENDERS = {
 
 
 def decode(model: PreTrainedModel, cache: Cache, first: torch.Tensor, start: int, new: int) -> float:
-    """Decode tokens greedily and return how many a second."""
+    """Decode tokens greedily and return the number per second."""
     token = first
     began = time.perf_counter()
     for step in range(new):
@@ -74,7 +74,7 @@ def decode(model: PreTrainedModel, cache: Cache, first: torch.Tensor, start: int
 
 
 def packing_share(model: PreTrainedModel, ids: torch.Tensor, rounds: int) -> float:
-    """Return what packing one layer at 4 bits takes, relative to a layer's part of the prefill."""
+    """Return the time to pack one layer at 4 bits, relative to a layer's part of the prefill."""
     shares = []
     for _ in range(rounds):
         cache = PiKVCache()

@@ -1,11 +1,11 @@
-"""A whole model of real shape with random weights: prefill, peak memory, decoding speed and the largest batch.
+"""A complete model of realistic shape with random weights: prefill, peak memory, decoding speed, largest batch.
 
 python -m benchmarks.end_to_end [--tokens 8192 --tokens 32768 --tokens 131072] [--shape llama-3.1-8b]
 
-What is kept does not matter here, only how much and in which form: gates are made of random numbers, for four experts
-and for heads that need different numbers of tokens, as fitted ones have them. Prefills are medians over rounds in which
-every contender runs once; decoding follows on the last one. The largest batch is found by doubling the cache until a
-decoded token runs out of memory.
+Only the number of kept entries and their format matter here, so gates are random, for four experts and for heads that
+need different numbers of tokens, like fitted gates. Prefills are medians over rounds in which every contender runs
+once; decoding is timed after the last one. The largest batch is found by doubling the cache until decoding runs out of
+memory.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Contender = tuple[Callable[[], Cache], Callable[[], BasePress | None]]
 
 
 def contenders(gates: Path) -> dict[str, Contender]:
-    """Return caches and presses to time, ours with these gates."""
+    """Return the caches and presses to time; our presses use these gates."""
     return {
         "full cache": (DynamicCache, lambda: None),
         "kvpress AdaKV over SnapKV, 50 % (masked)": (DynamicCache, lambda: AdaKVPress(SnapKVPress(0.5))),
@@ -82,7 +82,7 @@ def make_model(shape: str) -> PreTrainedModel:
 
 
 def prefill(model: PreTrainedModel, ids: torch.Tensor, contender: Contender) -> tuple[Cache, float, int]:
-    """Return the cache that a context leaves, the seconds it took, and the most bytes that were held, weights too."""
+    """Return the cache of a context, the seconds of the prefill, and the peak bytes including weights."""
     make_cache, make_press = contender
     _free(model)
     cache, press = make_cache(), make_press()
@@ -96,7 +96,7 @@ def prefill(model: PreTrainedModel, ids: torch.Tensor, contender: Contender) -> 
 
 
 def largest_batch(model: PreTrainedModel, cache: Cache, token: torch.Tensor, tokens: int) -> int:
-    """Return how many such contexts a token can be decoded after at once, a power of two; the cache is used up."""
+    """Return the largest batch of such contexts that can be decoded, a power of two; the cache is modified."""
     batch = 1
     while batch < LARGEST_BATCH:
         try:

@@ -1,9 +1,9 @@
-"""Bytes that a byte budget leaves: asked, planned, counted by the cache, and seen by the process or the allocator.
+"""Bytes left by a byte budget: requested, planned, counted by the cache, and seen by the process or the allocator.
 
 python -m benchmarks.held_bytes table [--tokens 16384] [--layers 8]
 
-A cache of the shape of Llama-3.1-8B's (8 KV heads of 128) is filled with random numbers layer by layer and packed as
-a `PiKVPress` without gates packs it. Each ratio runs in a process of its own.
+A cache with the shape of Llama-3.1-8B (8 KV heads of 128) is filled with random numbers layer by layer and packed as by
+a `PiKVPress` without gates. Each ratio runs in its own process.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def one(ratio: float, tokens: int, layers: int, device: str) -> None:
-    """Fill and pack one cache, and print the bytes asked, planned, counted and seen."""
+    """Fill and pack one cache, and print the bytes requested, planned, counted and seen."""
     dtype = torch.float16
     heads = Heads(layers, HEADS, HEAD_DIM, tokens, dtype)
     spending = spend_uniform(heads, ratio, range(layers))
-    _packed(heads, 1, ratio, 256, device)  # what the first use of everything takes is no cache
+    _packed(heads, 1, ratio, 256, device)  # warm up: first-use allocations do not belong to the cache
     before = _seen(device)
     cache = _packed(heads, layers, ratio, tokens, device)
     after = _seen(device)
@@ -58,7 +58,7 @@ def _packed(heads: Heads, layers: int, ratio: float, tokens: int, device: str) -
 
 
 def _seen(device: str) -> int:
-    """Return the bytes in use: by CUDA's allocator, or resident in this process once unused memory is given back."""
+    """Return the bytes in use: by CUDA's allocator, or resident in this process after unused memory is released."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Pictures of the tables in benchmarks/results: a panel an operation, or a length and measure, a bar a way.
+"""Figures of the tables in benchmarks/results: one panel per operation, or per length and measure.
 
 python -m benchmarks.pictures [TABLE.csv ...]
 """
@@ -33,7 +33,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Panel:
-    """A title, and bars: label, value, and what is said instead of a value."""
+    """A title, and bars: label, value, and text to show instead of a value."""
 
     title: str
     bars: list[tuple[str, float | None, str]]
@@ -42,7 +42,7 @@ class Panel:
 def main(
     tables: Annotated[list[Path] | None, typer.Argument(help="Default: all in benchmarks/results.")] = None,
 ) -> None:
-    """Draw tables, for a light and a dark surface, beside them."""
+    """Draw tables for light and dark backgrounds, in the folders of the tables."""
     for table in tables or sorted((ROOT / "benchmarks" / "results").glob("*.csv")):
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -56,7 +56,7 @@ def main(
 
 
 def draw(panels: Sequence[Panel], theme: Theme, columns: int = 3) -> Figure:
-    """Return a figure with a panel of bars each."""
+    """Return a figure with one bar chart per panel."""
     labels = [label for panel in panels for label, _, _ in panel.bars]
     most = max(len(panel.bars) for panel in panels)
     width = max(150.0, widest([panel.title for panel in panels], TEXT + 1, bold=True) - 60.0)

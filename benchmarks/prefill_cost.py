@@ -1,4 +1,4 @@
-"""What presses add to a prefill: medians over rounds in which every press runs once, so that drift hits all alike.
+"""Time that presses add to a prefill: medians over rounds in which every press runs once, so drift affects all equally.
 
 python -m benchmarks.prefill_cost [--tokens 4096] [--rounds 5] [--press MoERouterPress] [--model NAME]
 """
@@ -41,9 +41,9 @@ def main(
     rounds: int = 5,
     ratio: float = 0.5,
     model: str | None = None,
-    press: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
+    press: Annotated[list[str] | None, typer.Option(help="Only this press; repeatable.")] = None,
 ) -> None:
-    """Time the prefill under each press and print the overhead."""
+    """Time the prefill with each press and print the overhead."""
     presses = contenders(ratio)
     unknown = set(press or ()) - set(presses)
     if unknown:

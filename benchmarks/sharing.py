@@ -1,4 +1,4 @@
-"""What sharing one prefill saves: ten presses at four ratios against one press at one ratio.
+"""Savings from sharing one prefill: ten presses at four ratios compared with one press at one ratio.
 
 python -m benchmarks.sharing [--length 1024] [--rounds 5] [--model NAME]
 """
@@ -44,7 +44,7 @@ def seconds(
     names: tuple[str, ...],
     ratios: tuple[float, ...],
 ) -> float:
-    """Return what it takes to prefill once and compress by every press at every ratio."""
+    """Return the time to prefill once and compress with every press at every ratio."""
     began = time.perf_counter()
     source = SourceContext(model, tokenizer, context, ratios)
     for name in names:
@@ -59,7 +59,7 @@ def seconds(
 def main(length: int = 1024, rounds: int = 5, model: str | None = None) -> None:
     """Time both and print the ratio."""
     if rounds < 1:
-        raise ValueError(f"at least 1 round is needed, not {rounds}")
+        raise ValueError(f"at least 1 round is needed, got {rounds}")
     network, tokenizer = load_model(model)
     context = token_ids(tokenizer, manual())[:length]
     seconds(network, tokenizer, context, TEN[:1], RATIOS[:1])  # warms up

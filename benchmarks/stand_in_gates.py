@@ -1,4 +1,4 @@
-"""Gates of random numbers for a model of random weights: presses cost with them what they cost with fitted ones."""
+"""Random gates for a model with random weights: presses take the same time with them as with fitted gates."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ ROUTER = "pikv"
 
 
 def write_gates(model: PreTrainedModel, experts: list[str], path: Path, looks: bool = False, seed: int = 0) -> None:
-    """Write gates of some experts whose heads differ, in their blends and in what they need.
+    """Write gates for some experts with different blends and needs per head.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Whose they are to be.
+        The model that the gates are for.
     experts : list of str
-        Their experts, "saliency" too if named.
+        Names of the experts, which may include "saliency".
     path : Path
         Where to write them.
     looks : bool, default=False
         Whether their routers look at the input, so that experts are measured.
     seed : int, default=0
-        Of the random numbers.
+        Random seed.
     """
     first = models.attention_layers(model)[0]
     layers, heads = first.config.num_hidden_layers, models.num_key_value_heads(first)
@@ -45,7 +45,7 @@ def write_gates(model: PreTrainedModel, experts: list[str], path: Path, looks: b
             router.static.copy_(torch.randn(router.static.shape, generator=generator))
             router.evidence.mul_(looks)
         routers[key(ROUTER, kind)] = dict(router.state_dict())
-    # Errors fall with the share kept, in some heads later than in others, and every codec adds to them.
+    # Errors decrease with the kept share, in some heads later than in others, and every codec adds to them.
     kept = torch.tensor(Recipe.keep_shares)
     needs = 2.0 * torch.randn(layers, heads, 1, generator=generator)
     curves = (needs - 6 * kept).exp().expand(len(Recipe.ratios), -1, -1, -1).contiguous()

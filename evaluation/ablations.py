@@ -1,4 +1,4 @@
-"""Gates that know less than those that ship, or look at the input whatever held-out text says, for comparison."""
+"""Variants of the shipped gates for comparison: with less information, or forced to look at the input."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class LayerRouter(StaticRouter):
 
 
 def path(name: str) -> Path:
-    """Return where the gates of an ablation are."""
+    """Return the path of the gates of an ablation."""
     return FOLDER / f"{name}.safetensors"
 
 
 def write_ablations(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, gates: Gates, folder: Path = FOLDER
 ) -> list[Path]:
-    """Write gates of the same experts, for comparison.
+    """Write gates with the same experts, for comparison.
 
-    `looking` and `static_per_layer` are calibrated as the gates were, on the same contexts: the former looks at the
-    input whether or not that wins on held-out text, the latter never does and has one blend a layer. `uniform` weighs
-    experts alike; `random_0` to `random_4` are drawn.
+    `looking` and `static_per_layer` are calibrated like the gates, on the same contexts. `looking` uses the input even
+    if that brings no gain on held-out text; `static_per_layer` never does, and has one blend per layer. `uniform` gives
+    all experts equal weights; `random_0` to `random_4` are random.
 
     Parameters
     ----------
     model, tokenizer
-        Those that the gates belong to.
+        The model of the gates, and its tokenizer.
     gates : Gates
-        Made by `calibrate`.
+        Gates fitted by `calibrate`.
     folder : Path
         Where to write them.
     """
@@ -71,7 +71,7 @@ def write_ablations(
         )
         if router == "static":
             _save(found.path, found.gates, {key: _tied(values) for key, values in found.gates.routers.items()})
-    gates = replace(gates, curves=None, codec_curves=None)  # what follows knows of no budgets
+    gates = replace(gates, curves=None, codec_curves=None)  # the variants below have no fitted budgets
     like = gates.routers["base"]
     none = {name: torch.zeros_like(value) for name, value in like.items()}
     _save(folder / "uniform.safetensors", gates, {"static": none})
@@ -90,7 +90,7 @@ def _tied(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _drawn(like: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Return random gates: logits of variance 1 by head, and as much again by standardised features."""
+    """Return random gates: logits with variance 1 per head, and the same again from standardised features."""
     generator = torch.Generator().manual_seed(seed)
     drawn = {name: torch.randn(value.shape, generator=generator) for name, value in like.items()}
     drawn["evidence"] /= len(drawn["evidence"]) ** 0.5

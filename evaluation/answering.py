@@ -1,4 +1,4 @@
-"""Questions to compressed contexts: greedy answers, and predictions along a given text."""
+"""Questions about compressed contexts: greedy answers, and predictions along a given text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evaluation.compressed import CompressedContext
 from evaluation.prefilling import at_hand
 from evaluation.reading import ContextBatch, reading_mode
 
-# Leaving finished answers out means copying what the others read, so it is done when this share is still going.
+# Dropping finished answers copies what the others read, so it is done when only this share is unfinished.
 DROP = 0.7
 
 
@@ -21,22 +21,22 @@ def answers(
 ) -> list[list[int]]:
     """Return the greedy answer from each context, as token ids.
 
-    kvpress's pipeline does not look whether the first token of an answer ends it; this does.
+    Unlike kvpress's pipeline, this checks whether the first token already ends the answer.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Answers; its generation config says at which tokens it stops.
+        The model; its generation config defines the stop tokens.
     contexts : sequence of CompressedContext
-        Of one text; they are answered from together.
+        Compressed versions of one text, which are processed in one batch.
     question : sequence of int
-        Token ids behind the context.
+        Token ids after the context.
     max_new_tokens : int
-        Most tokens of an answer.
+        Maximum number of tokens of an answer.
     """
     results: list[list[int]] = [[] for _ in contexts]
     stop = stop_tokens(model)
-    read = list(range(len(contexts)))  # which contexts the rows of the batch are
+    read = list(range(len(contexts)))  # indices of the contexts in the rows of the batch
     going = set(read)
     with reading_mode(model):
         batch = ContextBatch(model, contexts, len(question) + max_new_tokens)
@@ -79,7 +79,7 @@ def answer_while_compressing(
 def log_probabilities(
     model: PreTrainedModel, contexts: Sequence[CompressedContext], future: Sequence[int]
 ) -> Iterator[torch.Tensor]:
-    """Yield, for each context, log probabilities of what follows each token of ``future``, (tokens, vocabulary)."""
+    """Yield, for each context, log probabilities of the next token after each token of ``future``."""
     with reading_mode(model):
         logits = ContextBatch(model, contexts, len(future)).read(torch.tensor([list(future)], device=model.device))
     return (row.float().log_softmax(dim=-1) for row in logits)

@@ -1,4 +1,4 @@
-"""The command line of the harness."""
+"""The command-line interface of the harness."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def main() -> None:
 
 @app.command()
 def run(
-    study: Annotated[Path | None, typer.Argument(help="A YAML file with a whole study; options change it.")] = None,
+    study: Annotated[Path | None, typer.Argument(help="A YAML file with a study; options override it.")] = None,
     benchmark: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
     length: Annotated[list[int] | None, typer.Option(help="Tokens, for generated benchmarks; repeatable.")] = None,
-    press: Annotated[list[str] | None, typer.Option(help="name or name@option=value; repeatable.")] = None,
+    press: Annotated[list[str] | None, typer.Option(help="Name or name@option=value; repeatable.")] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Share to remove, in (0, 1); repeatable.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; repeatable.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Rows a task, for generated benchmarks. Default 25.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Rows per task, for generated benchmarks. Default 25.")] = None,
     fraction: Annotated[float | None, typer.Option(help="Share of each task's rows to run. Default 1.")] = None,
     data: Annotated[Path | None, typer.Option(help="A local folder with the benchmark's data.")] = None,
     model: ModelOption = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the results; go on where it stopped.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of samples and of presses that draw. Default 0.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the results; an existing study is continued.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of samples and presses. Default 0.")] = None,
     query_aware: Annotated[bool | None, typer.Option(help="Show presses the question, after the context.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Instead of what the benchmark says.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Compressed contexts answered from together.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Overrides the benchmark's value.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Number of compressed contexts per batch.")] = None,
     share_prefill: Annotated[bool | None, typer.Option(help="One prefill for all presses that allow it.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
@@ -77,7 +77,7 @@ def run(
         from evaluation.evaluate import evaluate
         from evaluation.study import make_study, read_study, with_options
 
-        logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn of their cost whenever they are made
+        logging.getLogger("kvpress").setLevel(logging.ERROR)  # some presses warn about their cost when created
         options = {name: value for name, value in given.items() if value not in (None, [])}
         evaluate(make_study(with_options(read_study(study) if study else {}, options)))
 
@@ -85,10 +85,10 @@ def run(
 @app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")],
-    output: Annotated[Path | None, typer.Option(help="Where to put it. Default: the first folder.")] = None,
-    press: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the report. Default: the first folder.")] = None,
+    press: Annotated[list[str] | None, typer.Option(help="Only this press; repeatable.")] = None,
 ) -> None:
-    """Draw a report: Markdown, CSV, pictures and one HTML page."""
+    """Write a report: Markdown, CSV, figures and one HTML page."""
     with _told():
         from evaluation.report import report as write_report
 
@@ -99,10 +99,10 @@ def report(
 @app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")],
-    press: Annotated[list[str], typer.Option(help="What to compare; repeatable.")],
-    against: Annotated[list[str], typer.Option(help="With the best of these, at each ratio; repeatable.")],
+    press: Annotated[list[str], typer.Option(help="Press to compare; repeatable.")],
+    against: Annotated[list[str], typer.Option(help="Compare with the best of these at each ratio; repeatable.")],
 ) -> None:
-    """Print a press's results as a share of the best other one's, with 95 % intervals and its worst task."""
+    """Print a press's results as a share of those of the best other press, with 95 % intervals and the worst task."""
     with _told():
         from evaluation.report.load import load
         from evaluation.report.relative import shares
@@ -120,7 +120,7 @@ def compare(
 
 @app.command()
 def pack(folders: Annotated[list[Path], typer.Argument(help="Folders that `run` wrote.")]) -> None:
-    """Compress the samples of finished studies into one file each, to keep them in a repository."""
+    """Compress the samples of each finished study into one file, to keep them in a repository."""
     with _told():
         from evaluation.journal import pack as pack_samples
 
@@ -144,7 +144,7 @@ def presses() -> None:
 def ablate(
     model: ModelOption = None,
 ) -> None:
-    """Make gates that know less than those found for the model, for the presses named ablation_*."""
+    """Create variants of the model's gates for the presses named ablation_*."""
     with _told():
         from evaluation.ablations import write_ablations
         from pikvpress import models
@@ -154,6 +154,6 @@ def ablate(
         loaded, tokenizer = load_model(model)
         gates = find_gates(models.fingerprint(models.attention_layers(loaded)[0]))
         if gates is None:
-            raise ValueError("no gates were fitted for this model: `pikvpress calibrate` does it")
+            raise ValueError("no gates are fitted for this model: run `pikvpress calibrate`")
         for path in write_ablations(loaded, tokenizer, gates):
             typer.echo(path)

@@ -1,4 +1,4 @@
-"""A context as a press leaves it: keys and values by layer, whatever cache held them."""
+"""A compressed context: keys and values by layer, independent of the cache that held them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Masked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @dataclass
 class CompressedContext:
-    """What a press left of a context.
+    """A context compressed by a press.
 
     Parameters
     ----------
     layers : list of (torch.Tensor, torch.Tensor)
         Keys and values of every layer, shape (1, kv_heads, kept, head_dim).
     masked : list of tuple of torch.Tensor, or None
-        By layer: batch, head and position of entries that are held but not attended to.
+        For each layer, batch, head and position of entries that are held but not attended to.
     next_position : int
-        Position of the token that follows.
+        Position of the next token.
     seconds : float
-        What compressing took, the prefill without a press excluded.
+        Time of compression, excluding a prefill without a press.
     packed_bytes : int, optional
-        Bytes that a `PiKVCache` or `QuantizedCache` held; `layers` are then what it gives back, filled up and the
-        filling masked.
+        Bytes that a `PiKVCache` or `QuantizedCache` held; `layers` then contain its decoded entries, with padding that
+        is masked.
     """
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
@@ -43,19 +43,19 @@ class CompressedContext:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Entries held a head, by layer."""
+        """Entries held per head, by layer."""
         return tuple(keys.shape[2] for keys, _ in self.layers)
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of keys and values, masked ones included: they are held."""
+        """Bytes of keys and values, including masked ones, which are still held."""
         if self.packed_bytes is not None:
             return self.packed_bytes
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
     @property
     def tokens_kept(self) -> float:
-        """Entries that can be attended to, mean over layers and heads."""
+        """Number of entries that can be attended to, mean over layers and heads."""
         counts = [
             keys.shape[2] - (len(masked[0]) / keys.shape[1] if masked is not None else 0)
             for (keys, _), masked in zip(self.layers, self.masked, strict=True)
@@ -63,7 +63,7 @@ class CompressedContext:
         return sum(counts) / len(counts)
 
     def sharing(self, full: CompressedContext) -> CompressedContext:
-        """Return this context with the full one's tensors wherever its own are equal: masked entries are held once."""
+        """Return this context, sharing tensors with the full one where they are equal, to save memory."""
         layers = [
             theirs if ours[0].shape == theirs[0].shape and all(map(torch.equal, ours, theirs)) else ours
             for ours, theirs in zip(self.layers, full.layers, strict=True)
@@ -79,18 +79,18 @@ class CompressedContext:
 def taken(
     model: PreTrainedModel, press: BasePress | None, cache: Cache, length: int, seconds: float
 ) -> CompressedContext:
-    """Return what a cache holds of a context, masks that the press left on the model's layers included.
+    """Return the compressed context in a cache, including masks that the press has set on the model's layers.
 
     Parameters
     ----------
     model, press
-        As used, right after the press has compressed; no press for the full cache.
+        The model and the press, right after compression; None for the full cache.
     cache : Cache
-        For one row.
+        A cache with one row.
     length : int
-        Tokens of the context.
+        Number of tokens of the context.
     seconds : float
-        What compressing took.
+        Time of compression.
     """
     if isinstance(cache, PiKVCache):
         return _unpacked(cache, length, seconds)
@@ -102,7 +102,7 @@ def taken(
 
 
 def _unpacked(cache: PiKVCache, length: int, seconds: float) -> CompressedContext:
-    """Return what a cache for one row holds as rectangles: heads filled up to the longest of their layer."""
+    """Return the contents of a cache with one row as rectangles: heads padded to the longest of their layer."""
     layers: list[tuple[torch.Tensor, torch.Tensor]] = []
     masked: list[Masked | None] = []
     cache.settle()
@@ -127,7 +127,7 @@ def _unpacked(cache: PiKVCache, length: int, seconds: float) -> CompressedContex
 
 
 def _moves_positions(press: BasePress | None) -> bool:
-    """Whether kept keys are rotated to new positions, as kvpress's pipeline asks too."""
+    """Whether kept keys are rotated to new positions, which kvpress's pipeline also checks."""
     if isinstance(press, FinchPress):
         return press.rerotate_keys
     return isinstance(press, KeyRerotationPress | RestoreKVPress)

@@ -1,4 +1,4 @@
-"""A whole study, from loading the model to the last file."""
+"""A complete study, from loading the model to the last file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pikvpress.default_model import load_model
 
 
 def evaluate(study: Study) -> None:
-    """Run what a study's folder does not hold yet, and write its files.
+    """Run what is missing in a study's folder, and write its files.
 
-    Under torchrun or ``accelerate launch`` every process runs its share of the contexts; the one that finds all shares
-    complete writes the files, so nobody waits for anybody.
+    With torchrun or ``accelerate launch``, every process runs its share of the contexts. The process that finds all
+    shares complete writes the files, so no process waits for another.
 
     Raises
     ------
     ValueError, TypeError, OSError
-        For what is wrong with the study, its data or its folder; finished samples are kept.
+        For errors in the study, its data or its folder; finished samples are kept.
     """
     place = this_process()
     if study.output.exists() and not study.output.is_dir():
-        raise ValueError(f"--output {study.output} is a file: give a folder")
+        raise ValueError(f"--output {study.output} is a file: pass a folder")
     settings = {} if study.dtype == "auto" else {"dtype": getattr(torch, study.dtype)}
     model, tokenizer = load_model(study.model, **settings)
     models.check_supported(model)
@@ -44,7 +44,7 @@ def evaluate(study: Study) -> None:
         run(study, model, tokenizer, units, journal, place)
         unfinished = layout.write_results(study, units, journal, described["model"])
     if unfinished and place.world == 1:
-        raise ValueError(f"{study.output} is still short of {unfinished} press and ratio pairs: run the command again")
+        raise ValueError(f"{study.output} still lacks {unfinished} pairs of press and ratio: run the command again")
     if place.rank == 0 or not unfinished:
         where = f"python -m evaluation report {study.output}"
-        typer.echo(f"results are in {study.output}; draw them with `{where}`", file=sys.stderr)
+        typer.echo(f"results are in {study.output}; create a report with `{where}`", file=sys.stderr)

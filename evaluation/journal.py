@@ -1,4 +1,4 @@
-"""Finished samples on disk, one JSON line each: what an interrupted study goes on from."""
+"""Finished samples on disk, one JSON line each, from which an interrupted study continues."""
 
 from __future__ import annotations
 
@@ -21,29 +21,27 @@ Key = tuple[Any, ...]
 
 
 def key_of(record: Mapping[str, Any]) -> Key:
-    """Return what makes a record the only one of its kind: benchmark, length, sample, press and ratio."""
+    """Return the unique key of a record: benchmark, length, sample, press and ratio."""
     return tuple(record[name] for name in KEY)
 
 
 class Journal:
-    """The records of a results folder, in one file a process, so that processes never write to the same one.
-
-    Those that were packed (`pack`) are read too, and never written to.
-
-    Use it in a ``with``: until its end no other run can write to the file.
+    """The records of a results folder, in one file per process, so that processes never write to the same file.
+    Packed records (`pack`) are also read, but never written to.
+    Use it in a ``with`` block: until its end, no other run can write to the file.
 
     Parameters
     ----------
     folder : Path
-        Of the results; it exists.
+        The existing folder of the results.
     rank : int
-        Of this process.
+        Rank of this process.
 
     Raises
     ------
     ValueError
-        If another run is writing, or a file holds a line that is not a record. Half a line at the end, left when a
-        process was killed, is no record either: it is cut off the process's own file, and not read from the others'.
+        If another run is writing, or a file has a line that is not a record. An incomplete last line of a process that
+        was killed is removed from the process's own file and ignored in other files.
     """
 
     def __init__(self, folder: Path, rank: int):
@@ -65,17 +63,17 @@ class Journal:
         seen: set[Key] = set()
         for file in sample_files(self.folder):
             for _, record in _records(file):
-                if key_of(record) not in seen:  # processes that were started again may share samples out anew
+                if key_of(record) not in seen:  # restarted processes may divide samples differently
                     seen.add(key_of(record))
                     yield record
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Write records that are not there yet, and see that they are on disk.
+        """Write new records, and make sure that they are on disk.
 
         Raises
         ------
         OSError
-            If there is no space left, for example; what was finished before stays.
+            For example if there is no space left; earlier results are kept.
         """
         new = [record for record in records if key_of(record) not in self.done]
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in new)
@@ -87,21 +85,21 @@ class Journal:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{self._own} cannot be written ({error.strerror}): make room or mend what is wrong and run the same "
+                f"{self._own} cannot be written ({error.strerror}): fix the problem and run the same "
                 f"command again; {len(self.done)} finished samples are kept",
             ) from error
         self.done.update(map(key_of, new))
 
 
 def pack(folder: Path) -> Path:
-    """Join the journals of a results folder in one compressed file, and return where it is.
+    """Merge the journals of a results folder into one compressed file, and return its path.
 
-    A study that is packed is reported, compared and continued like any other; pack it again after adding to it.
+    A packed study can be reported, compared and continued like any other; pack it again after adding to it.
 
     Raises
     ------
     ValueError
-        If there are no samples, a run is writing, or a line is not a record. Nothing is changed then.
+        If there are no samples, a run is writing, or a line is not a record. Nothing is changed in this case.
     """
     journals = sorted(folder.glob(JOURNALS))
     handles = [file.open("rb+") for file in journals]
@@ -124,7 +122,7 @@ def pack(folder: Path) -> Path:
 
 
 def _records(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield each finished line of a file, and the record it holds."""
+    """Yield each complete line of a file, and its record."""
     text = content(file)
     complete = text[: text.rfind(b"\n") + 1]
     for number, line in enumerate(complete.splitlines(), start=1):
@@ -133,14 +131,14 @@ def _records(file: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             key_of(record)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"line {number} of {file} is no finished sample: the file is damaged or not of this harness; move it "
+                f"line {number} of {file} is not a finished sample: the file is damaged or from another tool; move it "
                 "away, or choose another --output"
             ) from error
         yield line, record
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:
-    """Keep other runs from writing to a file, where the system can."""
+    """Prevent other runs from writing to a file, if the system supports this."""
     if fcntl is None:
         return
     try:

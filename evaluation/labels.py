@@ -1,4 +1,4 @@
-"""Short names of presses for tables and pictures, as a study gives them under `labels`."""
+"""Short names of presses for tables and figures, from the `labels` of a study."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pikvpress.support.registry import check_name
 
 
 def checked_labels(labels: Any, presses: Sequence[str], where: str) -> dict[str, str]:
-    """Return a mapping from press names to labels; a press without one is called by its name.
+    """Return a mapping from press names to labels; a press without a label is shown by its name.
 
     Raises
     ------
     ValueError
-        If it is not such a mapping, names a press that is not there, or calls two presses the same.
+        If it is not such a mapping, contains an unknown press, or gives two presses the same label.
     """
     if labels is None:
         return {}
@@ -23,10 +23,10 @@ def checked_labels(labels: Any, presses: Sequence[str], where: str) -> dict[str,
     for name, label in labels.items():
         check_name(str(name), presses, f"press to label in {where}")
         if not isinstance(label, str) or not label.strip() or set("|\n") & set(label):
-            raise ValueError(f"{where}: the label of {name} must be one line of text without '|', not {label!r}")
+            raise ValueError(f"{where}: the label of {name} must be one line of text without '|', got {label!r}")
     shown = {"full cache": "the full cache"}
     for name in presses:
         other = shown.setdefault(labels.get(name, name), name)
         if other != name:
-            raise ValueError(f"{where}: {other} and {name} are both called {labels.get(name, name)!r}: tell them apart")
+            raise ValueError(f"{where}: {other} and {name} are both called {labels.get(name, name)!r}: rename one")
     return dict(labels)

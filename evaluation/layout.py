@@ -1,4 +1,4 @@
-"""What a study leaves: ``study.yaml``, and a folder for each press and ratio laid out as kvpress's evaluation does."""
+"""The files of a study: ``study.yaml``, and a folder for each press and ratio in the layout of kvpress's evaluation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from evaluation.units import Sample, Unit
 from pikvpress import models
 from pikvpress.default_model import resolve_model
 
-# What decides a result: a folder holds results of one choice of these. Presses, ratios, benchmarks may be added.
+# Settings that determine results: they are fixed for a folder. Presses, ratios and benchmarks may be added.
 FIXED = ("model", "model_fingerprint", "seed", "query_aware", "max_new_tokens", "dtype")
 LISTS = ("presses", "ratios", "benchmarks")
 
@@ -45,7 +45,7 @@ def model_name(study: Study) -> str:
 
 
 def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dict[str, Any]:
-    """Return what `study.yaml` says of a study."""
+    """Return the description of a study for `study.yaml`."""
     tasks: dict[str, set[str]] = defaultdict(set)
     counts: dict[tuple[str, int | None], int] = defaultdict(int)
     for unit in units:
@@ -87,21 +87,21 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
 
 
 def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
-    """Return the description joined with the one that the folder has.
+    """Return the description merged with the one in the folder.
 
     Raises
     ------
     ValueError
-        If the folder holds something else, or results that do not belong to the same study.
+        If the folder contains other files, or results of another study.
     """
     file = folder / "study.yaml"
     if not file.exists():
-        # Another process of this run may have been faster, and have samples already.
+        # Another process of this run may have been faster, and may already have samples.
         names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
         strangers = [name for name in names if not name.startswith((".", "samples"))]
         if strangers:
             raise ValueError(
-                f"{folder} holds {', '.join(strangers[:3])}, but no study.yaml: results go to a folder of their own, "
+                f"{folder} holds {', '.join(strangers[:3])}, but no study.yaml: results need a separate folder, "
                 "choose another --output"
             )
         return described
@@ -110,7 +110,7 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         found = {name: before[name] for name in (*FIXED, *LISTS)}
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{file} is not of this harness, or damaged: move it away, or choose another --output"
+            f"{file} is from another tool, or damaged: move it away, or choose another --output"
         ) from error
     for name in FIXED:
         if found[name] != described[name]:
@@ -136,16 +136,16 @@ def write_study(folder: Path, described: Mapping[str, Any]) -> None:
 
 
 def write_results(study: Study, units: list[Unit], journal: Journal, name: str) -> int:
-    """Write the folders of all presses and ratios whose samples are complete; return how many are not yet.
+    """Write the folders of all presses and ratios whose samples are complete; return how many are incomplete.
 
     Parameters
     ----------
     study, units
-        What was to be run.
+        The study, and its units.
     journal : Journal
-        What has been run, by every process.
+        The finished samples of all processes.
     name : str
-        The model's.
+        Name of the model.
     """
     records = {key_of(record): record for record in journal.read()}
     planned: dict[tuple[BenchmarkSettings, int | None], list[Sample]] = defaultdict(list)
@@ -154,7 +154,7 @@ def write_results(study: Study, units: list[Unit], journal: Journal, name: str) 
     unfinished = 0
     for (settings, length), samples in planned.items():
         tasks = list(dict.fromkeys(sample.row.task for sample in samples))
-        samples = sorted(samples, key=lambda sample: tasks.index(sample.row.task))  # within a task they are in order
+        samples = sorted(samples, key=lambda sample: tasks.index(sample.row.task))  # stable within a task
         for press, ratio in jobs(study):
             keys = [(settings.name, length, sample.name, press.name, ratio) for sample in samples]
             if all(key in records for key in keys):
@@ -205,7 +205,7 @@ def _write_folder(
 
 
 def _table(samples: list[Sample], records: list[dict[str, Any]], ratio: float | None) -> str:
-    """Return the samples with their results as CSV, the context left out as kvpress does."""
+    """Return the samples with their results as CSV, without the context, as in kvpress."""
     lines = []
     for sample, record in zip(samples, records, strict=True):
         row = sample.row
@@ -231,13 +231,13 @@ def _table(samples: list[Sample], records: list[dict[str, Any]], ratio: float | 
 
 
 def _all_of(before: Any, now: str) -> str | list[str]:
-    """Return what several runs into one folder say, each once; the one value if they agree."""
+    """Return the distinct values of several runs into one folder; a single value if they agree."""
     values = list(dict.fromkeys([*(before if isinstance(before, list) else [before or now]), now]))
     return values if len(values) > 1 else values[0]
 
 
 def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what is known of benchmarks after some have been run again, maybe with other tasks or lengths."""
+    """Return the descriptions of benchmarks after some were run again, perhaps with other tasks or lengths."""
     merged = {entry["name"]: entry for entry in old}
     for entry in new:
         name, before = entry["name"], merged.get(entry["name"], {"tasks": [], "samples": {}})

@@ -1,4 +1,4 @@
-"""Oracles: selections by somebody who knows what will be read. They bound what a router can win."""
+"""Oracles: selections with knowledge of the future text, as a bound on the possible gain of a router."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from pikvpress.routing.examination import Examination
 
 @dataclass(frozen=True)
 class Foreseen:
-    """What oracles know of a context.
+    """The information about a context that oracles use.
 
     Parameters
     ----------
     cache : DynamicCache
-        Full.
+        The full cache.
     ratios : list of float
-        At which experts were examined.
+        Ratios at which experts were examined.
     found : dict of int to list of Examination
-        By layer that can be compressed, in the order of `ratios`.
+        For each layer that can be compressed, in the order of `ratios`.
     readings : dict of int to FutureReading
         How the future reads those layers.
     num_keys : int
-        Tokens of the context.
+        Number of tokens of the context.
     seconds : float
-        What it took for one ratio.
+        Time for one ratio.
     """
 
     cache: DynamicCache
@@ -61,7 +61,7 @@ def foresee(
     ratios: Sequence[float],
     seed: int,
 ) -> Foreseen:
-    """Examine a context and read its future, once for all oracles of the same experts; by default of all."""
+    """Examine a context and read its future, once for all oracles with the same experts; by default all experts."""
     began = time.perf_counter()
     gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
     weights = None if gates is None else gates.saliency
@@ -87,16 +87,17 @@ def foresee(
 
 @dataclass
 class OraclePress(BasePress):
-    """For every KV head of every input, the experts that cost the text to come least, at equal budgets.
+    """For every KV head of every input, the experts with the lowest cost to the future text, at equal budgets.
 
-    A press in name only: it cannot be hung on a model, since it must be told what will be read.
+    It cannot be applied to a model like other presses, since it needs the future text.
 
     Parameters
     ----------
     most : int
-        How many experts a head blends: 1 chooses; more are added one by one while the predicted cost falls.
+        Maximum number of experts that a head blends: with 1 it chooses one; more are added greedily as long as the
+        predicted cost decreases.
     experts : tuple of str, optional
-        Among which. By default all, those that calibration fits too if there are gates for the model.
+        Candidate experts. By default all, including the fitted expert if there are gates for the model.
     compression_ratio : float
         Share of the keys to remove.
     """
@@ -106,7 +107,7 @@ class OraclePress(BasePress):
     compression_ratio: float = 0.0
 
     def compress_knowing(self, seen: Foreseen) -> CompressedContext:
-        """Return the context as the oracle leaves it, for this future and no other."""
+        """Return the context compressed by the oracle for this future only."""
         began = time.perf_counter()
         num_kept = compute_n_kept(seen.num_keys, self.compression_ratio)
         layers = []

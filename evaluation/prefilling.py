@@ -1,4 +1,4 @@
-"""Reading a context into a cache, and what must be at hand for presses meanwhile."""
+"""Reading a context into a cache, with the environment that presses need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prefill(model: PreTrainedModel, context: Sequence[int], cache: DynamicCache)
 
 @contextmanager
 def at_hand(model: PreTrainedModel) -> Iterator[None]:
-    """Give attention layers what kvpress's presses look for on them, and take away what they leave there."""
+    """Set the attributes of attention layers that kvpress's presses need, and remove what presses leave there."""
     layers = models.attention_layers(model)
     for layer in layers:
         layer.masked_key_indices = None
@@ -35,7 +35,7 @@ def at_hand(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def tokenizer_by_name(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Let presses that load the tokenizer by the model's name have this one: a GGUF file's is not found by name."""
+    """Provide this tokenizer to presses that load it by the model's name, which fails for a GGUF file."""
     load = AutoTokenizer.from_pretrained
 
     def from_pretrained(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -46,6 +46,6 @@ def tokenizer_by_name(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 
 def wait(device: torch.device) -> None:
-    """Return once the device has done what it was given, so that times are true."""
+    """Wait until the device has finished, so that measured times are correct."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

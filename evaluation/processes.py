@@ -1,4 +1,4 @@
-"""Which of several processes this is, as torchrun and accelerate say it."""
+"""Rank of this process, from the variables of torchrun and accelerate."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """This process among those of a run.
+    """The place of this process in a run.
 
     Parameters
     ----------
     rank : int
-        From 0, over all machines.
+        Rank over all machines, from 0.
     world : int
-        How many there are.
+        Number of processes.
     local_rank : int
-        From 0, on this machine.
+        Rank on this machine, from 0.
     """
 
     rank: int
@@ -25,7 +25,7 @@ class Place:
     local_rank: int
 
     def device(self) -> str:
-        """Return the device for this process: a GPU of its own, or the CPU."""
+        """Return the device for this process: its own GPU, or the CPU."""
         import torch
 
         return f"cuda:{self.local_rank}" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""A row as the tokens that the model reads, tokenised as kvpress's pipeline does it."""
+"""Tokenisation of a row as in kvpress's pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pikvpress.prompts import framed, token_ids
 def encode(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[list[int], list[int]]:
     """Return the token ids of the context, and of the question with the answer prefix.
 
-    The same ids as `KVPressTextGenerationPipeline.preprocess` gives; see `pikvpress.prompts.framed`.
+    These are the same ids as from `KVPressTextGenerationPipeline.preprocess`; see `pikvpress.prompts.framed`.
     """
     context, tail = framed(tokenizer, row.context, row.chat)
     return token_ids(tokenizer, context), token_ids(tokenizer, row.question + tail + row.answer_prefix)

@@ -1,4 +1,4 @@
-"""What kvpress offers for fewer bytes: a press that removes tokens, and transformers' quantised cache under it."""
+"""The baseline for fewer bytes: a kvpress press that removes tokens, with transformers' quantised cache."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from pikvpress.presses.checks import checked_ratio
 
 @dataclass
 class QuantizedPress(BasePress):
-    """Remove tokens by a press and hold the others in a `QuantizedCache`, so that a share of the bytes is left.
+    """Remove tokens with a press and hold the others in a `QuantizedCache`, so that a share of the bytes is left.
 
-    The cache's own scales and zero points count, in the model's type. While every token fits in so many bits, all stay.
+    The cache's scales and zero points count, in the model's dtype. If all tokens fit with this number of bits, none is
+    removed.
 
     Parameters
     ----------
     press : ScorerPress
-        Chooses the tokens.
+        The press that chooses the tokens.
     compression_ratio : float, default=0.0
         Share of the bytes to save, in [0, 1).
     bits : {4, 2}, default=4
-        Of each number, by optimum-quanto in groups of 64 as transformers sets them.
+        Bits per number, quantised by optimum-quanto in groups of 64, the setting of transformers.
     """
 
     press: ScorerPress
@@ -37,7 +38,7 @@ class QuantizedPress(BasePress):
 
     def __post_init__(self) -> None:
         if self.bits not in (2, 4):
-            raise ValueError(f"bits must be 2 or 4, which is what the cache offers, got {self.bits}")
+            raise ValueError(f"bits must be 2 or 4, which the cache supports, got {self.bits}")
 
     def cache(self, model: PreTrainedModel) -> QuantizedCache:
         """Return a new cache for a model."""
@@ -56,7 +57,7 @@ class QuantizedPress(BasePress):
 
 
 def bytes_of(cache: QuantizedCache) -> int:
-    """Return the bytes that a cache holds: packed numbers, their scales and zero points, and what is not packed yet."""
+    """Return the bytes that a cache holds: packed numbers, scales and zero points, and entries not packed yet."""
     total = 0
     layers: Iterable[Any] = cache.layers
     for layer in layers:

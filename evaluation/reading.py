@@ -1,8 +1,8 @@
-"""Many compressed contexts read at once: weights once for all of them, attention for each over what it holds.
+"""Reading many compressed contexts in one batch: weights are read once, attention is computed for each context.
 
-Contexts of different lengths cannot be one tensor without padding, and transformers makes one mask for all layers. So
-the tokens that follow the contexts are one batch with an ordinary cache, and an attention function of our own joins
-their attention over that cache with attention over the contexts, kept in groups of equal lengths.
+Contexts of different lengths cannot be one tensor without padding, and transformers creates one mask for all layers.
+The tokens after the contexts are therefore one batch with an ordinary cache, and our own attention function combines
+their attention over that cache with attention over the contexts, which are stored in groups of equal lengths.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ MODE = "compressed_contexts"
 
 @dataclass
 class LayerGroup:
-    """One layer of contexts that hold equally many entries: neighbouring rows of the batch.
+    """One layer of contexts with the same number of entries, in adjacent rows of the batch.
 
     Parameters
     ----------
     rows : slice
-        Which rows of the batch.
+        Rows of the batch.
     keys, values : torch.Tensor
-        Shape (rows, kv_heads, entries, head_dim), or (1, ...) if all rows hold the same.
+        Shape (rows, kv_heads, entries, head_dim), or (1, ...) if all rows have the same contents.
     hidden : torch.Tensor, optional
-        Entries not to be attended to, bool, shape (rows, kv_heads, entries).
+        Mask of entries that are not attended to, bool, shape (rows, kv_heads, entries).
     next_position : int
-        Position of the token that follows the contexts.
+        Position of the first token after the contexts.
     """
 
     rows: slice
@@ -47,7 +47,7 @@ class LayerGroup:
 
 
 class RoomyLayer(DynamicLayer):
-    """A cache layer with room for what is still to come, so that a new token does not copy the old ones."""
+    """A cache layer with preallocated memory, so that appending a token does not copy the previous ones."""
 
     def __init__(self, room: int):
         super().__init__()
@@ -57,7 +57,7 @@ class RoomyLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, cache_kwargs: dict[str, Any] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new entries behind the old ones and return all."""
+        """Append the new entries and return all entries."""
         if not self._room:
             self.lazy_initialization(key_states, value_states)
             batch, heads, _, dim = key_states.shape
@@ -80,16 +80,16 @@ class RoomyLayer(DynamicLayer):
 
 
 class ContextBatch:
-    """Contexts of one text, and what has been read behind them.
+    """Contexts of one text, and the tokens read after them.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Reads them; inside `reading_mode`.
+        The model, inside `reading_mode`.
     contexts : sequence of CompressedContext
-        Left as they are.
+        The contexts, which are not changed.
     room : int
-        Most tokens that will follow.
+        Maximum number of tokens that will follow.
     """
 
     def __init__(self, model: PreTrainedModel, contexts: Sequence[CompressedContext], room: int):
@@ -106,9 +106,9 @@ class ContextBatch:
         Parameters
         ----------
         ids : torch.Tensor
-            Shape (contexts or 1, tokens), in the order of the contexts that are still read.
+            Shape (contexts or 1, tokens), in the order of the remaining contexts.
         last_only : bool, default=False
-            Whether only the logits after the last token are wanted.
+            Whether to return only the logits after the last token.
         """
         order = torch.tensor(self._order, device=ids.device)
         inputs = ids.expand(len(order), -1)[order]
@@ -131,14 +131,14 @@ class ContextBatch:
         return logits[order.argsort()]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Read on behind some of the contexts only."""
+        """Continue with only some of the contexts."""
         places = {context: place for place, context in enumerate(self._order)}
         kept = list(rows)
         self._contexts = [self._contexts[row] for row in kept]
         self._arrange([places[row] for row in kept])
 
     def _arrange(self, places: list[int]) -> None:
-        """Group the contexts, and give the cache's rows, which are at ``places``, the order of the groups."""
+        """Group the contexts, and reorder the cache's rows, which are at ``places``, accordingly."""
         groups = _groups(self._contexts)
         self._order = [row for group in groups for row in group]
         if self._cache.get_seq_length():
@@ -172,7 +172,7 @@ def attend(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend to the contexts and to what has been read behind them: softmax over both together.
+    """Attend to the contexts and to the tokens read after them, with one softmax over both.
 
     Parameters
     ----------
@@ -181,13 +181,13 @@ def attend(
     query : torch.Tensor
         Shape (batch, heads, tokens, head_dim), the last tokens read.
     key, value : torch.Tensor
-        Of everything read behind the contexts, shape (batch, kv_heads, read, head_dim).
+        Keys and values of all tokens read after the contexts, shape (batch, kv_heads, read, head_dim).
     attention_mask, dropout
         Not used.
     scaling : float
         Factor on the logits.
     sliding_window : int, optional
-        How far back the layer sees; its contexts are then whole.
+        How far back the layer sees; its contexts are not compressed in this case.
     """
     heads, tokens, read = key.shape[1], query.shape[2], key.shape[2]
     outputs = []
@@ -214,7 +214,7 @@ def attend(
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return left @ right, (rows, kv_heads, queries, anything), reading what all rows share once."""
+    """Return left @ right, (rows, kv_heads, queries, anything), reading shared operands only once."""
     if right.shape[0] == left.shape[0]:
         return left @ right
     rows, _, queries, _ = left.shape
@@ -222,7 +222,7 @@ def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _groups(contexts: Sequence[CompressedContext]) -> list[list[int]]:
-    """Return the contexts in groups that are equally long in every layer; those that hold the same tensors together."""
+    """Return the contexts in groups with equal lengths in every layer; contexts that share tensors are adjacent."""
     by_shape: dict[Any, list[int]] = defaultdict(list)
     same = [tuple(keys.data_ptr() for keys, _ in context.layers) for context in contexts]
     for row, context in enumerate(contexts):
@@ -257,5 +257,5 @@ def _layer_group(contexts: Sequence[CompressedContext], rows: Sequence[int], sta
     return LayerGroup(slice_, keys, values, hidden, contexts[rows[0]].next_position)
 
 
-# Registered after kvpress is imported, so that its wrapper, which masks by writing keys, is not around it.
+# Registered after kvpress is imported, so that kvpress does not wrap it with its masking by overwriting keys.
 AttentionInterface.register(MODE, attend)

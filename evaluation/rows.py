@@ -1,4 +1,4 @@
-"""What a benchmark is made of: questions about contexts, in the form that kvpress's evaluation uses."""
+"""The rows of a benchmark: questions about contexts, in the format of kvpress's evaluation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ class Row:
     Parameters
     ----------
     context : str
-        What a press compresses.
+        Text that a press compresses.
     question : str
-        Asked after compression; the press does not see it, unless the study is query-aware.
+        Question after compression; the press does not see it unless the study is query-aware.
     answer_prefix : str
-        Put into the model's mouth before it answers.
+        Fixed start of the model's answer.
     answer : Any
-        What is right, in the form that the benchmark's metric reads; JSON-like.
+        The correct answer, in the format of the benchmark's metric; JSON-like.
     max_new_tokens : int
-        Most tokens of an answer.
+        Maximum number of tokens of an answer.
     task : str
         Name of the task within the benchmark.
     extras : mapping, optional
-        Further columns that the metric reads, by name; JSON-like.
+        Additional columns for the metric, by name; JSON-like.
     chat : bool, default=True
-        Whether the context stands in the model's chat template; False for texts that are simply continued.
+        Whether the context is inside the model's chat template; False for texts that are simply continued.
 
     Raises
     ------
     TypeError, ValueError
-        For a field of the wrong type, an empty context, or no room for an answer.
+        For a field of the wrong type, an empty context, or `max_new_tokens` below 1.
     """
 
     context: str
@@ -56,7 +56,7 @@ class Row:
             raise ValueError(f"a row of task {self.task!r} has an empty context: check the data")
         if isinstance(self.max_new_tokens, bool) or not isinstance(self.max_new_tokens, int):
             raise TypeError(
-                f"max_new_tokens must be a whole number, not {type(self.max_new_tokens).__name__}: check the data"
+                f"max_new_tokens must be an integer, not {type(self.max_new_tokens).__name__}: check the data"
             )
         if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")

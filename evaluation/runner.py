@@ -1,4 +1,4 @@
-"""Run a study: every sample from the full cache and from every press at every ratio."""
+"""Run a study: every sample with the full cache and with every press at every ratio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Job = tuple[PressSpec, float | None]
 
 
 def jobs(study: Study) -> list[Job]:
-    """Return what every context goes through: the full cache, then every press, at every ratio if it has one."""
+    """Return the jobs for every context: the full cache, then every press, at every ratio if it has one."""
     everything: list[Job] = [(parse_press(FULL_CACHE), 0.0)]
     everything += [(press, None) for press in study.presses if not press.has_ratio]
     everything += [(press, ratio) for ratio in study.ratios for press in study.presses if press.has_ratio]
@@ -47,7 +47,7 @@ def run(
     Raises
     ------
     ValueError
-        If a press fails; the message names press and sample. What was finished before is in the journal.
+        If a press fails; the message names press and sample. Finished samples are in the journal.
     """
     everything = jobs(study)
     chunks = [everything[i : i + study.batch_size] for i in range(0, len(everything), study.batch_size)]
@@ -74,7 +74,7 @@ class UnitRun:
     Parameters
     ----------
     study, model, tokenizer, unit
-        What is run, and with what.
+        The study, the model with its tokenizer, and the unit to run.
     """
 
     def __init__(self, study: Study, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, unit: Unit):
@@ -88,8 +88,8 @@ class UnitRun:
     def records(self, chunks: list[list[Job]]) -> Iterator[list[dict[str, Any]]]:
         """Yield the records of each chunk of jobs.
 
-        A chunk is always run whole, so that the same contexts are computed together however often a study was
-        interrupted: sums in another order would differ in the last digits.
+        A chunk is always run completely, so that the same contexts are computed together even after interruptions: sums
+        in another order would differ in the last digits.
         """
         for chunk in chunks:
             shared = [
@@ -108,7 +108,7 @@ class UnitRun:
             yield records
 
     def _compressed(self, press: PressSpec, ratio: float | None, told: Sample | None = None) -> CompressedContext:
-        """Return the context as a press leaves it, with random numbers of its own."""
+        """Return the context compressed by a press, with its own random numbers."""
         sample = (told or self._unit.samples[0]).name
         seed = zlib.crc32(f"{self._study.seed}/{sample}/{press.name}/{ratio}".encode())
         try:
@@ -120,8 +120,8 @@ class UnitRun:
         except Exception as error:
             raise ValueError(
                 f"press {press.name} failed on sample {sample} of {self._unit.settings.name} "
-                f"({len(self._unit.context)} tokens): {type(error).__name__}: {error}. Leave it out, or give it "
-                "settings that fit; finished samples are kept"
+                f"({len(self._unit.context)} tokens): {type(error).__name__}: {error}. Omit it, or use other "
+                "settings; finished samples are kept"
             ) from error
 
     def _results(self, sample: Sample, chunk: list[Job], contexts: list[CompressedContext]) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ class UnitRun:
     def _record(
         self, sample: Sample, press: PressSpec, ratio: float | None, context: CompressedContext
     ) -> dict[str, Any]:
-        """Return the columns of a finished sample, as `evaluation.schema` has them."""
+        """Return the columns of a finished sample, as defined in `evaluation.schema`."""
         return {
             "benchmark": self._unit.settings.name,
             "length": self._unit.length,

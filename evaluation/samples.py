@@ -1,4 +1,4 @@
-"""Where a study's samples are: in plain journals while it runs, in one compressed file once it is packed."""
+"""Files of a study's samples: plain journals while it runs, one compressed file after packing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ JOURNALS = "samples-*.jsonl"
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """Return the files with samples. The packed one is first: what it holds is older, and a first result counts."""
+    """Return the files with samples. The packed file comes first, because it is older and the first result counts."""
     packed = folder / PACKED
     return [*([packed] if packed.exists() else []), *sorted(folder.glob(JOURNALS))]
 
@@ -29,12 +29,12 @@ def content(file: Path) -> bytes:
         return written
     try:
         if not written:
-            raise EOFError("it is empty")  # which gzip takes for no lines
+            raise EOFError("it is empty")  # gzip reads an empty file as zero lines
         return gzip.decompress(written)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{file} is damaged ({error}): restore it, or move it away and run the study again") from error
 
 
 def compressed(lines: bytes) -> bytes:
-    """Return lines as a packed file has them; without a date, so that the same samples give the same file."""
+    """Return the contents of a packed file; without a date, so that the same samples give the same file."""
     return gzip.compress(lines, compresslevel=9, mtime=0)

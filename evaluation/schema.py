@@ -1,6 +1,7 @@
-"""What results hold: the columns of a finished sample, and what each measure means. Everything else reads it here.
+"""The schema of results: the columns of a finished sample, and the meaning of each measure.
 
-`runner` fills the columns, `journal` keeps them, `layout` writes the measures into ``study.yaml``, `report` reads both.
+`runner` fills the columns, `journal` stores them, `layout` writes the measures into ``study.yaml``, `report` reads
+both.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-FULL_CACHE = "no_press"  # the press that leaves everything, which every study runs
-POOLED = "kl_p95"  # the measure that no sample has alone: it is taken over the tokens of all samples together
+FULL_CACHE = "no_press"  # the press that removes nothing, which every study runs
+POOLED = "kl_p95"  # a measure without per-sample values: it is computed over the tokens of all samples
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a benchmark, which every sample has.
+    """A measure of a benchmark, which every sample has.
 
     Parameters
     ----------
     name : str
-        As in the files of results.
+        Name in result files.
     label : str
-        As in tables and pictures, with its unit in parentheses at the end.
+        Label in tables and figures, with its unit in parentheses at the end.
     higher_is_better : bool
-        Which way is good.
+        Whether higher values are better.
     """
 
     name: str
@@ -33,22 +34,22 @@ class Measure:
 
     @property
     def unit(self) -> str:
-        """What it is measured in; empty for a plain number."""
+        """Unit of the measure; empty for a plain number."""
         found = re.search(r"\(([^()]*)\)$", self.label)
         return found[1] if found else ""
 
     @property
     def percent(self) -> bool:
-        """Whether it runs from 0 to 100."""
+        """Whether the values are between 0 and 100."""
         return self.unit == "%"
 
     @property
     def pooled(self) -> bool:
-        """Whether it is taken over all samples together, so that a single one has none."""
+        """Whether it is computed over all samples, so that a single sample has no value."""
         return self.name == POOLED
 
     def described(self) -> dict[str, object]:
-        """Return what ``study.yaml`` says of it; ``Measure(**described)`` is the measure again."""
+        """Return its description in ``study.yaml``; ``Measure(**described)`` restores the measure."""
         return asdict(self)
 
 
@@ -59,13 +60,13 @@ class Column:
     Parameters
     ----------
     name : str
-        In the lines of the journal.
+        Name in the journal.
     kind : {"text", "number", "flag"}
-        What it holds.
+        Kind of the values.
     unit : str
-        What a number is measured in; empty for a plain one.
+        Unit of a number; empty for a plain number.
     identifies : bool
-        Whether it is part of what makes a sample the only one of its kind.
+        Whether it is part of the unique key of a sample.
     may_be_null : bool
         Whether a number may be missing.
     """
@@ -79,11 +80,11 @@ class Column:
 
 COLUMNS = (
     Column("benchmark", "text", identifies=True),
-    Column("length", "number", "tokens", identifies=True, may_be_null=True),  # of benchmarks that come at any length
+    Column("length", "number", "tokens", identifies=True, may_be_null=True),  # for benchmarks that support any length
     Column("task", "text"),
     Column("sample", "text", identifies=True),
     Column("press", "text", identifies=True),
-    Column("ratio", "number", identifies=True, may_be_null=True),  # of presses that have one
+    Column("ratio", "number", identifies=True, may_be_null=True),  # for presses that have one
     Column("context_tokens", "number", "tokens"),
     Column("tokens_kept", "number", "tokens"),
     Column("bytes_full", "number", "bytes"),
@@ -96,19 +97,19 @@ KEY = tuple(column.name for column in COLUMNS if column.identifies)
 TEXTS = tuple(column.name for column in COLUMNS if column.kind == "text")
 NUMBERS = tuple(column.name for column in COLUMNS if column.kind == "number" and column.name != "length")
 
-# Beside the columns a sample has its measures, and what they were taken from.
+# In addition to the columns, a sample has its measures, and the data that they were computed from.
 MEASURES = "measures"
 OF_ANSWERS = ("prediction", "new_tokens")
 OF_PREDICTIONS = ("token_kl",)
 
 
 def check_measures(benchmark: str, declared: Iterable[Measure], found: Mapping[str, float]) -> None:
-    """Do nothing if a sample has exactly the measures that its benchmark declares.
+    """Check that a sample has exactly the measures that its benchmark declares.
 
     Raises
     ------
     ValueError
-        For one that is missing, or not declared.
+        For a measure that is missing or not declared.
     """
     wanted = [measure.name for measure in declared if not measure.pooled]
     if set(found) != set(wanted):

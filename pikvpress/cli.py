@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command-line interface."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def main(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Gated routing of KV-cache compression strategies, beside kvpress."""
+    """Gated routing of KV-cache compression strategies, for kvpress."""
 
 
 @app.command()
@@ -60,11 +60,11 @@ def demo(
     model: ModelOption = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Share of tokens to remove; repeatable.")] = None,
     router: Annotated[str, typer.Option(help="Router of MoERouterPress.")] = "pikv",
-    document: Annotated[Path | None, typer.Option(help="A text of your own; needs --question.")] = None,
-    question: Annotated[list[str] | None, typer.Option(help="A question about it; repeatable.")] = None,
+    document: Annotated[Path | None, typer.Option(help="Your own text; needs --question.")] = None,
+    question: Annotated[list[str] | None, typer.Option(help="A question about the document; repeatable.")] = None,
     picture: Annotated[Path, typer.Option(help="Where to save the routing heat map.")] = Path("routing.png"),
 ) -> None:
-    """Answer questions over a long document from compressed caches, side by side."""
+    """Answer questions about a long document with several compressed caches, and compare the results."""
     with _told():
         _demo(model, ratio or [0.5, 0.75], router, document, question or [], picture)
 
@@ -73,27 +73,28 @@ def demo(
 def calibrate(
     model: ModelOption = None,
     texts: TextsOption = None,
-    minutes: Annotated[float, typer.Option(help="About how long it may take.")] = 15.0,
+    minutes: Annotated[float, typer.Option(help="Approximate duration in minutes.")] = 15.0,
     expert: Annotated[
-        list[str] | None, typer.Option(help="Candidate expert; repeatable. Default: saliency and MoERouterPress's.")
+        list[str] | None,
+        typer.Option(help="Candidate expert; repeatable. Default: saliency and those of MoERouterPress."),
     ] = None,
-    max_experts: Annotated[int, typer.Option(help="How many experts the gates may use.")] = 4,
+    max_experts: Annotated[int, typer.Option(help="Maximum number of experts in the gates.")] = 4,
     router: Annotated[
-        list[str] | None, typer.Option(help="Router to fit; repeatable, the first also end to end. Default: all.")
+        list[str] | None, typer.Option(help="Router to fit; repeatable, the first one also end to end. Default: all.")
     ] = None,
-    objective: Annotated[str, typer.Option(help="What the end-to-end stage minimises, or none.")] = "kl",
-    length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
+    objective: Annotated[str, typer.Option(help="Objective of the end-to-end stage, or none to skip it.")] = "kl",
+    length: Annotated[int, typer.Option(help="Tokens per context.")] = 1024,
     setting: Annotated[
         list[str] | None,
-        typer.Option(help="What MoERouterPress is told too, as dropout=0.1 or balance_mode=gini; repeatable."),
+        typer.Option(help="Setting of the router, such as dropout=0.1 or balance_mode=gini; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="Gates file to write. Default: where presses find it by the model.")
+        Path | None, typer.Option(help="Gates file to write. Default: where presses find the model's gates.")
     ] = None,
     report: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("calibration"),
 ) -> None:
-    """Fit gates and head budgets for a model, and write a report; goes on where it was interrupted."""
+    """Fit gates and head budgets to a model, and write a report; an interrupted calibration is resumed."""
     with _told():
         _calibrate(
             model,
@@ -116,9 +117,9 @@ def bases(
     output: Annotated[Path, typer.Argument(help="File to write, for pikvpress.cache.load_bases.")],
     model: ModelOption = None,
     texts: TextsOption = None,
-    rank: Annotated[int, typer.Option(help="Directions a head, fewer than its channels.")] = 32,
-    contexts: Annotated[int, typer.Option(help="How many to fit on.")] = 12,
-    length: Annotated[int, typer.Option(help="Tokens of a context.")] = 1024,
+    rank: Annotated[int, typer.Option(help="Directions per head, fewer than its channels.")] = 32,
+    contexts: Annotated[int, typer.Option(help="Number of contexts to fit on.")] = 12,
+    length: Annotated[int, typer.Option(help="Tokens per context.")] = 1024,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Find directions of keys and values for a low-rank PiKVCache."""
@@ -129,7 +130,7 @@ def bases(
         from pikvpress.default_model import load_model
 
         if not output.parent.is_dir():
-            raise ValueError(f"{output.parent} is no folder: make it, or write elsewhere")
+            raise ValueError(f"{output.parent} is not a folder: create it, or write elsewhere")
         read = read_texts(texts) if texts else None
         loaded, tokenizer = load_model(model)
         found = calibrate_bases(loaded, tokenizer, read, rank=rank, contexts=contexts, length=length, seed=seed)
@@ -141,14 +142,14 @@ def bases(
 
 
 def _bar() -> Progress:
-    """Return a progress bar for a terminal; in a log it draws nothing, and `_say` prints instead."""
+    """Return a progress bar for a terminal; in a log it shows nothing, and `_say` prints lines instead."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
 
 
 def _say(bar: Progress, step: str) -> None:
-    """Print a step as a line of its own where no bar shows it."""
+    """Print a step on a line of its own if there is no progress bar."""
     if bar.disable:
         bar.console.print(step, markup=False, highlight=False)
 
@@ -203,22 +204,22 @@ def _demo(
     from pikvpress.presses import MoERouterPress
 
     if (document is None) != (not asked):
-        raise ValueError("--document and --question go together: give both for a text of your own, or neither")
+        raise ValueError("--document and --question go together: pass both for your own text, or neither")
     if not picture.resolve().parent.is_dir():
-        raise ValueError(f"the folder of --picture {picture} does not exist: make it, or choose another")
+        raise ValueError(f"the folder of --picture {picture} does not exist: create it, or choose another")
     if document is None:
         text, questions = demo_document()
     else:
         text, questions = document.read_text(encoding="utf-8"), [DemoQuestion(item) for item in asked]
         if not text.strip():
-            raise ValueError(f"{document} is empty: give a text of at least a few hundred words")
+            raise ValueError(f"{document} is empty: use a text of at least a few hundred words")
     runs = contestants(ratios, router)
     console = Console()
     model, tokenizer = load_model(model_name)
     tokens = len(tokenizer(text).input_ids)
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and tokens + 256 > limit:
-        raise ValueError(f"the document has {tokens} tokens, and the model {limit} positions: shorten the document")
+        raise ValueError(f"the document has {tokens} tokens, but the model has {limit} positions: shorten the document")
     with _bar() as bar:
         task = bar.add_task("", total=len(runs))
         begun = 0

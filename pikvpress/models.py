@@ -1,6 +1,6 @@
-"""What differs between model architectures: where layers live, fused projections, q/k norms, rotary embeddings.
+"""Differences between model architectures: location of layers, fused projections, q/k norms, rotary embeddings.
 
-kvpress finds q/k norms by class and so skips those of Qwen3-MoE; everything here goes by attribute instead.
+kvpress detects q/k norms by class and therefore skips those of Qwen3-MoE; everything here uses attributes instead.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
 SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3"
 
 
-# An attention module. Its `config`, `layer_idx`, `head_dim`, `scaling`, `o_proj` and so on are set by the constructor
-# of each architecture, where type checkers do not see them.
+# An attention module. `config`, `layer_idx`, `head_dim`, `scaling`, `o_proj` and other attributes are set in the
+# constructor of each architecture, where type checkers do not see them.
 Attention: TypeAlias = Any
 
 
 def language_model(model: PreTrainedModel) -> Any:
-    """Return the decoder of a causal language model, or that of a vision-language model's text half."""
+    """Return the decoder of a causal language model, or of the language part of a vision-language model."""
     return getattr(model.model, "language_model", model.model)
 
 
@@ -42,12 +42,12 @@ def check_supported(model: PreTrainedModel) -> None:
     Parameters
     ----------
     model : PreTrainedModel
-        Left untouched.
+        The model, which is not changed.
 
     Raises
     ------
     ValueError
-        Names what is missing, and the architectures that work.
+        The message names what is missing, and the supported architectures.
     """
     name = type(model).__name__
     if not hasattr(model, "model") or not hasattr(language_model(model), "layers"):
@@ -73,7 +73,7 @@ def num_key_value_heads(attention: Attention) -> int:
 
 
 def is_sliding(attention: Attention, cache_layer: Any = None) -> bool:
-    """Return whether a layer attends, or its cache keeps, a sliding window only: such layers are left alone."""
+    """Return whether a layer's attention or cache has a sliding window: such layers are left unchanged."""
     return bool(getattr(attention, "is_sliding", False) or getattr(cache_layer, "is_sliding", False))
 
 
@@ -82,8 +82,8 @@ def queries_before_rotation(
 ) -> torch.Tensor:
     """Project hidden states (batch, tokens, hidden) to normalised queries (batch, heads, tokens, head_dim).
 
-    ``outputs`` may hold what the module's own projections returned for these hidden states, by their names in
-    `PROJECTIONS`; those are then not computed again.
+    ``outputs`` may contain outputs of the module's own projections for these hidden states, by their names in
+    `PROJECTIONS`; these are not computed again.
     """
     if hasattr(attention, "q_proj"):
         flat = _projected(attention, "q_proj", hidden_states, outputs)
@@ -120,7 +120,7 @@ def _query_size(attention: Attention) -> int:
 
 
 def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
-    # Qwen3 and Gemma 3 normalise each head, OLMo 2 the whole projection: the size of the norm's weight tells.
+    # Qwen3 and Gemma 3 normalise each head, OLMo 2 the entire projection; the size of the norm's weight shows which.
     per_head = norm is not None and norm.weight.numel() == head_dim
     if norm is not None and not per_head:
         flat = norm(flat)
@@ -143,7 +143,7 @@ def presses_on(model: Any) -> list[BasePress]:
 
 @contextmanager
 def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Remove hooks at the end, whatever happens."""
+    """Remove hooks on exit, also after errors."""
     try:
         yield
     finally:
@@ -153,7 +153,7 @@ def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
 
 @contextmanager
 def attention_mode(model: PreTrainedModel, mode: str) -> Iterator[None]:
-    """Run the model with another attention implementation."""
+    """Temporarily use another attention implementation."""
     before = model.config._attn_implementation
     model.set_attn_implementation(mode)
     try:
@@ -164,7 +164,7 @@ def attention_mode(model: PreTrainedModel, mode: str) -> Iterator[None]:
 
 @contextmanager
 def emptied_on_error(model: PreTrainedModel) -> Iterator[None]:
-    """Take out of a cache what a prefill that fails has put in: some layers' entries, which nobody should read on."""
+    """Remove the entries that a failed prefill has added to some layers of a cache, since they are incomplete."""
     was_empty = False
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -187,7 +187,7 @@ def emptied_on_error(model: PreTrainedModel) -> Iterator[None]:
 
 def _empty(cache: Cache) -> None:
     sliding = [layer for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
-    for layer in sliding:  # once full it cannot be cropped, and it resets to zeros
+    for layer in sliding:  # a full one cannot be cropped, and resets to zeros
         layer.cumulative_length = 0
     cache.crop(0)
     for layer in sliding:
@@ -195,7 +195,7 @@ def _empty(cache: Cache) -> None:
 
 
 def copied(cache: DynamicCache) -> DynamicCache:
-    """Return a cache with the same keys and values, which can grow and be given others by itself."""
+    """Return a cache with the same keys and values, which can grow and be modified independently."""
     copy = DynamicCache()
     for index, layer in enumerate(cache.layers):
         copy.update(layer.keys, layer.values, index)  # type: ignore[arg-type]
@@ -204,7 +204,7 @@ def copied(cache: DynamicCache) -> DynamicCache:
 
 @contextmanager
 def rotary_at_hand(model: PreTrainedModel) -> Iterator[None]:
-    """Hang the rotary embedding on attention modules, where scorers look for it, and take it off again."""
+    """Set the rotary embedding on attention modules, where scorers expect it, and remove it on exit."""
     layers, rotary = attention_layers(model), language_model(model).rotary_emb
     had = [hasattr(layer, "rotary_emb") for layer in layers]
     for layer in layers:
@@ -226,12 +226,12 @@ def rotary_embedding(attention: Attention, like: torch.Tensor, positions: torch.
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); channels past its size pass through."""
+    """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); remaining channels are unchanged."""
     size = cos.shape[-1]
     first, second = states[..., :size].chunk(2, dim=-1)
     first_sin, second_sin = sin.unsqueeze(1).chunk(2, dim=-1)
     turned = states[..., :size] * cos.unsqueeze(1)
-    turned[..., : size // 2].addcmul_(second, first_sin, value=-1)  # in place: fresh memory is what costs time on a CPU
+    turned[..., : size // 2].addcmul_(second, first_sin, value=-1)  # in place: allocating memory is slow on a CPU
     turned[..., size // 2 :].addcmul_(first, second_sin)
     return torch.cat((turned, states[..., size:]), dim=-1) if size < states.shape[-1] else turned
 
@@ -239,14 +239,14 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
 def fingerprint(attention: Attention) -> dict[str, str]:
     """Describe the model that an attention module belongs to: its shapes, and a digest of some of its weights.
 
-    The digest is taken over the signs of 4,096 evenly spaced entries of the output projection, so that it is the
-    same in float32, bfloat16 and float16 and differs between models of one shape. Comparable only between modules
-    of the same layer.
+    The digest is computed from the signs of 4,096 evenly spaced entries of the output projection, so that it is the
+    same in float32, bfloat16 and float16 but differs between models with the same shape. Only fingerprints of the same
+    layer can be compared.
 
     Returns
     -------
     dict
-        Strings, as safetensors metadata wants them.
+        Strings, as required for safetensors metadata.
     """
     config = attention.config
     weight = attention.o_proj.weight.detach().flatten()

@@ -1,4 +1,4 @@
-"""The plan: what a router press decided per layer and head, to print, save and plot."""
+"""The plan: a router press's decisions per layer and head, to print, save and plot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def describe_heads(experts: Sequence[str], weights: Sequence[Sequence[float]]) -> str:
-    """Return in words which experts each head uses, given gate weights of shape (kv_heads, experts)."""
+    """Describe which experts each head uses, given gate weights of shape (kv_heads, experts)."""
     return "; ".join(
         " + ".join(f"{name} {weight:.2f}" for name, weight in zip(experts, row, strict=True) if weight)
         for row in weights
@@ -26,7 +26,7 @@ def _span(counts: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What was decided for one layer.
+    """The decisions for one layer.
 
     Attributes
     ----------
@@ -37,14 +37,14 @@ class LayerPlan:
     weights : list
         Gate weights, nested lists of shape (batch, kv_heads, experts).
     tokens_asked : int
-        Tokens to keep per head at the ratio asked.
+        Tokens to keep per head at the requested ratio.
     head_tokens : list of int, or None
-        Tokens that each KV head keeps; None where a wrapper press made the selection from the scores.
+        Tokens that each KV head keeps; None if a wrapper press selected from the scores.
     bytes_before, bytes_after : int
-        Bytes of the layer's keys and values. In a `PiKVCache` `bytes_after` is what it holds; in others it counts as
-        `bytes_before` where the wrapper decides, or where removed entries are masked.
+        Bytes of the layer's keys and values. In a `PiKVCache`, `bytes_after` is what the cache holds. In other caches
+        it equals `bytes_before` if the wrapper selects, or if removed entries are only masked.
     codecs : list of (str, str), or None
-        Codecs of each KV head's keys and values, where they are not kept as they are.
+        Codecs of each KV head's keys and values; None if they are stored unchanged.
     """
 
     layer: int
@@ -58,7 +58,7 @@ class LayerPlan:
 
     @property
     def tokens_kept(self) -> float | None:
-        """Tokens kept per head, the mean over heads; None where a wrapper press made the selection."""
+        """Tokens kept per head, averaged over heads; None if a wrapper press selected."""
         return sum(self.head_tokens) / len(self.head_tokens) if self.head_tokens is not None else None
 
     def head_weights(self) -> list[list[float]]:
@@ -79,20 +79,20 @@ class Plan:
     router : str
         Name of the router.
     fitted : bool
-        Whether its gates were fitted; else they are the prior.
+        Whether its gates are fitted; otherwise the prior is used.
     experts : list of str
-        Names, in the order of the weights.
+        Names of the experts, in the order of the weights.
     compression_ratio : float
-        The ratio asked: share of the tokens to remove.
+        The requested ratio: share of the tokens to remove.
     layers : list of LayerPlan
-        Layers that were compressed, by index.
+        Compressed layers, by index.
     press_seconds : float
-        Time spent deciding and compacting.
+        Time of deciding and compacting.
     prefill_seconds : float or None
-        Time of the whole prefill; None if the press ran inside another press, which does not say.
+        Time of the entire prefill; None if the press ran inside another press, where it is unknown.
     later_tokens : int
-        Tokens that were read after the compressed part of the context, in chunks, and are kept whole; layers count
-        them.
+        Tokens that were read after the compressed part of the context, in chunks, all of which are kept; the layers'
+        counts include them.
     """
 
     router: str
@@ -134,7 +134,7 @@ class Plan:
         if self.press_share is not None:
             lines.append(f"  share of the prefill's time: {self.press_share:.0%}")
         if self.later_tokens:
-            lines.append(f"  the last {self.later_tokens} tokens were read after the rest, and are kept whole")
+            lines.append(f"  the last {self.later_tokens} tokens were read after the rest, and are all kept")
         for layer in self.layers:
             kept = "the wrapper selects" if layer.head_tokens is None else f"kept {_span(layer.head_tokens)}"
             heads = describe_heads(self.experts, layer.head_weights())
@@ -149,7 +149,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Plan:
-        """Build a plan from what `to_dict` returned."""
+        """Create a plan from the output of `to_dict`."""
         return cls(**{**data, "layers": [LayerPlan(**layer) for layer in data["layers"]]})
 
     def save(self, path: str | Path) -> None:
@@ -158,16 +158,16 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """Read a plan that `save` wrote."""
+        """Read a plan written by `save`."""
         return cls.from_dict(json.loads(Path(path).read_text()))
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the gate weights as layer × head heat maps, one an expert.
+        """Plot the gate weights as layer × head heat maps, one per expert.
 
         Parameters
         ----------
         path : str or Path, optional
-            Where to save the picture; its ending chooses the format.
+            File to save the figure to; its suffix determines the format.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class Plan:
         """
         if not self.layers:
             raise ValueError("the plan is empty: prefill a context with the press before plotting")
-        from matplotlib.figure import Figure  # plotting is optional work, and importing it takes a second
+        from matplotlib.figure import Figure  # imported late: plotting is optional, and the import takes a second
 
         maps = [layer.head_weights() for layer in self.layers]
         shares = self.expert_shares()

@@ -1,4 +1,4 @@
-"""A context and what follows it, framed and tokenised as kvpress's pipeline does it."""
+"""Prompts and tokenisation as in kvpress's pipeline."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from transformers import PreTrainedTokenizerBase
 
 
 def framed(tokenizer: PreTrainedTokenizerBase, context: str, chat: bool = True) -> tuple[str, str]:
-    """Return a context with what stands before it, and what stands between a question and its answer.
+    """Return a context with its prefix, and the text between a question and its answer.
 
-    The same texts as `KVPressTextGenerationPipeline.preprocess` makes: the head of the chat template belongs to the
-    context, what follows the user's turn stands after the question. A tokenizer without a template gets its
-    beginning-of-sequence token and a line break in their place; without `chat` it gets the former alone.
+    These are the same texts as in `KVPressTextGenerationPipeline.preprocess`: the start of the chat template belongs to
+    the context, and the text after the user's turn follows the question. For a tokenizer without a template, a
+    beginning-of-sequence token and a line break take their place; without `chat`, only the former.
     """
     if not chat or tokenizer.chat_template is None:
         return str(tokenizer.bos_token or "") + context, "\n" if chat else ""
@@ -26,5 +26,5 @@ def framed(tokenizer: PreTrainedTokenizerBase, context: str, chat: bool = True) 
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the tokens of a text and no others, without a warning that it is long."""
+    """Return the tokens of a text, without special tokens and without a warning about its length."""
     return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))

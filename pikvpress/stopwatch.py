@@ -1,4 +1,4 @@
-"""Seconds spent in a piece of work, on CPU or CUDA, without waiting for the device."""
+"""Measurement of time on CPU or CUDA, without synchronising with the device."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 
 
 class Stopwatch:
-    """Add up the time of spans of work; on CUDA by events, read only when `seconds` is asked for."""
+    """Add up the time of several spans; on CUDA with events that are read only when `seconds` is accessed."""
 
     def __init__(self) -> None:
         self._elapsed = 0.0
         self._spans: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of: the seconds so far, since events of a device cannot be copied."""
+        """Return the state of a copy: the seconds so far, since device events cannot be copied."""
         return {"_elapsed": self.seconds, "_spans": []}
 
     @contextmanager
     def span(self, device: torch.device) -> Iterator[None]:
-        """Measure what runs inside."""
+        """Measure the time of the ``with`` block."""
         if device.type == "cuda":
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             first.record()
@@ -41,7 +41,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Seconds in all spans so far."""
+        """Total seconds of all spans so far."""
         if self._spans:
             torch.cuda.synchronize()
             self._elapsed += sum(first.elapsed_time(last) for first, last in self._spans) / 1000

@@ -1,4 +1,4 @@
-"""Files of tensors with a digest: written whole or not at all, and read only if nothing in them has changed."""
+"""Files of tensors with a digest, which are written atomically and verified when read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file with metadata; an existing file is replaced whole or not at all."""
+    """Write a safetensors file with metadata; an existing file is replaced atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     os.close(handle)
     try:
         save_file(tensors, partial, metadata={**metadata, "digest": _digest(tensors)})
-        Path(partial).chmod(0o644)  # mkstemp's files are for their owner alone
+        Path(partial).chmod(0o644)  # files from mkstemp are readable only by their owner
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
@@ -28,36 +28,36 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
 
 def read_tensors(path: Path, kind: str, form: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read what `write_tensors` wrote: tensors and metadata.
+    """Read tensors and metadata from a file written by `write_tensors`.
 
     Parameters
     ----------
     path : Path
         The file.
     kind : str
-        What it should hold, for messages.
+        Expected content, for messages.
     form : str
-        What its metadata must give as ``format``.
+        Expected ``format`` in the metadata.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no such file, is cut short or altered.
+        If it is not such a file, or is truncated or altered.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no {kind} file at {path}: give the path of a file, or leave {kind} out")
+        raise FileNotFoundError(f"no {kind} file at {path}: pass the path of a file, or omit {kind}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole {kind} file ({error}): restore it or fit {kind} anew") from error
+        raise ValueError(f"{path} is not a complete {kind} file ({error}): restore it or fit {kind} again") from error
     if metadata.get("format") != form:
         raise ValueError(f"{path} is not a {kind} file: its format is {metadata.get('format')!r}, expected {form!r}")
     if metadata.get("digest") != _digest(tensors):
-        raise ValueError(f"{path} has been altered since it was written: restore it or fit {kind} anew")
+        raise ValueError(f"{path} has been altered since it was written: restore it or fit {kind} again")
     return tensors, metadata
 
 

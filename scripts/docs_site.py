@@ -1,7 +1,8 @@
-"""What makes pages of the docs a site: files that lie outside `docs/` and are linked from there, README first.
+"""MkDocs hooks that add files outside `docs/` to the site, such as the README, and adapt links.
 
-In the repository links lead from file to file. A site has the pages of `docs/` at its top, so links are written anew,
-and what they lead to is taken in: pages become pages, everything else is copied. MkDocs calls the functions by name.
+In the repository, links lead from file to file. The site has the pages of `docs/` at its top level, so links are
+rewritten and their targets are added: pages become pages, all other files are copied. MkDocs calls the functions by
+name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LINK = re.compile(r'(?P<before>\]\(|src="|srcset=")(?P<target>[^)\s"#]+)')
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Take in the pages beside `docs/`, and whatever all pages link to."""
+    """Add the pages outside `docs/`, and all files that pages link to."""
     waiting = [*OUTSIDE, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     seen = set(waiting)
     for path in waiting:
@@ -33,7 +34,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Write the links of a page as they are on the site."""
+    """Rewrite the links of a page for the site."""
     path = repository_path(page.file.src_uri)
     here = posixpath.dirname(page.file.src_uri)
 
@@ -44,12 +45,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def site_path(path: str) -> str:
-    """Return where a file of the repository is on the site."""
+    """Return the path of a repository file on the site."""
     return "index.md" if path == "README.md" else path.removeprefix("docs/")
 
 
 def repository_path(path: str) -> str:
-    """Return where a file of the site is in the repository."""
+    """Return the path of a site file in the repository."""
     if path == "index.md":
         return "README.md"
     return f"docs/{path}" if (ROOT / "docs" / path).exists() else path
@@ -63,7 +64,7 @@ def linked(path: str) -> set[str]:
 
 
 def with_links(text: str, path: str, written: Callable[[str], str]) -> str:
-    """Return a page with every link to a file of the repository as a function writes it."""
+    """Return a page with every link to a repository file rewritten by a function."""
 
     def replaced(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(path), match["target"]))

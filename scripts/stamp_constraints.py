@@ -1,7 +1,6 @@
-"""Finish `make lock`: drop what torch pins itself, and write down which files the constraints came from.
+"""Finish `make lock`: drop packages that torch pins itself, and record the source files of the constraints.
 
-The stamp lets the test suite see that pyproject.toml, poetry.lock and constraints.txt belong together without
-installing poetry.
+With this stamp the test suite can check that pyproject.toml, poetry.lock and constraints.txt match, without poetry.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ CUDA_LIBRARY = re.compile(r"^(nvidia|cuda)-")
 
 
 def dependency_tables(pyproject: str) -> str:
-    """Return the lines of pyproject.toml that decide what is installed, without those that do not."""
+    """Return the lines of pyproject.toml that determine what is installed."""
     kept, inside = [], False
     for line in pyproject.splitlines():
         if line.startswith("["):

@@ -118,9 +118,9 @@ def test_plans_do_not_take_candidates_for_context(llama, prompt):
 @pytest.mark.parametrize(
     ("press", "settings", "message"),
     [
-        (DecodingPress(KnormPress(), 4, 60), {}, "DecodingPress removes entries while decoding, candidates among them"),
+        (DecodingPress(KnormPress(), 4, 60), {}, "DecodingPress removes entries during decoding, including candidates"),
         (PrefillDecodingPress(KnormPress(0.5), DecodingPress(KnormPress(), 4, 60)), {}, "PrefillDecodingPress removes"),
-        (DMSPress(KnormPress(), threshold=-3.0, decoding=True), {}, "DMSPress removes entries while decoding"),
+        (DMSPress(KnormPress(), threshold=-3.0, decoding=True), {}, "DMSPress removes entries during decoding"),
         (KnormPress(0.5), {"assistant_early_exit": 1}, "drafts with its own layers, on which KnormPress would act"),
     ],
 )

@@ -41,7 +41,7 @@ def test_a_document_of_ones_own_is_answered_and_drawn(note, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--ratio", "1.5"], "must lie in [0, 1), got 1.5"),
+        (["--ratio", "1.5"], "must be in [0, 1), got 1.5"),
         (["--router", "pikvv"], "did you mean pikv"),
         (["--model", "/nowhere"], "there is no model at /nowhere"),
         (["--question", "Who?"], "--document and --question go together"),
@@ -103,7 +103,7 @@ def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatc
         (["--router", "pivk"], "did you mean pikv"),
         (["--minutes", "-1"], "minutes must be more than 0"),
         (["--length", "100"], "at least 256 tokens"),
-        (["--setting", "dropout=2"], "dropout must lie in [0, 1), got 2"),
+        (["--setting", "dropout=2"], "dropout must be in [0, 1), got 2"),
         (["--setting", "droput=0.1"], "did you mean dropout"),
     ],
 )

@@ -186,7 +186,7 @@ def test_finds_a_checkout(checkout):
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ('name = "kvpress"\n', 'name = "another"\n', "no checkout of kvpress"),
+        ('name = "kvpress"\n', 'name = "another"\n', "not a checkout of kvpress"),
         ("0.5.4", "0.6.0", "is kvpress 0.6.0"),
         ('version = "0.5.4"\n', "", "is kvpress of no version"),
     ],
@@ -202,7 +202,7 @@ def test_refuses_what_is_no_checkout(checkout, capsys):
     for arguments in ([], [str(checkout / "nowhere")], [str(checkout)], [str(checkout / "tests")]):
         assert main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4 and all("give a checkout of github.com/NVIDIA/kvpress" in line for line in lines)
+    assert len(lines) == 4 and all("pass a checkout of github.com/NVIDIA/kvpress" in line for line in lines)
 
 
 def test_end_to_end(checkout, tmp_path):

@@ -40,5 +40,5 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has been altered since it was written"):
         read_tensors(path, "test", "two")
     path.write_bytes(stored[:-5])
-    with pytest.raises(ValueError, match="is not a whole test file"):
+    with pytest.raises(ValueError, match="is not a complete test file"):
         read_tensors(path, "test", "two")

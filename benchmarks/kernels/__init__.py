@@ -1,1 +1,1 @@
-"""The operations of pikvpress.kernels, with the inputs that they are tested and timed on."""
+"""The operations of pikvpress.kernels, with inputs for tests and timing."""

@@ -1,9 +1,9 @@
-"""How fast the operations are: on a GPU kernels, elsewhere references, beside kvpress's code and PyTorch's best.
+"""Speed of the operations: kernels on a GPU, otherwise references, compared with kvpress's code and PyTorch's best.
 
 python -m benchmarks.kernels [--operation NAME] [--calls 30] [--output FILE.csv]
 
-A kernel is checked against its reference in float64 first, on the very shape; what is wrong is not timed, and the
-command fails at its end.
+Each kernel is first checked against its reference in float64, on the same shape. If it is wrong, it is not timed, and
+the command fails at the end.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main(
-    operation: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
-    calls: Annotated[int, typer.Option(help="Calls of which the median is taken.")] = 30,
+    operation: Annotated[list[str] | None, typer.Option(help="Only this operation; repeatable.")] = None,
+    calls: Annotated[int, typer.Option(help="Number of timed calls; the median is reported.")] = 30,
     output: Annotated[Path | None, typer.Option(help="Default: benchmarks/results/kernels-<device>.csv")] = None,
 ) -> None:
     """Time operations and write a table."""
@@ -42,7 +42,7 @@ def main(
     speed = measure_speed(dtype, device)
     rows: list[Row] = []
     for one in chosen:
-        # The largest shapes are a GPU's: references need seconds for them.
+        # The largest shapes are for GPUs: references need seconds for them.
         for shape in one.large if device == "cuda" else one.large[:1]:
             rows += timed(one, shape, dtype, device, calls, speed, "kernel" if device == "cuda" else "reference")
     show(rows, device)
@@ -55,7 +55,7 @@ def main(
 def timed(
     operation: Operation, shape: Shape, dtype: torch.dtype, device: str, calls: int, speed: Speed, ours: str
 ) -> Iterator[Row]:
-    """Yield a row for each way to compute an operation: ours, "kernel" or "reference", first."""
+    """Yield a row for each implementation of an operation, ours ("kernel" or "reference") first."""
     torch.manual_seed(0)
     first = operation.make(dtype, device, **shape)
     work = operation.work(dtype.itemsize, **shape)
@@ -90,7 +90,7 @@ def timed(
 
 
 def _tried(way: Callable[..., Any], inputs: list[dict[str, Any]], calls: int, device: str) -> Timing | str:
-    """Return the timing, or why there is none: others may run out of memory where we do not."""
+    """Return the timing, or the reason for its absence: others may run out of memory where we do not."""
     try:
         return time_calls(way, inputs, calls, device)
     except torch.OutOfMemoryError:

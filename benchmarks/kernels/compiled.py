@@ -1,9 +1,9 @@
-"""What kernels become on a GPU that is not here: registers, memory that they spill, shared memory.
+"""Compilation of kernels for GPUs without a GPU: registers, spills, shared memory.
 
 python -m benchmarks.kernels.compiled [--operation NAME] [--capability 80 --capability 90] [--all-shapes]
 
-The interpreter takes what a compiler refuses. Here every kernel is compiled to machine code, for inputs as they are
-timed on a GPU and for the widest heads, and nothing is run; its results are not looked at.
+The interpreter accepts code that the compiler rejects. Here every kernel is compiled to machine code, for the inputs
+that are timed on a GPU and for the widest heads. Nothing is executed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.kernels.operations import OPERATIONS
 from pikvpress.support.swapped import swapped
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # of shared memory that a program may ask for
+KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}  # maximum shared memory per program
 SHARED_BYTES = {capability: 1024 * size for capability, size in KIB.items()}
 
 
@@ -40,13 +40,13 @@ class Compiled(NamedTuple):
     Attributes
     ----------
     name : str
-        Of the kernel.
+        Name of the kernel.
     registers : int
-        Of a thread.
+        Number of registers per thread.
     spilled_bytes : int
-        Of a thread's registers that lie in memory.
+        Bytes of spilled registers per thread.
     shared_bytes : int
-        Of a program.
+        Bytes of shared memory per program.
     """
 
     name: str
@@ -72,7 +72,7 @@ class _Absent:
 
 
 def compiled(operation: Operation, dtype: torch.dtype, shape: Shape) -> list[Compiled]:
-    """Compile the kernels of an operation, each once, for inputs of a shape and Triton's active GPU."""
+    """Compile each kernel of an operation once, for inputs of a shape and Triton's active GPU."""
     torch.manual_seed(0)
     inputs = operation.make(dtype, "cpu", **shape)
     made: list[Any] = []
@@ -97,11 +97,11 @@ def _used(kernel: Any) -> Compiled:
 
 
 def main(
-    operation: Annotated[list[str] | None, typer.Option(help="Only this one; repeatable.")] = None,
-    capability: Annotated[list[int] | None, typer.Option(help="Of the GPU, 90 by default; repeatable.")] = None,
-    all_shapes: Annotated[bool, typer.Option(help="Those of the tests too, in every type.")] = False,
+    operation: Annotated[list[str] | None, typer.Option(help="Only this operation; repeatable.")] = None,
+    capability: Annotated[list[int] | None, typer.Option(help="Compute capability, by default 90; repeatable.")] = None,
+    all_shapes: Annotated[bool, typer.Option(help="Also the shapes of the tests, in every dtype.")] = False,
 ) -> None:
-    """Compile kernels and print what they use; fail if one asks for more shared memory than there is."""
+    """Compile kernels and print their resources; fail if one needs more shared memory than available."""
     wanted = capability or [90]
     if not set(wanted) <= set(SHARED_BYTES):
         raise typer.BadParameter(f"compute capabilities known are {', '.join(map(str, SHARED_BYTES))}")

@@ -1,4 +1,4 @@
-"""How fast a device copies and multiplies, measured: what an operation's time is compared to."""
+"""Measured copy and multiplication speed of a device, as a lower bound on the time of an operation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Speed(NamedTuple):
     Attributes
     ----------
     bytes_per_ms : float
-        Read and written by a large copy.
+        Bytes read and written by a large copy.
     flops_per_ms : float
-        Of a large matrix product in the type at hand.
+        Operations of a large matrix product in the given dtype.
     """
 
     bytes_per_ms: float
     flops_per_ms: float
 
     def floor(self, work: Work) -> float:
-        """Return the fewest milliseconds that work can take."""
+        """Return the minimum milliseconds for some work."""
         return max(work.bytes / self.bytes_per_ms, work.flops / self.flops_per_ms)
 
 

@@ -1,4 +1,4 @@
-"""What a timing was taken on."""
+"""The machine and versions of a timing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def describe(device: str) -> dict[str, str]:
 
 
 def _printed(program: str, *arguments: str) -> str:
-    """Return the first line that a program prints, or nothing where it is not there or fails."""
+    """Return the first line that a program prints, or an empty text if it is missing or fails."""
     if shutil.which(program) is None:
         return ""
     done = subprocess.run([program, *arguments], capture_output=True, text=True)

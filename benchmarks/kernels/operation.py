@@ -1,4 +1,4 @@
-"""What tests and benchmarks need to know of an operation."""
+"""The description of an operation for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Inputs = dict[str, Any]
 
 
 class Work(NamedTuple):
-    """What an operation cannot do without.
+    """The minimum work of an operation.
 
     Attributes
     ----------
     bytes : int
-        Read and written once each.
+        Bytes that are read and written once.
     flops : int
         Floating-point operations of matrix products.
     """
@@ -31,28 +31,28 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: its inputs, its definition, and what it is compared to.
+    """One operation: its inputs, its definition, and alternatives.
 
     Parameters
     ----------
     name : str
-        A function of the folder ``pikvpress/kernels/<folder>``, in `reference` and in `triton`.
+        Name of the function in `reference` and `triton` of ``pikvpress/kernels/<folder>``.
     folder : str
-        Where it is.
+        Name of the folder.
     make : callable
-        Returns its arguments: ``make(dtype, device, **shape)``, drawn from torch's generator.
+        Creates its arguments with torch's random generator: ``make(dtype, device, **shape)``.
     small : sequence of Shape
-        What it is tested on wherever Triton's interpreter runs.
+        Shapes for tests in Triton's interpreter.
     large : sequence of Shape
-        What it is tested and timed on where there is a GPU.
+        Shapes for tests and timing on a GPU.
     work : callable
-        ``work(element_size, **shape)``: the floor.
+        Returns the minimum work: ``work(element_size, **shape)``.
     rivals : mapping of str to callable
-        Other ways to compute it, which take the same arguments; the result is not compared.
+        Alternative implementations with the same arguments; their results are not compared.
     dtypes : sequence of torch.dtype
-        Of the inputs.
+        Data types of the inputs.
     tolerance : mapping of torch.dtype to float
-        Largest root mean square of the error, relative to that of the result.
+        Maximum root mean square of the error, relative to that of the result.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Operation:
 
     @property
     def kernel(self) -> Callable[..., Any]:
-        """The same in Triton; imports it."""
+        """The Triton implementation, imported on access."""
         return self._function("triton")
 
     def _function(self, form: str) -> Callable[..., Any]:
@@ -84,7 +84,7 @@ class Operation:
         return function
 
     def error(self, inputs: Inputs) -> float:
-        """Return how far the kernel is from the reference in float64, relative, the worst of all results."""
+        """Return the relative error of the kernel against the reference in float64, the maximum over all results."""
         found = _tensors(self.kernel(**inputs))
         exact = _tensors(self.reference(**{name: _wide(value) for name, value in inputs.items()}))
         if len(found) != len(exact) or any(a.shape != b.shape for a, b in zip(found, exact, strict=True)):
@@ -93,12 +93,12 @@ class Operation:
 
 
 def named(operations: Sequence[Operation], names: Sequence[str] | None) -> list[Operation]:
-    """Return those of the operations that have these names, or all.
+    """Return the operations with these names, or all.
 
     Raises
     ------
     typer.BadParameter
-        For a name that there is not.
+        For an unknown name.
     """
     known = {one.name: one for one in operations}
     for name in names or []:
@@ -109,7 +109,7 @@ def named(operations: Sequence[Operation], names: Sequence[str] | None) -> list[
 
 def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
     found, exact = found.double(), exact.double()
-    same = (found == exact) | (found.isnan() & exact.isnan())  # infinities too
+    same = (found == exact) | (found.isnan() & exact.isnan())  # includes infinities
     difference = torch.where(same, 0.0, found - exact)
     if not difference.isfinite().all():
         return float("inf")
@@ -118,7 +118,7 @@ def _relative(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 def _wide(value: Any) -> Any:
-    """Return floating-point tensors in float64, and what knows how to widen itself."""
+    """Return floating-point tensors, and objects that support it, in float64."""
     whole = isinstance(value, torch.Tensor) and not value.is_floating_point()
     return value.double() if hasattr(value, "double") and not whole else value
 

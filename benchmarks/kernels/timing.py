@@ -1,4 +1,4 @@
-"""Timing one call: inputs rotate, so that none is found in a cache, and the median and its spread are told."""
+"""Timing of calls: inputs alternate, so that none is in a hardware cache; the result is the median and its spread."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 
 from benchmarks.kernels.operation import Inputs
 
-PAST_THE_CACHE = 256 * 2**20  # bytes of inputs that take turns on a GPU: several times its second-level cache
+PAST_THE_CACHE = 256 * 2**20  # bytes of alternating inputs on a GPU: several times its L2 cache
 
 
 class Timing(NamedTuple):
-    """Milliseconds of a call, and what it held beside its inputs.
+    """Milliseconds of a call, and its memory in addition to the inputs.
 
     Attributes
     ----------
     median, low, high : float
         Median, 20th and 80th percentile of the calls.
     peak_bytes : int or None
-        Most bytes that a call allocated, its result among them; None on a CPU.
+        Peak bytes allocated by a call, including its result; None on a CPU.
     """
 
     median: float
@@ -37,11 +37,11 @@ def time_calls(function: Callable[..., Any], inputs: Sequence[Inputs], calls: in
     Parameters
     ----------
     function : callable
-        Takes one of the inputs as keyword arguments.
+        Called with one of the inputs as keyword arguments.
     inputs : sequence of Inputs
-        Take turns.
+        Inputs, which are used in turn.
     calls : int
-        How many are timed.
+        Number of timed calls.
     device : str
         "cuda" or "cpu".
     """
@@ -70,7 +70,7 @@ def time_calls(function: Callable[..., Any], inputs: Sequence[Inputs], calls: in
 
 
 def copies_needed(inputs: Inputs, device: str) -> int:
-    """Return how many inputs must take turns so that a call finds none of its own in a cache."""
+    """Return how many inputs must alternate so that a call's inputs are not in a hardware cache."""
     if device != "cuda":
         return 1
     size = sum(getattr(value, "nbytes", 0) for value in inputs.values())

@@ -1,4 +1,4 @@
-"""What every benchmark provides."""
+"""The interface of benchmarks."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pikvpress.support.registry import check_name
 
 @dataclass(frozen=True)
 class Request:
-    """Which rows are wanted.
+    """A request for rows.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        Of the model to be evaluated; lengths are counted in its tokens.
+        The tokenizer of the evaluated model; lengths are counted in its tokens.
     length : int, optional
-        Tokens that context, question and answer may take together, chat template included; for benchmarks that are
-        generated at any length.
+        Maximum number of tokens of context, question and answer together, including the chat template; for benchmarks
+        that are generated at any length.
     samples : int
-        Rows a task, for benchmarks that are generated.
+        Rows per task, for generated benchmarks.
     seed : int
-        Of every random choice. Sample i is the same however many samples are asked for.
+        Random seed of all random choices. Sample i does not depend on the number of samples.
     data : Path, optional
-        A local folder with the benchmark's data, in place of a hub.
+        A local folder with the benchmark's data, instead of a hub.
     tasks : tuple of str, optional
         Only these tasks; all by default.
     """
@@ -50,15 +50,15 @@ class Benchmark(ABC):
     Attributes
     ----------
     name : str
-        As on the command line.
+        Name on the command line.
     measures : tuple of Measure
-        What every sample has, the main one first.
+        Measures of every sample, the main one first.
     by_length : bool
-        Whether `Request.length` is needed: rows are made, or come, at several lengths.
+        Whether `Request.length` is needed, since rows are generated or available at several lengths.
     generated : bool
-        Whether rows are random, so that the first few are as good as any; of others a few are drawn.
+        Whether rows are random, so that a subset can be the first rows; otherwise a subset is drawn at random.
     teacher_forced : bool
-        Whether predictions along the right answer are compared, rather than answers judged.
+        Whether predictions along the correct answer are compared, instead of judging answers.
     """
 
     name: ClassVar[str]
@@ -69,14 +69,14 @@ class Benchmark(ABC):
 
     @abstractmethod
     def rows(self, request: Request) -> list[Row]:
-        """Return the rows, the same for the same request.
+        """Return the rows, deterministically for a request.
 
         Raises
         ------
         ValueError
             For tasks that the benchmark does not have, or a length that is too short for one.
         FileNotFoundError
-            If data is missing; the message says how to get it.
+            If data is missing; the message explains how to get it.
         """
 
     def label(self, tasks: Sequence[str]) -> str:
@@ -93,16 +93,16 @@ class AnswerBenchmark(Benchmark):
 
     @abstractmethod
     def metrics(self, rows: Sequence[Row], predictions: Sequence[str]) -> Any:
-        """Return what is written into ``metrics.json``: the figures that kvpress's evaluation writes, in its layout."""
+        """Return the contents of ``metrics.json``: the metrics of kvpress's evaluation, in its layout."""
 
 
 def chosen_tasks(benchmark: str, wanted: Sequence[str] | None, available: Sequence[str]) -> list[str]:
-    """Return the wanted tasks in the benchmark's order, or all.
+    """Return the requested tasks in the benchmark's order, or all.
 
     Raises
     ------
     ValueError
-        For a task that is not available; near names are offered.
+        For a task that is not available; the message suggests similar names.
     """
     if wanted is None:
         return list(available)

@@ -1,4 +1,4 @@
-"""Competition problems whose answer stands in a LaTeX box."""
+"""Competition problems whose answer is in a LaTeX box."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BOX = "boxed{"
 
 
 class BoxedAnswers(AnswerBenchmark):
-    """A set of one task; an answer is right if what stands in its box, up to the first brace, is the true one."""
+    """A set with one task; an answer is correct if the contents of its box, up to the first brace, are correct."""
 
     measures = (Measure("correct", "correct (%)", True), Measure("answered", "answered (%)", True))
     source: ClassVar[Source]
 
     @abstractmethod
     def boxed(self, prediction: str) -> str | None:
-        """Return what the prediction gives as its answer."""
+        """Return the answer in the prediction."""
 
     def rows(self, request: Request) -> list[Row]:
         chosen_tasks(self.name, request.tasks, (self.name,))

@@ -23,6 +23,6 @@ def by_task(rows: Sequence[Row], predictions: Sequence[str]) -> dict[str, Answer
 def one_or_all(
     rows: Sequence[Row], predictions: Sequence[str], metric: Callable[[str, Answered], T]
 ) -> T | dict[str, T]:
-    """Return the metric of the only task, as kvpress writes it; of several tasks, each by name."""
+    """Return the metric of a single task, as in kvpress; for several tasks, each metric by name."""
     values = {task: metric(task, answered) for task, answered in by_task(rows, predictions).items()}
     return next(iter(values.values())) if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""What a column may hold, and what a record that breaks it is told."""
+"""Allowed values of columns, and error messages for invalid records."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TEXT, WHOLE_NUMBER, TEXTS, NUMBERS, NOTHING = "text", "a whole number", "a list of text", "a list of numbers", "nothing"
+TEXT, WHOLE_NUMBER, TEXTS, NUMBERS, NOTHING = "text", "an integer", "a list of text", "a list of numbers", "nothing"
 
 Kinds = tuple[str, ...]
 
 
 def kind_of(value: Any) -> str:
-    """Return what a value is, in the words that columns are declared with."""
+    """Return the kind of a value, as used in declarations of columns."""
     if value is None:
         return NOTHING
     if isinstance(value, str):
@@ -29,7 +29,7 @@ def kind_of(value: Any) -> str:
 
 
 def check_record(record: Mapping[str, Any], columns: Mapping[str, Kinds], where: str) -> None:
-    """Do nothing for a record that has all columns, each of an allowed kind.
+    """Check that a record has all columns, each of an allowed kind.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def check_record(record: Mapping[str, Any], columns: Mapping[str, Kinds], where:
 
 
 def from_csv(cell: str, kinds: Sequence[str]) -> Any:
-    """Return what a CSV cell means where text is not allowed: nothing, a number, or a list in JSON."""
+    """Parse a CSV cell where text is not allowed: nothing, a number, or a list in JSON."""
     if TEXT in kinds:
         return cell
     if not cell:

@@ -12,7 +12,7 @@ def extra(module: str) -> Any:
     Raises
     ------
     ImportError
-        If it is not installed; the message says how to get it.
+        If it is not installed; the message explains how to get it.
     """
     try:
         return import_module(module)

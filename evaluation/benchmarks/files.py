@@ -1,4 +1,4 @@
-"""Records in files: where they lie in a folder, and how each format is read."""
+"""Records in files: their location in a folder, and reading of each format."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Found:
     Parameters
     ----------
     files : tuple of Path
-        Of one format.
+        Files of one format.
     own : bool
-        Whether they hold the wanted configuration only; otherwise they may hold others too.
+        Whether they contain only the requested configuration; otherwise they may also contain others.
     """
 
     files: tuple[Path, ...]
@@ -31,10 +31,10 @@ class Found:
 
 
 def find_files(folder: Path, config: str | None) -> Found:
-    """Return the files of a configuration: ``<config>/*``, ``<config>.*``, or what lies in ``data`` or the folder.
+    """Return the files of a configuration: ``<config>/*``, ``<config>.*``, or the files in ``data`` or in the folder.
 
-    Where there are files of several splits, those of the split "test" are meant; where there are several formats,
-    the first of parquet, jsonl, json and csv.
+    If there are several splits, the split "test" is used; if there are several formats, the first of parquet, jsonl,
+    json and csv.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def find_files(folder: Path, config: str | None) -> Found:
         If the folder, or a file in it, is missing.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}: give the one that holds the data")
+        raise FileNotFoundError(f"there is no folder {folder}: pass the one with the data")
     if config is not None:
         own = _in_folder(folder / config) or _single(folder, config)
         if own:
@@ -61,7 +61,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises
     ------
     ValueError
-        If the file is not what its name says.
+        If the contents do not match the file's suffix.
     """
     try:
         records = _READERS[path.suffix[1:]](path)

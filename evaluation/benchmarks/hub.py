@@ -1,4 +1,4 @@
-"""Rows of the sets that kvpress evaluates on, from a local folder or from the hub."""
+"""Rows of the data sets that kvpress evaluates on, from a local folder or from the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evaluation.benchmarks.columns import TEXT, WHOLE_NUMBER, Kinds, check_recor
 from evaluation.benchmarks.files import SPLIT, find_files, read_records
 from evaluation.rows import Row
 
-Located = tuple[str, dict[str, Any]]  # a record, and where it stands
+Located = tuple[str, dict[str, Any]]  # a record and its location
 
 COLUMNS: dict[str, Kinds] = {
     "context": (TEXT,),
@@ -23,24 +23,24 @@ COLUMNS: dict[str, Kinds] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set lies, and what its records hold.
+    """Location of a data set, and the columns of its records.
 
     Parameters
     ----------
     benchmark : str
-        Its name here.
+        Name of the benchmark.
     repository : str
-        Its name on the hub.
+        Name on the hub.
     answer : str
-        The column with what is right.
+        The column with the correct answer.
     answer_kinds : tuple of str
-        What that column may hold.
+        Allowed kinds of values in that column.
     extras : mapping, optional
-        Further columns that the metric reads, and what they may hold.
+        Additional columns for the metric, and their allowed kinds.
     config_per_task : bool
-        Whether each task is a configuration of its own on the hub, hence a folder of its own.
+        Whether each task is a separate configuration on the hub, and therefore a separate folder.
     suffix : str
-        What the column "task" may add to a task's name.
+        Optional suffix of task names in the column "task".
     """
 
     benchmark: str
@@ -60,19 +60,19 @@ def load_rows(source: Source, data: Path | None, config: str | None = None, task
     source : Source
         The set.
     data : Path, optional
-        A folder that holds it: ``<config>/*.parquet``, ``<config>.parquet``, or files straight in it or in ``data``;
-        jsonl, json and csv too. By default the hub is asked.
+        A folder with the data: ``<config>/*.parquet``, ``<config>.parquet``, or files directly in it or in ``data``;
+        also jsonl, json and csv. By default the hub is used.
     config : str, optional
-        Which configuration; by default the only one.
+        Name of the configuration; by default the only one.
     task : str, optional
-        The task that the rows belong to; by default the column "task" says it.
+        The task of the rows; by default from the column "task".
 
     Raises
     ------
     FileNotFoundError
-        If there is no data; the message says how to get it.
+        If there is no data; the message explains how to get it.
     ValueError, TypeError
-        If a column is missing or holds what it must not.
+        If a column is missing or has an invalid value.
     """
     columns = {**COLUMNS, source.answer: source.answer_kinds, **source.extras}
     if task is None:
@@ -108,10 +108,10 @@ def _from_hub(source: Source, config: str | None) -> Iterator[Located]:
 
     try:
         records = datasets.load_dataset(source.repository, config, split=SPLIT)
-    except (OSError, ValueError) as error:  # what it raises without a network, and for unknown names
+    except (OSError, ValueError) as error:  # raised without a network, and for unknown names
         wanted = f"{source.benchmark!r}" + (f" ({config})" if config else "")
         raise FileNotFoundError(
-            f"benchmark {wanted}: no folder with its data is given, and the hub does not give it ({error}). "
+            f"benchmark {wanted}: no folder with its data is given, and it is not available from the hub ({error}). "
             f"{_how_to_get(source)}"
         ) from error
     where = "/".join(filter(None, (source.repository, config)))
@@ -120,7 +120,7 @@ def _from_hub(source: Source, config: str | None) -> Iterator[Located]:
 
 
 def _of_task(source: Source, records: list[Located], task: str, config: str | None, data: Path) -> Iterator[Located]:
-    """Return the records of one task out of files that hold several."""
+    """Return the records of one task from files with several tasks."""
     for where, record in records:
         check_record(record, {"task": (TEXT,)}, where)
     chosen = [(where, record) for where, record in records if record["task"] in (task, config, task + source.suffix)]
@@ -151,6 +151,6 @@ def _row(source: Source, task: str | None, columns: Mapping[str, Kinds], record:
 
 def _how_to_get(source: Source) -> str:
     return (
-        f"Where there is a network, run `hf download {source.repository} --repo-type dataset --local-dir DIR`, "
-        f"then give `--data DIR`"
+        f"With a network connection, run `hf download {source.repository} --repo-type dataset --local-dir DIR`, "
+        f"then pass `--data DIR`"
     )

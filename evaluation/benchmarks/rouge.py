@@ -1,4 +1,4 @@
-"""ROUGE, as the library `rouge` counts it."""
+"""ROUGE, as computed by the library `rouge`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def _scorer() -> Any:
 
 
 def rouge(hypothesis: str, reference: str) -> Scores | None:
-    """Return recall, precision and F ("r", "p", "f") of "rouge-1", "rouge-2" and "rouge-l", all in 0..1.
+    """Return recall, precision and F ("r", "p", "f") of "rouge-1", "rouge-2" and "rouge-l", all in [0, 1].
 
-    None where the library cannot tell: one side has no words, or they are too long for its recursion. The published
-    scorers count that as 0.
+    None if the library fails: one side has no words, or the texts are too long for its recursion. The published scorers
+    count this as 0.
     """
     try:
         return _scorer().get_scores(hypothesis, reference)[0]

@@ -1,4 +1,4 @@
-"""F1 of the words, or characters, that an answer shares with the truth."""
+"""F1 of the words or characters that an answer shares with the reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
-# The published list of Chinese marks, as runs of code points. It has the closing 》 but not the opening 《.
+# The published list of Chinese punctuation, as ranges of code points. It has the closing 》 but not the opening 《.
 CHINESE_RUNS = (
     (0x2013, 0x2014),
     (0x2018, 0x2019),
@@ -48,7 +48,7 @@ def normalized_chinese(text: str) -> str:
 
 
 def token_f1(prediction: Sequence[str], truth: Sequence[str]) -> float:
-    """Return the harmonic mean of precision and recall of shared tokens, each as often as both sides have it."""
+    """Return the harmonic mean of precision and recall of shared tokens, counted with multiplicity."""
     shared = sum((Counter(prediction) & Counter(truth)).values())
     if shared == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""Ways of running a press on a context: an entry of the press registry names one."""
+"""Strategies for running a press on a context; an entry in the press registry refers to one."""
 
 from __future__ import annotations
 

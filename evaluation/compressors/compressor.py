@@ -1,4 +1,4 @@
-"""What every way of running a press provides."""
+"""The interface of strategies for running a press."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compressor(ABC):
-    """A way of running a press on a context.
+    """A strategy for running a press on a context.
 
     Parameters
     ----------
     masks : bool, default=False
-        Whether what the press removes is masked only, its bytes still held.
+        Whether removed entries are only masked, so that their bytes are still held.
 
     Attributes
     ----------
     told : bool
-        Whether it is told the sample, so that it compresses anew for each.
+        Whether it receives the sample, so that it compresses separately for each sample.
     """
 
     masks: bool = False
     told: ClassVar[bool] = False
 
     def validate(self, name: str, study: Study) -> None:  # noqa: B027 - most run in every study
-        """Do nothing if the press of a name can be run in a study; it is called before anything runs.
+        """Check that the press with a name can be run in a study; called before anything runs.
 
         Raises
         ------
         ValueError
-            If it cannot; the message says why, and what to do.
+            If it cannot; the message gives the reason and a solution.
         """
 
     @abstractmethod
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
-        """Return the context as the press leaves it.
+        """Return the context compressed by the press.
 
         Parameters
         ----------
         press : PressSpec
-            Makes the press.
+            Specification that creates the press.
         ratio : float, optional
             Share to remove, for presses that have a ratio.
         source : SourceContext
-            The context, and what is kept of it from one press and ratio to the next.
+            The context, with results that are shared between presses and ratios.
         sample : Sample, optional
-            What the context is read for, if the press is `told`.
+            The sample, if the press is `told`.
         """
 
     def while_answering(self, press: PressSpec, ratio: float | None) -> BasePress | None:
-        """Return the press that goes on compressing while an answer is written; None if there is none."""
+        """Return the press that continues to compress while an answer is generated; None if there is none."""
         return None

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EagerPrefill(Compressor):
-    """One prefill in eager mode, which has attention weights, serves a press at every ratio."""
+    """One prefill with eager attention, which returns attention weights, serves a press at every ratio."""
 
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
-        """Return the context as the press leaves it; the first time, compress at every ratio."""
+        """Return the context compressed by the press; the first call compresses at every ratio."""
 
         def at_every_ratio() -> dict[float, CompressedContext]:
             made: Any = [press.make(each) for each in source.ratios]
@@ -45,19 +45,19 @@ class EagerPrefill(Compressor):
 def compress_with_weights(
     model: PreTrainedModel, context: Sequence[int], presses: Sequence[BasePress], plain_seconds: float
 ) -> list[CompressedContext]:
-    """Return a context as each of several presses leaves it that read attention weights.
+    """Return a context compressed by each of several presses that read attention weights.
 
-    The weights of all layers are too large to be kept, so the presses' hooks are called while one prefill in eager mode
-    goes on, each with a cache of its own.
+    The weights of all layers are too large to be kept, so the presses' hooks are called during one prefill with eager
+    attention, each with its own cache.
 
     Parameters
     ----------
     model, context
-        As used.
+        The model, and the token ids of the context.
     presses : sequence of BasePress
         Presses that do their work in hooks after attention.
     plain_seconds : float
-        What a prefill takes without a press, subtracted from the times.
+        Time of a prefill without a press, which is subtracted from the times.
     """
     caches = [DynamicCache() for _ in presses]
     watches = [Stopwatch() for _ in presses]

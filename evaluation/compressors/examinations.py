@@ -1,4 +1,4 @@
-"""What routers see of a context, looked at once for all of them."""
+"""The input of routers for a context, examined once for all of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pikvpress.stopwatch import Stopwatch
 
 
 class Examinations:
-    """What routers with the same experts see of a context: looked at once for all of them.
+    """The input of routers with the same experts for a context, examined once for all of them.
 
     Attributes
     ----------
     seconds_saved : float
-        What looking would have taken in the latest use, had it not been done before.
+        Time that the examination would have taken in the latest use if it had not been reused.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Examinations:
 
     @contextmanager
     def shared(self, press: BasePress | None) -> Iterator[None]:
-        """Let the routers in a press examine only what was not examined before."""
+        """Let the routers in a press reuse earlier examinations."""
         self.seconds_saved = 0.0
 
         def look(experts: Sequence[Expert], layer: LayerInput, ratio: float, measures: bool) -> Examination:
@@ -59,7 +59,7 @@ class Examinations:
 
 
 def _routers_in(press: Any) -> Iterator[RouterPress]:
-    """Yield the presses that route in a press, itself included."""
+    """Yield the presses with a router inside a press, including itself."""
     if isinstance(press, RouterPress):
         yield press
     elif isinstance(press, Mapping | list | tuple):
@@ -70,6 +70,6 @@ def _routers_in(press: Any) -> Iterator[RouterPress]:
 
 
 def _fitted(expert: Expert) -> str:
-    """Return a digest of what gates bring along for an expert."""
+    """Return a digest of the weights of an expert from gates."""
     weights = getattr(expert.press, "weights", None)
     return "" if weights is None else hashlib.sha256(weights.numpy(force=True).tobytes()).hexdigest()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FullCache(Compressor):
-    """Everything stays."""
+    """Nothing is removed."""
 
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None

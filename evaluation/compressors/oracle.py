@@ -1,4 +1,4 @@
-"""Presses that are told what follows."""
+"""Presses that know the future text."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Oracle(Compressor):
-    """The press is told what will be read after the context, and compresses for that alone."""
+    """The press receives the text after the context, and compresses for this text only."""
 
     told: ClassVar[bool] = True
 
     def validate(self, name: str, study: Study) -> None:
-        """Refuse studies in which what will be read is not known."""
+        """Reject studies in which the future text is not known."""
         if not all(chosen.benchmark.teacher_forced for chosen in study.benchmarks):
-            raise ValueError(f"{name} must be told what will be read, which only fidelity says: leave it out")
+            raise ValueError(f"{name} needs the future text, which only fidelity provides: omit it")
 
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
-        """Return the context as the oracle leaves it for a sample; oracles with the same experts foresee it once."""
+        """Return the context compressed by the oracle for a sample; oracles with the same experts share the reading."""
         assert sample is not None
         made: Any = press.make(ratio)
         future = [*sample.question, *sample.answer]

@@ -1,4 +1,4 @@
-"""Presses that take the prefill into their own hands."""
+"""Presses that control the prefill themselves."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OwnPrefill(Compressor):
-    """The press is used as kvpress means it to be: one prefill for each press and ratio."""
+    """The press is used in the standard way of kvpress: one prefill for each press and ratio."""
 
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
-        """Return the context as the press leaves it."""
+        """Return the context compressed by the press."""
         made: Any = press.make(ratio)
         return compress_alone(source.model, source.context, made, source.prefilled.seconds)
 
 
 @dataclass(frozen=True)
 class WithQuestion(OwnPrefill):
-    """The press needs to know where the question begins, as Finch does: behind a token that it then takes out."""
+    """The press needs to know where the question begins, like Finch: after a delimiter token that is then removed."""
 
     def validate(self, name: str, study: Study) -> None:
-        """Refuse studies that hide the question."""
+        """Reject studies that hide the question."""
         if not study.query_aware:
-            raise ValueError(f"{name} compresses for a known question: add --query-aware, or leave it out")
+            raise ValueError(f"{name} compresses for a known question: add --query-aware, or omit it")
 
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
-        """Return the context as the press leaves it."""
+        """Return the context compressed by the press."""
         assert source.question_at is not None
         made: Any = press.make(ratio)
         context, there = list(source.context), set(source.context)
@@ -59,14 +59,14 @@ class WithQuestion(OwnPrefill):
 def compress_alone(
     model: PreTrainedModel, context: Sequence[int], press: BasePress, plain_seconds: float
 ) -> CompressedContext:
-    """Return a context as a press leaves it that takes the prefill into its own hands.
+    """Return a context compressed by a press that controls the prefill itself.
 
     Parameters
     ----------
     model, context, press
-        As used.
+        The model, the token ids of the context, and the press.
     plain_seconds : float
-        What a prefill takes without a press, subtracted from the time.
+        Time of a prefill without a press, which is subtracted from the time.
     """
     cache = DynamicCache()
     with timed(model, press, len(context), plain_seconds) as take:

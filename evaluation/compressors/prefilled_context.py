@@ -23,15 +23,15 @@ from pikvpress.stopwatch import Stopwatch
 
 
 class PrefilledContext:
-    """A context after one prefill, which serves every press whose work is done in hooks after attention.
+    """A context after one prefill, which serves every press that acts in hooks after attention.
 
-    Such a press changes what later tokens read, not what the context's own tokens have read, so its hooks can be called
-    afterwards with what they would have been given.
+    Such a press changes what later tokens read, but not what the context's own tokens have read. Its hooks can
+    therefore be called afterwards with the same arguments.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Prefills once.
+        The model, which prefills once.
     context : list of int
         Token ids.
     serves : bool, default=True
@@ -51,14 +51,14 @@ class PrefilledContext:
         self.seconds = time.perf_counter() - began
 
     def compress(self, press: BasePress | None, scores: SharedScores | None = None) -> CompressedContext:
-        """Return the context as the press leaves it; the full one without a press.
+        """Return the context compressed by the press; the full one without a press.
 
         Parameters
         ----------
         press : BasePress, optional
-            Acts in hooks after attention.
+            A press that acts in hooks after attention.
         scores : SharedScores, optional
-            Of the same press at other ratios, for one whose scores do not depend on the ratio: filled or used.
+            Scores of the same press at other ratios, if they do not depend on the ratio: filled or reused.
         """
         cache = _cache_for(press, self._model)
         watch = Stopwatch()
@@ -69,7 +69,7 @@ class PrefilledContext:
                     press.post_init_from_model(self._model)
             for index in range(len(self._full)):
                 keys, values = extract_keys_and_values(self._full, index)
-                cache.update(keys.clone(), values.clone(), index)  # presses may write into what they are given
+                cache.update(keys.clone(), values.clone(), index)  # presses may modify their arguments
                 if press is None:
                     continue
                 module, kwargs = self._calls[index]

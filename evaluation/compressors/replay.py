@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Replay(Compressor):
-    """A prefill of the press's own, then passes that score the context: once, for all ratios."""
+    """The press's own prefill, then passes that score the context, once for all ratios."""
 
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
-        """Return the context as the press leaves it; the first time, compress at every ratio."""
+        """Return the context compressed by the press; the first call compresses at every ratio."""
 
         def at_every_ratio() -> dict[float, CompressedContext]:
             made: Any = press.make(source.ratios[0])
@@ -48,16 +48,16 @@ def compress_at_ratios(
     plain_seconds: float,
     ratios: Sequence[float],
 ) -> list[CompressedContext]:
-    """Return a context as a press leaves it at several ratios, scored once.
+    """Return a context compressed by a press at several ratios, scored once.
 
     Parameters
     ----------
     model, context, press
-        As used.
+        The model, the token ids of the context, and the press.
     plain_seconds : float
-        What a prefill takes without a press, subtracted from the times.
+        Time of a prefill without a press, which is subtracted from the times.
     ratios : sequence of float
-        The first is the one that the press has.
+        Ratios; the first is that of the press.
     """
     cache = DynamicCache()
     found: list[CompressedContext] = []
@@ -65,7 +65,7 @@ def compress_at_ratios(
     def remove_at_every_ratio(model: PreTrainedModel) -> None:
         for ratio in ratios:
             press.compression_ratio = ratio  # type: ignore[attr-defined]
-            if isinstance(press, KVComposePress):  # it writes into its cache, and chooses before it removes
+            if isinstance(press, KVComposePress):  # it modifies its cache, and selects before it removes
                 press.cache = models.copied(cache)
                 press.prepare_important_masks()
                 KVComposePress.compress_cache(press, model)

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedPrefill(OwnPrefill):
-    """The press acts in hooks after attention alone, so that one prefill serves it and others, at every ratio.
+    """The press acts only in hooks after attention, so that one prefill serves it and others, at every ratio.
 
-    In a study that does not share prefills the press has one of its own.
+    In a study that does not share prefills, the press has its own.
 
     Parameters
     ----------
     masks : bool, default=False
-        Whether what the press removes is masked only, its bytes still held.
+        Whether removed entries are only masked, so that their bytes are still held.
     scores_once : bool, default=False
-        Whether its scores do not depend on the ratio, nor on random numbers, so that they serve every ratio.
+        Whether its scores depend neither on the ratio nor on random numbers, so that they serve every ratio.
     """
 
     scores_once: bool = False
@@ -34,7 +34,7 @@ class SharedPrefill(OwnPrefill):
     def compress(
         self, press: PressSpec, ratio: float | None, source: SourceContext, sample: Sample | None = None
     ) -> CompressedContext:
-        """Return the context as the press leaves it."""
+        """Return the context compressed by the press."""
         if not source.share_prefill:
             return super().compress(press, ratio, source)
         scores = source.once(("scores", press.name), SharedScores) if self.scores_once else None

@@ -15,12 +15,12 @@ from pikvpress.support.swapped import swapped
 
 
 class SharedScores:
-    """A press's scores of a context by layer, for ratios that they do not depend on.
+    """A press's scores of a context by layer, which do not depend on the ratio.
 
     Attributes
     ----------
     seconds_saved : float
-        What scoring would have taken in the latest use, had the scores not been there.
+        Time that scoring would have taken in the latest use if scores had not been reused.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class SharedScores:
 
     @contextmanager
     def of(self, press: BasePress | None) -> Iterator[None]:
-        """Let a press, or the one that it wraps, score only layers that were not scored before."""
+        """Let a press, or the one that it wraps, reuse the scores of layers that were scored before."""
         scorer: Any = press
         while isinstance(getattr(scorer, "press", None), ScorerPress):
             scorer = scorer.press

@@ -17,20 +17,20 @@ T = TypeVar("T")
 
 @dataclass
 class SourceContext:
-    """A context, prefilled once, with what presses have in common when they compress it.
+    """A context, prefilled once, with results that presses share.
 
     Parameters
     ----------
     model, tokenizer
-        What reads it.
+        The model, and its tokenizer.
     context : sequence of int
         Token ids.
     ratios : sequence of float
-        At which presses will be asked, in this order.
+        Ratios at which presses will be run, in this order.
     seed : int, default=0
-        Of what draws random numbers.
+        Random seed.
     question_at : int, optional
-        Where the question begins, in a context that shows it.
+        Position of the question, in a context that contains it.
     share_prefill : bool, default=True
         Whether the one prefill serves all presses that allow it.
     """
@@ -55,13 +55,13 @@ class SourceContext:
         return self.prefilled.compress(None)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made under a key, or make it."""
+        """Return the result stored under a key, or compute it."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
     def latest(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made last, if it was under this key, or make it: for what is too large to keep for long."""
+        """Return the latest result if it has this key, or compute it: for results that are too large to keep."""
         if self._latest[0] != key:
             self._latest = (None, None)
             self._latest = (key, make())

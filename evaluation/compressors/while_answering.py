@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WhileAnswering(FullCache):
-    """The whole context is read, and the cache is compressed while the answer is written."""
+    """The full context is read, and the cache is compressed while the answer is generated."""
 
     def validate(self, name: str, study: Study) -> None:
-        """Refuse studies that ask for no answers."""
+        """Reject studies without answers."""
         if any(chosen.benchmark.teacher_forced for chosen in study.benchmarks):
             raise ValueError(
-                f"{name} compresses while answering, but the fidelity benchmark has no answers: leave one out"
+                f"{name} compresses while answering, but the fidelity benchmark has no answers: omit one of them"
             )
 
     def while_answering(self, press: PressSpec, ratio: float | None) -> BasePress:

@@ -1,4 +1,4 @@
-"""What is known of a press that can be named."""
+"""An entry of the press registry."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from evaluation.compressors import Compressor, SharedPrefill
 
 @dataclass(frozen=True)
 class RatioUnit:
-    """What a ratio is a share of.
+    """The unit of which a ratio is a share.
 
     Parameters
     ----------
     name : str
-        As in tables.
+        Name in tables.
     attribute : str
-        Of the press, which the ratio sets.
+        Attribute of the press that the ratio sets.
     """
 
     name: str
@@ -36,17 +36,17 @@ KEY_CHANNELS = RatioUnit("key channels", "key_channel_compression_ratio")
 
 @dataclass(frozen=True)
 class Entry:
-    """A press that can be named.
+    """A press that is available by name.
 
     Parameters
     ----------
     make : callable
-        Returns a new press. A keyword-only argument without a default is a setting that must be given, as
+        Returns a new press. A keyword-only argument without a default is a required setting, given as
         ``name@option=value``.
     strategy : Compressor, optional
-        How it is run. By default after attention, from a prefill that it shares with others.
+        How it is run. By default after attention, on a prefill shared with other presses.
     ratio_of : RatioUnit, optional
-        What its ratio is a share of, by default tokens; None for a press that works by a threshold or a size instead.
+        Unit of its ratio, by default tokens; None for a press that uses a threshold or a size instead.
     """
 
     make: Callable[..., BasePress | None]
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The settings that must be given."""
+        """The required settings."""
         arguments = inspect.signature(self.make).parameters.values()
         return tuple(
             argument.name

@@ -1,4 +1,4 @@
-"""A press for each layer, by name."""
+"""A different press for each layer, by name."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pikvpress import PerLayerPress
 
 
 def per_layer(*, presses: Any) -> PerLayerPress:
-    """Return the press of ``per_layer@presses={0-9: knorm, 10: snapkv}``.
+    """Return the press for ``per_layer@presses={0-9: knorm, 10: snapkv}``.
 
     Raises
     ------
     ValueError
-        If the setting is anything but layers with names of presses.
+        If the setting does not map layers to names of presses.
     """
-    from evaluation.presses.spec import parse_press  # which knows the registry, and with it this function
+    from evaluation.presses.spec import parse_press  # imported late: it imports the registry, which uses this function
 
     if not isinstance(presses, dict) or not presses:
-        raise ValueError("write per_layer@presses={0-9: knorm, 10: snapkv}, layers to names of presses")
+        raise ValueError("write per_layer@presses={0-9: knorm, 10: snapkv}, which maps layers to names of presses")
     made: dict[int, BasePress] = {}
     for where, name in presses.items():
         first, _, last = str(where).partition("-")
         if not first.isdigit() or not (last or first).isdigit():
-            raise ValueError(f"{where!r} is no layer: write 3, or 3-7")
+            raise ValueError(f"{where!r} is not a layer: write 3, or 3-7")
         spec = parse_press(str(name))
         for layer in range(int(first), int(last or first) + 1):
             press = spec.make(0.5)
             if press is None:
-                raise ValueError(f"layer {layer} has {name!r}: leave layers that are not compressed out")
+                raise ValueError(f"layer {layer} has {name!r}: omit layers that are not compressed")
             made[layer] = press
     return PerLayerPress(made)

@@ -1,4 +1,4 @@
-"""Presses by name: kvpress's registry, ours, and AdaKV over every scorer. One word of an entry says how it is run."""
+"""Presses by name: kvpress's registry, our own, and AdaKV over every scorer. Strategies define how they run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SCORERS: dict[str, Callable[[], ScorerPress]] = {
     "windowed_observed_attention": WindowedObservedAttentionPress,
 }
 
-# Scorers that look at the ratio, or draw anew at each call.
+# Scorers that depend on the ratio, or draw new random numbers in each call.
 NOT_SCORED_ONCE = ("compactor", "leverage", "moe_router", "random", "streaming_llm")
 
 MASKED = SharedPrefill(masks=True)
@@ -59,7 +59,7 @@ SCORED_ONCE_AND_MASKED = SharedPrefill(masks=True, scores_once=True)
 
 
 def _scorer(name: str, masks: bool = False) -> SharedPrefill:
-    """Return how a scorer is run, or a press around it."""
+    """Return the strategy for a scorer, or for a press that wraps it."""
     return SharedPrefill(masks=masks, scores_once=name not in NOT_SCORED_ONCE)
 
 

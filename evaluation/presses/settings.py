@@ -1,4 +1,4 @@
-"""Settings by name, on a press or on those inside it."""
+"""Settings by name, for a press or the presses inside it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pikvpress.support.registry import check_name
 
 
 def with_settings(press: BasePress, settings: Mapping[str, Any], name: str) -> BasePress:
-    """Return a press with other settings, each on the outermost press that has one of its name.
+    """Return a press with changed settings, each applied to the outermost press that has it.
 
     Raises
     ------
     ValueError
-        For a setting that none of them has; near names are offered.
+        For a setting that none of them has; the message suggests similar names.
     """
     left = dict(settings)
     press = _replaced(press, left)
@@ -31,9 +31,9 @@ def with_settings(press: BasePress, settings: Mapping[str, Any], name: str) -> B
 
 
 def set_ratio(press: BasePress, name: str, ratio: float) -> None:
-    """Set the ratio of a press, an attribute of this name, or of the presses that it is made of."""
+    """Set the ratio attribute with this name on a press, or on the presses that it consists of."""
     if isinstance(press, kv.ComposedPress):
-        set_ratio(press.presses[0], name, ratio)  # the press beside ThinK; ThinK has its own setting
+        set_ratio(press.presses[0], name, ratio)  # the press combined with ThinK, which has its own setting
     elif isinstance(press, PerLayerPress):
         for inner in press.presses.values():
             set_ratio(inner, name, ratio)
@@ -42,7 +42,7 @@ def set_ratio(press: BasePress, name: str, ratio: float) -> None:
 
 
 def _replaced(press: BasePress, options: dict[str, Any]) -> BasePress:
-    """Return the press with the options that it has, which are taken out of ``options``, inner presses likewise."""
+    """Return the press with its options, which are removed from ``options``; also applied to inner presses."""
     mine = {name: options.pop(name) for name in _settings_of(press) if name in options}
     for item in fields(press):  # type: ignore[arg-type]
         if not item.init:

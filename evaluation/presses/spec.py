@@ -19,16 +19,16 @@ from pikvpress.presses.checks import checked_ratio
 
 @dataclass(frozen=True)
 class PressSpec:
-    """A press as named in a study.
+    """A press as specified in a study.
 
     Parameters
     ----------
     name : str
-        As typed, settings included.
+        The name as given, including settings.
     entry : Entry
-        What is known of it.
+        Registry entry of the press.
     options : dict
-        Its settings.
+        Settings of the press.
     """
 
     name: str
@@ -37,12 +37,12 @@ class PressSpec:
 
     @property
     def strategy(self) -> Compressor:
-        """How it is run."""
+        """The strategy for running the press."""
         return self.entry.strategy
 
     @property
     def has_ratio(self) -> bool:
-        """Whether the press is run at every ratio of a study, rather than once."""
+        """Whether the press is run at every ratio of a study, instead of once."""
         return self.entry.ratio_of is not None and self.name != FULL_CACHE
 
     def make(self, ratio: float | None) -> BasePress | None:
@@ -51,7 +51,7 @@ class PressSpec:
         Raises
         ------
         ValueError
-            For settings that the press does not have or refuses.
+            For settings that the press does not have or rejects.
         """
         try:
             required = {name: self.options[name] for name in self.entry.required}
@@ -65,20 +65,20 @@ class PressSpec:
             if self.entry.ratio_of is not None:
                 set_ratio(press, self.entry.ratio_of.attribute, checked_ratio(ratio))
         except (AssertionError, TypeError, ValueError) as error:
-            raise ValueError(f"press {self.name!r} cannot be made: {error or 'a setting is out of range'}") from error
+            raise ValueError(f"press {self.name!r} cannot be created: {error or 'setting out of range'}") from error
         return press
 
 
 def parse_press(name: str) -> PressSpec:
-    """Return the press of a name like ``snapkv`` or ``moe_router@router_type=adaptive@top_k=2``.
+    """Parse a name such as ``snapkv`` or ``moe_router@router_type=adaptive@top_k=2``.
 
-    Values are read as YAML: numbers, true, text, [lists], {mappings}. A setting of a wrapper is found on the press
-    inside it if the wrapper has none of that name.
+    Values are parsed as YAML: numbers, true, text, [lists], {mappings}. If a wrapper does not have a setting, it is
+    applied to the press inside.
 
     Raises
     ------
     ValueError
-        For an unknown press or setting (near names are offered), or a value the press refuses.
+        For an unknown press or setting (the message suggests similar names), or a value that the press rejects.
     """
     base, *settings = re.split(r"@(?![^\[{]*[\]}])", name)  # an @ inside brackets belongs to a value
     entry = PRESSES[base]
@@ -86,13 +86,13 @@ def parse_press(name: str) -> PressSpec:
     for setting in settings:
         key, sign, value = setting.partition("=")
         if not sign or not key:
-            raise ValueError(f"{setting!r} in {name!r} is no setting: write {base}@option=value")
+            raise ValueError(f"{setting!r} in {name!r} is not a setting: write {base}@option=value")
         if entry.ratio_of is not None and key == entry.ratio_of.attribute:
-            raise ValueError(f"{key} in {name!r} is what --ratio sets: give it there")
+            raise ValueError(f"{key} in {name!r} is set by --ratio: use that option")
         try:
             options[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ValueError(f"the value of {key!r} in {name!r} cannot be read: {error}") from error
+            raise ValueError(f"the value of {key!r} in {name!r} cannot be parsed: {error}") from error
     for setting in entry.required:
         if setting not in options:
             raise ValueError(f"{base} needs a setting: write {base}@{setting}=...")

@@ -1,4 +1,4 @@
-"""The report of one or several study folders: Markdown, CSV, one HTML page and PNG pictures."""
+"""The report of one or several study folders: Markdown, CSV, one HTML page and PNG figures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def report(folders: Sequence[Path], output: Path, presses: Sequence[str] = ()) -
     folders : sequence of Path
         Folders with `study.yaml` and samples; several are merged if model, seed and query_aware agree.
     output : Path
-        Folder for `report.md`, `report.csv`, `report.html` and the pictures; made if it is not there.
+        Folder for `report.md`, `report.csv`, `report.html` and the figures; created if necessary.
     presses : sequence of str, optional
-        Only these, by name. By default all.
+        Only these presses, by name. By default all.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def report(folders: Sequence[Path], output: Path, presses: Sequence[str] = ()) -
     Raises
     ------
     ValueError
-        If a folder holds no results, a line is bad, a result occurs twice, the folders do not belong together, or a
+        If a folder has no results, a line is invalid, a result occurs twice, the folders do not belong together, or a
         press has no results.
     """
     study = load([Path(folder) for folder in folders])

@@ -1,4 +1,4 @@
-"""What a report is made from: benchmarks with their measures, presses, and one row a result."""
+"""The input of a report: benchmarks with their measures, presses, and one row per result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MeasuredBenchmark:
 
     @property
     def main(self) -> Measure:
-        """The measure that pictures show."""
+        """The measure that figures show."""
         return self.measures[0]
 
     @property
@@ -43,20 +43,20 @@ class Press:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was measured.
+    """All results.
 
     Attributes
     ----------
     facts : dict
-        What `study.yaml` says of model, seed, command, commit, versions and machine; lists where folders differ.
+        Model, seed, command, commit, versions and machine from `study.yaml`; lists where folders differ.
     benchmarks, presses : list
-        In the order of `study.yaml`, and only those with results.
+        Those with results, in the order of `study.yaml`.
     rows : DataFrame
-        One row a result; measures in columns `measure_<name>`, `length` 0 where the benchmark has none.
+        One row per result; measures in columns `measure_<name>`, `length` 0 if the benchmark has none.
     notes : list of str
-        What a reader must know about missing results.
+        Notes about missing results for the reader.
     labels : dict
-        What presses are called in tables and pictures, where that is not their name.
+        Labels of presses in tables and figures, if they differ from their names.
     """
 
     facts: dict[str, Any]

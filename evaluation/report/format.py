@@ -1,4 +1,4 @@
-"""Numbers as the report writes them."""
+"""Formatting of numbers in the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def number(value: float, measure: Measure) -> str:
-    """Return a value with the digits that suit its measure."""
+    """Return a value with the number of digits for its measure."""
     if value is None or math.isnan(value):
         return MISSING
     if measure.percent:
@@ -30,7 +30,7 @@ def signed(value: float, measure: Measure) -> str:
 
 
 def interval(row: pd.Series, measure: Measure) -> str:
-    """Return the interval of a mean, empty where there is none or all samples agree."""
+    """Return the interval of a mean, empty if there is none or all samples agree."""
     if math.isnan(row["low"]) or row["low"] == row["high"]:
         return ""
     return f"{number(row['low'], measure)} to {number(row['high'], measure)}"

@@ -1,4 +1,4 @@
-"""The numbers of heat maps, shared by pictures and tables of the page."""
+"""The numbers of heat maps, shared by figures and tables of the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evaluation.schema import FULL_CACHE
 
 @dataclass(frozen=True)
 class Cell:
-    """A text and its place from 0 (worst) to 1 (best) on the ramp; None where nothing was measured."""
+    """A text and its position on the colour ramp from 0 (worst) to 1 (best); None if there is no measurement."""
 
     text: str
     position: float | None
@@ -91,6 +91,6 @@ def _found(share: float) -> Cell:
 
 
 def _depth(task: str) -> str:
-    """Return the depth in percent that a task's name ends in."""
+    """Return the depth in percent at the end of a task's name."""
     match = re.search(r"(\d+)$", task)
     return str(int(match.group(1))) if match else task

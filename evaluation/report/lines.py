@@ -1,4 +1,4 @@
-"""Samples as they are on disk: read line by line, and checked, into flat rows."""
+"""Reading and validation of samples on disk, line by line, into flat rows."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def read_lines(path: Path, cut: list[str]) -> Iterator[tuple[int, dict[str, Any]
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
-            # A run that was killed leaves a last line with no line end; anything else is damage.
+            # A run that was killed leaves a last line without a line break; anything else is damage.
             if number == len(lines):
                 cut.append(f"{path.parent.name}/{path.name}")
                 return
-            raise ValueError(f"{path}, line {number} is not JSON ({error}): mend or remove the line") from error
+            raise ValueError(f"{path}, line {number} is not JSON ({error}): fix or remove the line") from error
         if not isinstance(value, dict):
-            raise ValueError(f"{path}, line {number} is {type(value).__name__}, not a JSON object: mend or remove it")
+            raise ValueError(f"{path}, line {number} is {type(value).__name__}, not a JSON object: fix or remove it")
         yield number, value
 
 
@@ -62,7 +62,7 @@ def record_of(
             raise refuse(f"{key} is {line[key]!r}, not a finite number")
     length = line.get("length")
     if length is not None and (not isinstance(length, int) or length < 1):
-        raise refuse(f"length is {length!r}, not a positive whole number or null")
+        raise refuse(f"length is {length!r}, not a positive integer or null")
     benchmark = next((benchmark for benchmark in benchmarks if benchmark.name == line["benchmark"]), None)
     if benchmark is None:
         names = ", ".join(benchmark.name for benchmark in benchmarks)

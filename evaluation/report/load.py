@@ -1,4 +1,4 @@
-"""Read study folders: `study.yaml` says what was run, and one result a line is in the files with samples."""
+"""Read study folders: `study.yaml` describes what was run, and sample files have one result per line."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def load(folders: Sequence[Path]) -> Results:
     Raises
     ------
     ValueError
-        If a folder holds no results, a line is bad, a result occurs twice, or the folders do not belong together.
+        If a folder has no results, a line is invalid, a result occurs twice, or the folders do not belong together.
     """
     if not folders:
-        raise ValueError("no results folder was given: name at least one folder that `python -m evaluation` wrote")
+        raise ValueError("no results folder was given: pass at least one folder written by `python -m evaluation run`")
     heads = [_read_head(Path(folder)) for folder in folders]
     for folder, head in zip(folders, heads, strict=True):
         for name in ("model", "seed", "query_aware"):
@@ -53,11 +53,11 @@ def load(folders: Sequence[Path]) -> Results:
             records += [record_of(path, number, line, benchmarks, presses) for number, line in lines]
     if not records:
         raise ValueError(f"no results in {', '.join(map(str, folders))}: run the benchmark before its report")
-    # Processes that were started again may share samples out anew; as for them, the first result counts.
+    # Restarted processes may divide samples differently; as there, the first result counts.
     found = pd.DataFrame(records)
     planned = _planned(heads)
     for key, count in _full_cache_again(found).groupby(["benchmark", "length"]).size().items():
-        planned[key] = planned.get(key, 0) - count  # samples that two folders have
+        planned[key] = planned.get(key, 0) - count  # samples in two folders
     rows = _with_reached_ratios(_without_repeats(found))
     seen = set(rows["press"])
     return Results(
@@ -71,7 +71,7 @@ def load(folders: Sequence[Path]) -> Results:
 
 
 def only(study: Results, presses: Sequence[str]) -> Results:
-    """Return a study as if only some presses had been run, and the full cache.
+    """Return a study restricted to some presses and the full cache.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def only(study: Results, presses: Sequence[str]) -> Results:
     known = [press.name for press in study.presses]
     unknown = [name for name in presses if name not in known]
     if unknown:
-        raise ValueError(f"there are no results of {', '.join(unknown)}; there are some of {', '.join(known)}")
+        raise ValueError(f"there are no results of {', '.join(unknown)}; there are results of {', '.join(known)}")
     return replace(
         study,
         presses=[press for press in study.presses if press.name in presses],
@@ -92,7 +92,7 @@ def only(study: Results, presses: Sequence[str]) -> Results:
 def _read_head(folder: Path) -> dict[str, Any]:
     path = folder / "study.yaml"
     if not path.is_file():
-        raise ValueError(f"{folder} is not a results folder: it has no study.yaml; name a folder of `evaluation run`")
+        raise ValueError(f"{folder} is not a results folder: it has no study.yaml; pass a folder of `evaluation run`")
     try:
         head = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -104,7 +104,7 @@ def _read_head(folder: Path) -> dict[str, Any]:
 
 
 def _labels(folders: Sequence[Path], heads: list[dict[str, Any]], presses: list[str]) -> dict[str, str]:
-    """Return the labels of all folders; the first that labels a press is heeded."""
+    """Return the labels of all folders; the first label of a press is used."""
     labels: dict[str, str] = {}
     for folder, head in zip(folders, heads, strict=True):
         names = [entry["name"] for entry in head["presses"]]
@@ -123,7 +123,7 @@ def _merge_benchmarks(heads: list[dict[str, Any]]) -> list[MeasuredBenchmark]:
 
 
 def _merge(entries: list[Any]) -> list[Any]:
-    """Return each entry once, by name, refusing two of one name that differ."""
+    """Return each entry once, by name, rejecting different entries with the same name."""
     merged: dict[str, Any] = {}
     for entry in entries:
         if merged.setdefault(entry.name, entry) != entry:
@@ -132,15 +132,15 @@ def _merge(entries: list[Any]) -> list[Any]:
 
 
 def _agreed(values: list[Any]) -> Any:
-    """Return the one value of all folders, or the list of different ones."""
+    """Return the common value of all folders, or the list of different values."""
     different = [value for index, value in enumerate(values) if value not in values[:index]]
     return different[0] if len(different) == 1 else different
 
 
 def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with the first of those that several files of one folder share, and of the full cache's.
+    """Return rows without repeats between files of one folder, and without repeats of the full cache.
 
-    All other repeats are refused. The full cache is part of every study.
+    All other repeats are rejected. The full cache is part of every study.
     """
     rows = rows.drop(_full_cache_again(rows).index)
     again = rows[rows.duplicated([*KEY, "file"]) | (rows.duplicated(KEY) & ~rows.duplicated([*KEY, "folder"]))]
@@ -150,18 +150,18 @@ def _without_repeats(rows: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(
             f"{row['file']}, line {row['line']} repeats {first['file']}, line {first['line']}: {row['press']} at ratio "
             f"{row['ratio']:g} on {row['sample']} of {row['benchmark']}; each result may occur once, so remove one or "
-            "leave one folder out"
+            "omit one folder"
         )
     return rows.drop_duplicates(KEY).drop(columns=["folder", "file", "line"]).reset_index(drop=True)
 
 
 def _full_cache_again(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return results of the full cache that another folder has too."""
+    """Return results of the full cache that are also in another folder."""
     return rows[(rows["press"] == FULL_CACHE) & rows.duplicated(KEY) & ~rows.duplicated([*KEY, "folder"])]
 
 
 def _with_reached_ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give presses that have no ratio, but a threshold or a size, the share of tokens that they removed."""
+    """For presses with a threshold or a size instead of a ratio, set the share of tokens that they removed."""
     unasked = rows["ratio"].isna()
     rows["ratio"] = rows["ratio"].astype(float)
     for _, group in rows[unasked].groupby(["benchmark", "length", "press"]):
@@ -171,7 +171,7 @@ def _with_reached_ratios(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _planned(heads: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
-    """Return how many samples each benchmark and length was to have, where `study.yaml` says it."""
+    """Return the planned number of samples for each benchmark and length, if it is in `study.yaml`."""
     planned: dict[tuple[str, int], int] = {}
     for head in heads:
         for entry in head["benchmarks"]:
@@ -182,7 +182,7 @@ def _planned(heads: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
 
 
 def _missing_results(rows: pd.DataFrame, cut: list[str], planned: dict[tuple[str, int], int]) -> list[str]:
-    """Say how many samples have a result for every press and ratio that their benchmark was run with."""
+    """Describe how many samples have results for every press and ratio of their benchmark."""
     complete = 0
     seen: dict[tuple[str, int], int] = {}
     for key, group in rows.groupby(["benchmark", "length"]):
@@ -190,7 +190,7 @@ def _missing_results(rows: pd.DataFrame, cut: list[str], planned: dict[tuple[str
         complete += int((results == len(group[["press", "ratio"]].drop_duplicates())).sum())
         seen[key] = len(results)
     total = sum(max(seen.get(key, 0), planned.get(key, 0)) for key in {*seen, *planned})
-    notes = [f"{name} ends in a half-written line, which was left out." for name in cut]
+    notes = [f"{name} ends in a half-written line, which was ignored." for name in cut]
     if cut or complete < total:
         word = "interrupted" if cut else "incomplete"
         notes.insert(0, f"{word}: {complete} of {total} samples have results of every press and ratio.")

@@ -1,4 +1,4 @@
-"""The report as Markdown, which can be read without the pictures that are drawn beside it."""
+"""The report as Markdown, which is readable without the accompanying figures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
             if summary.highlighted:
                 parts[-1:] = [markdown_pairs(summary, group, highlighted=True), parts[-1]]
     parts += ["## What was run", "\n".join(f"- {name}: {_quoted(name, text)}" for name, text in facts)]
-    parts += ["## Beside this file", words.DRAWN, _list([f"`{p.name}`: {p.description}" for p in pictures])]
+    parts += ["## Other files", words.DRAWN, _list([f"`{p.name}`: {p.description}" for p in pictures])]
     return "\n\n".join(parts) + "\n"
 
 

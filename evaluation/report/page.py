@@ -1,4 +1,4 @@
-"""The report as one HTML page without outside resources."""
+"""The report as one HTML page without external resources."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def render(summary: Summary) -> str:
 
 
 def _benchmark(summary: Summary, benchmark: MeasuredBenchmark, groups: list[Group]) -> dict[str, Any]:
-    """Return everything that the template shows of one benchmark."""
+    """Return everything that the template shows for one benchmark."""
     return {
         "name": benchmark.name,
         "label": benchmark.label,
@@ -81,7 +81,7 @@ def _curves(summary: Summary, groups: list[Group], measures: Sequence[Measure]) 
 
 
 def _times(summary: Summary, groups: list[Group]) -> list[tuple[float, bool, list[Markup]]]:
-    """Return a ratio, whether it is shown at first, and its panels."""
+    """Return a ratio, whether it is shown initially, and its panels."""
     ratios = sorted({ratio for group in groups for ratio in summary.ratios(group)})
     answer = []
     for ratio in ratios:
@@ -111,7 +111,7 @@ def _depths(summary: Summary, groups: list[Group]) -> list[tuple[float, dict[str
 
 
 def _mark(look: Look) -> Markup:
-    """Return a press's mark in the key."""
+    """Return a press's mark in the legend."""
     fill = "var(--surface)" if look.hollow else f"var(--{look.token})"
     style = f"fill:{fill};stroke:var(--{look.token});stroke-width:2"
     return Markup(f'<svg width="14" height="14" aria-hidden="true" style="{style}">{SHAPES[look.marker]}</svg>')

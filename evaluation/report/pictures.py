@@ -1,4 +1,4 @@
-"""Which pictures the report has, as PNG files and as SVG elements of the page."""
+"""The figures of the report, as PNG files and as SVG elements of the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDLE = "needle"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for a PNG file: its name, what it shows, and how to draw it."""
+    """A figure for a PNG file: its name, its description, and how to draw it."""
 
     name: str
     description: str
@@ -33,20 +33,20 @@ class Picture:
 
 
 def png_pictures(summary: Summary) -> Iterator[Picture]:
-    """Yield the main pictures, per benchmark."""
+    """Yield the main figures of each benchmark."""
     for benchmark, groups in of_benchmarks(summary):
         label, measure = benchmark.label, benchmark.main.label
         last = groups[-1]
         yield Picture(
             f"curves-{benchmark.slug}",
-            f"{label}: {measure} against compression ratio, one line a press, the full cache dashed",
+            f"{label}: {measure} against compression ratio, one line per press, the full cache dashed",
             partial(draw_curves, summary, groups),
         )
         if benchmark.name == NEEDLE:
             ratio = summary.middle_ratio(last)
             yield Picture(
                 "needle",
-                f"Needle found by depth and length, one panel a press, ratio {ratio:g}",
+                f"Needle found by depth and length, one panel per press, ratio {ratio:g}",
                 partial(draw_depth_heat, summary, groups, ratio),
             )
         elif len(last.tasks) > 1:
@@ -58,13 +58,13 @@ def png_pictures(summary: Summary) -> Iterator[Picture]:
             )
         yield Picture(
             f"memory-{benchmark.slug}",
-            f"{label}: {measure} against bytes really held",
+            f"{label}: {measure} against bytes actually held",
             partial(draw_pareto, summary, [(group, None) for group in groups], HELD),
         )
         if spends_bytes(summary):
             yield Picture(
                 f"bytes-{benchmark.slug}",
-                f"{label}: {measure} against bytes really held, as shares of a full cache in 16 bits",
+                f"{label}: {measure} against bytes actually held, as shares of a full cache in 16 bits",
                 partial(draw_bytes, summary, groups),
             )
         if has_times(summary, groups):
@@ -91,7 +91,7 @@ def has_times(summary: Summary, groups: list[Group]) -> bool:
 
 
 def has_means(summary: Summary, group: Group, measure: Measure) -> bool:
-    """Whether a measure has results that compress."""
+    """Whether a measure has results of presses that compress."""
     table = summary.of(group, measure)
     return bool(table.loc[table["press"] != FULL_CACHE, "mean"].notna().any())
 
@@ -101,7 +101,7 @@ def curve_svg(summary: Summary, group: Group, groups: list[Group], measure: Meas
     return to_svg(
         draw_curves(summary, [group], LIGHT, measure, scale=groups, wide=True),
         f"curve-{group.slug}-{measure.name}",
-        f"{group.title}: {measure.label} against compression ratio, one line a press; the scores have the numbers",
+        f"{group.title}: {measure.label} against compression ratio, one line per press; the scores have the numbers",
     )
 
 

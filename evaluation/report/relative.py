@@ -20,15 +20,15 @@ class Share(NamedTuple):
     Attributes
     ----------
     group : Group
-        What was measured, on the samples that both have; the benchmark's main measure is compared.
+        Results on the samples that both have; the benchmark's main measure is compared.
     ratio : float
         Compression ratio.
     rival : str
-        The best of those compared with, by its mean.
+        The best of the other presses, by its mean.
     mean, low, high : float
         The share, and its 95 % interval over paired bootstrap samples.
     task, worst : str, float
-        The task in which the share is worst, and the share there.
+        The task with the worst share, and that share.
     """
 
     group: Group
@@ -44,7 +44,7 @@ class Share(NamedTuple):
 def shares(study: Results, press: str, rivals: Sequence[str]) -> Iterator[Share]:
     """Compare a press with the best of some rivals, at every ratio of every benchmark and length.
 
-    Samples without a result for the press and for every rival are left out.
+    Samples without results for the press and all rivals are ignored.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def shares(study: Results, press: str, rivals: Sequence[str]) -> Iterator[Share]
         check_name(name, [known.name for known in study.presses], "press of these results")
     wanted = [press, *dict.fromkeys(name for name in rivals if name != press)]
     if len(wanted) == 1:
-        raise ValueError(f"{press} can only be compared with other presses: name some")
+        raise ValueError(f"{press} can only be compared with other presses: pass some")
     for benchmark in study.benchmarks:
         column = f"measure_{benchmark.main.name}"
         rows = study.rows[(study.rows["benchmark"] == benchmark.name) & study.rows["press"].isin(wanted)]
@@ -76,11 +76,11 @@ def _share(group: Group, ratio: float, values: pd.DataFrame, tasks: pd.Series) -
     rival = best(values[rivals].mean(), higher)
     pair = values[[press, rival]]
     means = bootstrap_means(pair.to_numpy(dtype=float), tasks.to_numpy())
-    with np.errstate(divide="ignore", invalid="ignore"):  # a rival may be at 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # a rival's mean may be 0
         low, high = np.nanpercentile(means[:, 0] / means[:, 1], [2.5, 97.5])
         mean = np.divide(*pair.mean())
         by_task = pair.groupby(tasks).mean()
-        by_task = (by_task[press] / by_task[rival]).fillna(1.0)  # both at 0
+        by_task = (by_task[press] / by_task[rival]).fillna(1.0)  # both are 0
     task = str(best(-by_task, higher))
     return Share(
         group,

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over samples, and what follows from them."""
+"""Bootstrap intervals over samples, and their interpretation."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pandas as pd
 
 RESAMPLES = 10_000
 SEED = 0
-# Bounds the memory of the counts: resamples in one block x samples x 8 bytes.
+# Limits the memory of the counts: resamples in one block x samples x 8 bytes.
 BLOCK = 1000
 
 
 def resample_counts(strata: Sequence[object], resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw samples with replacement within each stratum; strata of one sample are drawn from together.
+    """Draw samples with replacement within each stratum; strata with one sample are merged.
 
     Parameters
     ----------
     strata : sequence
         The stratum of each sample, such as its task.
     resamples : int
-        How often to draw.
+        Number of resamples.
     rng : Generator
         Source of randomness.
 
@@ -32,7 +32,7 @@ def resample_counts(strata: Sequence[object], resamples: int, rng: np.random.Gen
         How often each sample was drawn, shape (resamples, samples).
     """
     codes = pd.factorize(np.asarray(strata, dtype=object))[0]
-    # One sample alone would be drawn every time, and an interval over such strata would have no width.
+    # A single sample would be drawn every time, and an interval over such strata would have no width.
     alone = np.bincount(codes)[codes] == 1
     codes = pd.factorize(np.where(alone, -1, codes))[0]
     counts = np.zeros((resamples, len(codes)))
@@ -47,12 +47,12 @@ def resample_counts(strata: Sequence[object], resamples: int, rng: np.random.Gen
 def bootstrap_means(
     values: np.ndarray, strata: Sequence[object], resamples: int = RESAMPLES, seed: int = SEED
 ) -> np.ndarray:
-    """Return means over resampled samples; every column sees the same draws, which makes columns paired.
+    """Return means over resampled samples; all columns use the same draws, so they are paired.
 
     Parameters
     ----------
     values : ndarray
-        Shape (samples, columns), without gaps.
+        Shape (samples, columns), without missing values.
     strata : sequence
         The stratum of each sample.
 
@@ -67,26 +67,26 @@ def bootstrap_means(
 
 
 def intervals(table: pd.DataFrame, strata: pd.Series) -> pd.DataFrame:
-    """Return mean and 95 % interval of each column, over the samples that it has.
+    """Return mean and 95 % interval of each column over its available samples.
 
     Parameters
     ----------
     table : DataFrame
-        One row a sample; NaN where a result is missing.
+        One row per sample; NaN if a result is missing.
     strata : Series
         Stratum of each sample, with the index of `table`.
 
     Returns
     -------
     DataFrame
-        Columns `mean`, `low`, `high` and `samples`, one row a column of `table`.
+        Columns `mean`, `low`, `high` and `samples`, one row per column of `table`.
     """
     present = table.notna()
     answer = pd.DataFrame(index=table.columns, columns=["mean", "low", "high", "samples"], dtype=float)
     patterns: dict[bytes, list[int]] = {}
     for column in range(present.shape[1]):
         patterns.setdefault(present.iloc[:, column].to_numpy().tobytes(), []).append(column)
-    # Columns with the same samples share their draws; usually that is all of them.
+    # Columns with the same samples share their draws; usually these are all columns.
     for members in patterns.values():
         mask = present.iloc[:, members[0]].to_numpy()
         if not mask.any():
@@ -100,14 +100,14 @@ def intervals(table: pd.DataFrame, strata: pd.Series) -> pd.DataFrame:
 
 
 def verdict(low: float, high: float, higher_is_better: bool) -> str:
-    """Say in words what the interval of a difference from another press means."""
+    """Describe in words what the interval of a difference from another press means."""
     if math.isnan(low) or low <= 0 <= high:
         return "not distinguishable"
     return "better" if (low > 0) == higher_is_better else "worse"
 
 
 def best(means: pd.Series, higher_is_better: bool) -> str | None:
-    """Return the label of the best value, None where all are missing."""
+    """Return the label of the best value, or None if all are missing."""
     known = means.dropna()
     if known.empty:
         return None
@@ -115,12 +115,12 @@ def best(means: pd.Series, higher_is_better: bool) -> str | None:
 
 
 def pooled_percentile(arrays: Sequence[np.ndarray], percent: float) -> float:
-    """Return a percentile of all values of all arrays together."""
+    """Return a percentile over the values of all arrays."""
     return float(np.percentile(np.concatenate(arrays), percent))
 
 
 def pareto_front(cost: np.ndarray, score: np.ndarray, higher_is_better: bool) -> list[int]:
-    """Return the points that no other point beats in both cost and score, by rising cost."""
+    """Return the points that no other point beats in both cost and score, by increasing cost."""
     gain = score if higher_is_better else -score
     front: list[int] = []
     for index in np.lexsort((-gain, cost)):

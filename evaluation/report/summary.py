@@ -1,4 +1,4 @@
-"""From single results to one table of means, intervals, memory and time per press and ratio."""
+"""From individual results to one table of means, intervals, memory and time per press and ratio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CELL = ["press", "ratio"]
 
 @dataclass(frozen=True)
 class Group:
-    """Results that can be compared: one benchmark at one length."""
+    """Comparable results: one benchmark at one length."""
 
     benchmark: MeasuredBenchmark
     length: int
@@ -39,14 +39,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the report shows.
+    """The contents of the report.
 
     Attributes
     ----------
     study : Results
-        What was measured.
+        The results.
     groups : list of Group
-        In the order of the study, lengths rising.
+        In the order of the study, with increasing lengths.
     table : DataFrame
         One row per benchmark, length, measure, task, press and ratio; task `all` has the intervals, and the difference
         from the best other press.
@@ -63,22 +63,22 @@ class Summary:
 
     @property
     def masked(self) -> set[str]:
-        """Names of the presses whose bytes stay held."""
+        """Names of the presses that only mask."""
         seen = self.study.rows.loc[self.study.rows["masked"], "press"]
         return {press.name for press in self.study.presses if press.masks} | set(seen)
 
     @property
     def highlighted(self) -> list[str]:
-        """Names of the presses that this project adds."""
+        """Names of the presses of this project."""
         return [name for name in self.presses if name.startswith(HIGHLIGHTED)]
 
     def label(self, press: str) -> str:
-        """Return what a press is called in tables and pictures."""
+        """Return the label of a press in tables and figures."""
         return FULL_CACHE_LABEL if press == FULL_CACHE else self.study.labels.get(press, press)
 
     @property
     def highlighted_labels(self) -> list[str]:
-        """What the presses that this project adds are called."""
+        """Labels of the presses of this project."""
         return [self.label(name) for name in self.highlighted]
 
     def of(self, group: Group, measure: Measure | None = None) -> pd.DataFrame:
@@ -94,17 +94,17 @@ class Summary:
         return table[wanted & (table["measure"] == name)]
 
     def ratios(self, group: Group) -> list[float]:
-        """Return the compression ratios of a group, rising."""
+        """Return the compression ratios of a group in ascending order."""
         rows = self.of(group)
         return sorted(rows.loc[rows["press"] != FULL_CACHE, "ratio"].unique())
 
     def middle_ratio(self, group: Group) -> float:
-        """Return 0.5 if it was measured, else the ratio in the middle."""
+        """Return 0.5 if it was measured, otherwise the middle ratio."""
         ratios = self.ratios(group)
         return 0.5 if 0.5 in ratios or not ratios else ratios[len(ratios) // 2]
 
     def full_cache(self, group: Group, measure: Measure | None = None) -> pd.Series | None:
-        """Return the row of the uncompressed cache, None if it was not measured."""
+        """Return the row of the full cache, or None if it was not measured."""
         rows = self.of(group, measure)
         rows = rows[rows["press"] == FULL_CACHE]
         return rows.iloc[0] if len(rows) else None
@@ -171,7 +171,7 @@ def _means(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
     values = known.pivot(index="sample", columns=CELL, values=column)
     tasks = known.drop_duplicates("sample").set_index("sample")["task"].loc[values.index]
     overall = intervals(values, tasks)
-    # The full cache comes first in a run, so an interrupted one has it for a sample that no press has seen yet.
+    # The full cache comes first in a run, so an interrupted run may have it for samples without any press.
     compressed = overall.drop(FULL_CACHE, level="press", errors="ignore")
     overall["complete"] = overall["samples"] == (compressed if len(compressed) else overall)["samples"].max()
     overall = overall.join(_against_best_other(values, tasks, overall, measure)).reset_index().assign(task=ALL_TASKS)
@@ -183,13 +183,13 @@ def _means(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
 def _against_best_other(
     values: pd.DataFrame, tasks: pd.Series, overall: pd.DataFrame, measure: Measure
 ) -> pd.DataFrame:
-    """Return each press's difference from the best other one at its ratio, over the samples that both have."""
+    """Return each press's difference from the best other press at its ratio, over the samples that both have."""
     pairs: dict[tuple[str, float], tuple[str, pd.Series]] = {}
     for ratio in values.columns.get_level_values("ratio").unique():
         at_ratio = overall.xs(ratio, level="ratio").drop(FULL_CACHE, errors="ignore")
         whole = at_ratio[at_ratio["complete"]]
         for press in at_ratio.index:
-            # A mean over fewer samples may look better only because hard ones are missing.
+            # A mean over fewer samples may look better only because difficult samples are missing.
             others = (
                 whole.drop(press, errors="ignore") if len(whole.drop(press, errors="ignore")) else at_ratio.drop(press)
             )
@@ -218,7 +218,7 @@ def _against_best_other(
 
 
 def axis_range(values: np.ndarray, measure: Measure) -> tuple[float, float]:
-    """Return the range that colours span: 0 to 100 for percentages, else that of the data."""
+    """Return the range of colours: 0 to 100 for percentages, otherwise the range of the data."""
     if measure.percent:
         return 0.0, 100.0
     return float(np.nanmin(values)), float(np.nanmax(values))

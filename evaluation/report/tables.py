@@ -1,4 +1,4 @@
-"""Tables as rows of texts, which the Markdown file and the page both write."""
+"""Tables as rows of texts, shared by the Markdown file and the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evaluation.schema import FULL_CACHE, Measure
 
 @dataclass(frozen=True)
 class Value:
-    """A number, its interval, and what to say of it."""
+    """A number, its interval, and a remark."""
 
     text: str
     interval: str = ""
@@ -36,7 +36,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Glance:
-    """One group at its middle ratio: a row each for the full cache, the best presses and those of this project.
+    """One group at its middle ratio: rows for the full cache, the best presses and those of this project.
 
     Values of a row are the mean and the difference from the best other press.
     """
@@ -48,7 +48,7 @@ class Glance:
 
 
 def score_rows(summary: Summary, group: Group, measure: Measure) -> list[TableRow]:
-    """Return one row a press, the full cache first."""
+    """Return one row per press, the full cache first."""
     table = summary.of(group, measure)
     ratios = summary.ratios(group)
     winners = {ratio: best_presses(table, ratio, measure) for ratio in ratios}
@@ -82,7 +82,7 @@ def pair_rows(summary: Summary, group: Group) -> list[TableRow]:
 
 
 def glances(summary: Summary) -> list[Glance]:
-    """Return what stands at the top of the report."""
+    """Return the summary at the top of the report."""
     answer = []
     for group in summary.groups:
         measure = group.benchmark.main
@@ -108,7 +108,7 @@ def glances(summary: Summary) -> list[Glance]:
 
 
 def best_presses(table: pd.DataFrame, ratio: float, measure: Measure) -> list[str]:
-    """Return the presses with the best mean at a ratio, several if they tie, among those run on all samples."""
+    """Return the presses with the best mean at a ratio (several if they tie) among those run on all samples."""
     rows = table[(table["ratio"] == ratio) & (table["press"] != FULL_CACHE) & table["complete"].astype(bool)]
     means = rows.set_index("press")["mean"].dropna()
     if means.empty:
@@ -118,7 +118,7 @@ def best_presses(table: pd.DataFrame, ratio: float, measure: Measure) -> list[st
 
 
 def tags(summary: Summary, press: str) -> list[str]:
-    """Return what a reader must know of a press before comparing it."""
+    """Return remarks that are needed to compare a press with others."""
     unit = next(entry.unit for entry in summary.study.presses if entry.name == press)
     answer = ["masked: bytes still held"] if press in summary.masked else []
     return [*answer, f"ratio = share of {unit} removed"] if unit not in (None, "", "tokens") else answer
@@ -134,14 +134,14 @@ def markdown_scores(summary: Summary, group: Group, measure: Measure) -> str:
 
 
 def markdown_pairs(summary: Summary, group: Group, highlighted: bool = False) -> str:
-    """Return the table of differences, of all presses or only of those that this project adds."""
+    """Return the table of differences, for all presses or only for those of this project."""
     rows = [row for row in pair_rows(summary, group) if row.highlighted or not highlighted]
     head = ["press", *(f"ratio {ratio:g}" for ratio in summary.ratios(group))]
     return _markdown(head, [[_name(row), *map(_in_markdown, row.values)] for row in rows])
 
 
 def markdown_glances(summary: Summary) -> str:
-    """Return the tables at the top, one a benchmark and length: presses down."""
+    """Return the tables at the top, one per benchmark and length, with one row per press."""
     parts = []
     for glance in glances(summary):
         head = ["press", glance.measure.label, "against the best other press", "bytes held, %"]
@@ -153,7 +153,7 @@ def markdown_glances(summary: Summary) -> str:
 
 
 def csv(summary: Summary) -> str:
-    """Return every number of the report, one row a benchmark, length, measure, task, press and ratio."""
+    """Return every number of the report, one row per benchmark, length, measure, task, press and ratio."""
     table = summary.table.copy()
     table["length"] = table["length"].where(table["length"] > 0).astype("Int64")
     table["samples"] = table["samples"].astype("Int64")
@@ -169,7 +169,7 @@ def _value(cells: pd.DataFrame, ratio: float, measure: Measure, winner: bool) ->
 
 
 def _stated(row: pd.Series, measure: Measure, winner: bool = False) -> Value:
-    """Return a mean, saying how many samples it has where that differs from others."""
+    """Return a mean, with its number of samples if that differs from others."""
     note = "" if row["complete"] else f"over {row['samples']:.0f} samples"
     return Value(number(row["mean"], measure), interval(row, measure), note, winner)
 
@@ -184,7 +184,7 @@ def _difference(summary: Summary, cells: pd.DataFrame, ratio: float, measure: Me
 
 
 def _marked(summary: Summary, press: str) -> str:
-    """Return a press's name, saying if it is masked: such a press holds more bytes than others at its ratio."""
+    """Return a press's name, marked if it only masks: such a press holds more bytes than others at its ratio."""
     return f"{summary.label(press)} (masked)" if press in summary.masked else summary.label(press)
 
 

@@ -1,4 +1,4 @@
-"""Colours, one set for a light and one for a dark surface."""
+"""Colours, one set for light and one for dark backgrounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from itertools import pairwise
 
 Anchors = tuple[tuple[float, str], ...]
 
-# Dark red, amber, cream, teal: reads as red to green, but differs in lightness and in blue, which all eyes tell apart.
+# Dark red, amber, cream, teal: looks like red to green, but differs in lightness and blue, also for colour-blind
+# readers.
 FOUND: Anchors = (
     (0.0, "#8f1d1a"),
     (0.25, "#d4552f"),
@@ -21,7 +22,7 @@ FOUND: Anchors = (
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one surface; no two names share a colour, so that a colour in an SVG leads back to its name."""
+    """Colours of one background; each name has a unique colour, so that a colour in an SVG identifies its name."""
 
     name: str
     page: str
@@ -75,7 +76,7 @@ MARKERS = ("o", "s", "^", "D")
 
 @dataclass(frozen=True)
 class Look:
-    """How a press is drawn, the same in every picture."""
+    """The style of a press, which is the same in every figure."""
 
     token: str
     marker: str
@@ -84,7 +85,7 @@ class Look:
 
 
 def looks(presses: Sequence[str], highlighted: Sequence[str], masked: set[str]) -> dict[str, Look]:
-    """Give each press a colour and marker by its place in the study, so that they stay the same in all pictures."""
+    """Give each press a colour and marker by its position in the study, so that they are the same in all figures."""
     answer: dict[str, Look] = {}
     places = {True: 0, False: 0}
     for name in presses:
@@ -109,13 +110,13 @@ def blend(anchors: Anchors, position: float) -> str:
 
 
 def contrast(first: str, second: str) -> float:
-    """Return the contrast ratio of two colours after WCAG."""
+    """Return the contrast ratio of two colours according to WCAG."""
     bright, dim = sorted((_luminance(first), _luminance(second)), reverse=True)
     return (bright + 0.05) / (dim + 0.05)
 
 
 def text_on(colour: str) -> str:
-    """Return black or white, whichever reads better on a colour."""
+    """Return black or white, whichever is more readable on a colour."""
     return max(("#000000", "#ffffff"), key=lambda text: contrast(text, colour))
 
 

@@ -1,4 +1,4 @@
-"""A cache that holds what presses leave, and nothing else."""
+"""A cache that holds only the entries that presses keep."""
 
 from pikvpress.cache.calibrated import Bases, CalibratedCodec, load_bases, save_bases
 from pikvpress.cache.codec import Codec

@@ -1,7 +1,7 @@
-"""The attention that reads a PiKVCache, in front of every attention function of transformers.
+"""Attention that reads a PiKVCache, as a wrapper around every attention function of transformers.
 
-An attention function is given what the cache's `update` returned. A `Held` stands for a PiKVCache's compressed entries
-and is read here; anything else is handed on to the function that the model was set to.
+An attention function receives what the cache's `update` returned. A `Held` represents the compressed entries of a
+PiKVCache and is read here; anything else is passed on to the attention function that the model is set to.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Attention = Callable[..., tuple[torch.Tensor, Any]]
 
 
 def install() -> None:
-    """Put ourselves in front of attention functions: those that are registered, those that kvpress has wrapped too.
+    """Wrap the registered attention functions, including those that kvpress has already wrapped.
 
-    Eager attention is each model's own and not registered: models pass it when they look one up, as transformers has
-    them do since 5.0. There functions that are registered later are met, too.
+    Eager attention is specific to each model and not registered: since transformers 5.0, models pass it when they look
+    up an attention function. Wrapping the look-up also covers functions that are registered later.
     """
     for name, function in ALL_ATTENTION_FUNCTIONS.items():
         ALL_ATTENTION_FUNCTIONS[name] = reading(function)
@@ -52,14 +52,14 @@ def _in_front(look_up: Callable[..., Attention]) -> Callable[..., Attention]:
     return get_interface
 
 
-# What kvpress does before attention: masked keys are overwritten with such that no query attends to.
+# What kvpress does before attention: it overwrites masked keys with keys that no query attends to.
 _overwrite_masked: Attention = attention_patch(lambda *args, **kwargs: None)
 
 
 def reading(function: Attention) -> Attention:
-    """Return an attention function that reads a PiKVCache too, and heeds masks in other caches, as kvpress has it.
+    """Return an attention function that also reads a PiKVCache, and applies kvpress's masks in other caches.
 
-    kvpress itself stands in front of the functions that are registered when it is imported, and of no eager one.
+    kvpress itself wraps only the functions that are registered when it is imported, and no eager attention.
     """
     if getattr(function, "reads_pikv_cache", False):
         return function
@@ -78,9 +78,9 @@ def reading(function: Attention) -> Attention:
         if isinstance(key, Held):
             READERS.turn_to(module, key.layer, prompt=False)
             return read(query, key.layer, attention_mask, kwargs.get("scaling")), None
-        if torch.compiler.is_compiling():  # a PiKVCache is not compileable; others are read as before
+        if torch.compiler.is_compiling():  # a PiKVCache cannot be compiled; other caches are read as before
             return function(module, query, key, value, attention_mask, *args, **kwargs)
-        if READERS.stands_in(key):  # for a PiKVLayer, whose mask is still to come
+        if READERS.stands_in(key):  # for a PiKVLayer whose mask is not set yet
             return function(module, query, key, value, attention_mask, *args, **kwargs)
         layer, prompt = READERS.owner(key), query.shape[2] == key.shape[2]
         READERS.turn_to(module, layer, prompt)
@@ -100,9 +100,9 @@ def reading(function: Attention) -> Attention:
 
 
 def _hides_later_ones(module: models.Attention) -> bool:
-    """Return whether sdpa would be causal from the first entry, not from the last.
+    """Return whether sdpa would align its causal mask with the first entry instead of the last.
 
-    It is so without a mask, which transformers makes none if the first layer is empty: it takes the question for a
-    prompt.
+    This happens without a mask. transformers creates no mask if the first layer is empty, because it takes the question
+    for a prompt.
     """
     return module.config._attn_implementation == "sdpa" and bool(getattr(module, "is_causal", False))

@@ -1,4 +1,4 @@
-"""A low-rank codec whose directions calibration found, once for all contexts of a model."""
+"""A low-rank codec with calibrated directions, shared by all contexts of a model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ COORDINATES = CODECS["int8"]
 class CalibratedCodec(Codec):
     """Coordinates along a head's leading directions, in 8 bits.
 
-    A number is read as mean + directionsᵀ c, and where a correction was learned, plus a small perceptron of the
-    coordinates c, which foresees a part of what the directions leave out.
+    An entry is decoded as mean + directionsᵀ c. If a correction was learned, a small perceptron of the coordinates c is
+    added, which predicts a part of what the directions leave out.
 
     Parameters
     ----------
     model : mapping of str to str
-        `models.fingerprint` of the layer 0 of the model whose heads these are.
+        `models.fingerprint` of layer 0 of the model that the head belongs to.
     factors : mapping of str to torch.Tensor
-        Of this head: `mean` (D,), `directions` (r, D), `spread` (r,) of the coordinates; with a correction also
+        Factors of this head: `mean` (D,), `directions` (r, D), `spread` (r,) of the coordinates; with a correction also
         `inward` (r, h), `bias` (h,), `outward` (h, D). float16.
     """
 
@@ -40,7 +40,7 @@ class CalibratedCodec(Codec):
     factors: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it is the same: each head has its own."""
+        """Return whether this is the same object: each head has its own codec."""
         return self is other
 
     def __hash__(self) -> int:
@@ -48,7 +48,7 @@ class CalibratedCodec(Codec):
 
     @property
     def unit(self) -> int:
-        """Of how many numbers a row must hold a multiple: it takes no part of a row."""
+        """Number of channels that a row must have: the codec stores only complete rows."""
         return self.factors["directions"].shape[1]
 
     @property
@@ -58,19 +58,19 @@ class CalibratedCodec(Codec):
 
     @property
     def rank(self) -> int:
-        """Directions of an entry's channels."""
+        """Number of directions."""
         return self.factors["directions"].shape[0]
 
     def check(self, head_dim: int) -> None:
-        """Raise a ``ValueError`` if the directions are not those of heads of this size."""
+        """Raise a ``ValueError`` if the directions belong to heads of another size."""
         if head_dim != self.unit:
             raise ValueError(
-                f"codec {self.name!r} was calibrated for heads of {self.unit}, but these have {head_dim}: calibrate it "
-                "for this model"
+                f"codec {self.name!r} was calibrated for heads of {self.unit}, but these heads have {head_dim}: "
+                "calibrate it for this model"
             )
 
     def check_reader(self, module: models.Attention) -> None:
-        """Raise a ``ValueError`` if the layer 0 that reads it is another model's."""
+        """Raise a ``ValueError`` if layer 0 belongs to another model."""
         found = models.fingerprint(module)
         differing = [
             f"{name}: {self.model[name]}, model {found[name]}" for name in found if self.model[name] != found[name]
@@ -82,26 +82,26 @@ class CalibratedCodec(Codec):
             )
 
     def nbytes(self, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> int:
-        """Return the bytes of ``rows`` rows: coordinates and their scales. `Bases.nbytes` counts the directions."""
+        """Return the bytes of ``rows`` rows: coordinates and scales. `Bases.nbytes` counts the directions."""
         return COORDINATES.nbytes(rows, self.rank, dtype, True)
 
     def encode(self, states: torch.Tensor, is_keys: bool) -> torch.Tensor:
-        """Return rows (n, d) as bytes."""
+        """Encode rows (n, d) as bytes."""
         factors = self._on(states.device)
         return COORDINATES.encode((states.float() - factors["mean"]) @ factors["directions"].T, True)
 
     def decode(self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> torch.Tensor:
-        """Return the rows (n, d) that bytes stand for."""
+        """Decode bytes to rows (n, d)."""
         factors = self._on(stored.device)
         coordinates = COORDINATES.decode(stored, rows, self.rank, torch.float32, True)
         return read_back(coordinates, factors).to(dtype)
 
     def joined(self, first: torch.Tensor, second: torch.Tensor, rows: tuple[int, int], width: int) -> torch.Tensor:
-        """Return the bytes of two stored parts as one; the rows of the first fill its groups."""
+        """Return the bytes of two stored parts as one; the groups of the first part must be full."""
         return COORDINATES.joined(first, second, rows, self.rank)
 
     def cut(self, stored: torch.Tensor, rows: tuple[int, int], width: int, is_keys: bool) -> torch.Tensor:
-        """Return the bytes of the first rows[1] of rows[0] stored rows, a multiple of the group."""
+        """Return the bytes of the first rows[1] of rows[0] stored rows; rows[1] is a multiple of the group."""
         return COORDINATES.cut(stored, rows, self.rank, True)
 
     def _on(self, device: torch.device) -> Mapping[str, torch.Tensor]:
@@ -115,7 +115,7 @@ class CalibratedCodec(Codec):
 
 
 def read_back(coordinates: torch.Tensor, factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the rows (..., n, D) that coordinates (..., n, r) stand for; see `CalibratedCodec`."""
+    """Decode coordinates (..., n, r) to rows (..., n, D); see `CalibratedCodec`."""
     numbers = coordinates @ factors["directions"] + factors["mean"].unsqueeze(-2)
     if "outward" in factors:
         hidden = (coordinates / factors["spread"].unsqueeze(-2)) @ factors["inward"] + factors["bias"].unsqueeze(-2)
@@ -130,11 +130,11 @@ class Bases:
     Parameters
     ----------
     model : mapping of str to str
-        `models.fingerprint` of its layer 0.
+        `models.fingerprint` of the model's layer 0.
     keys, values : mapping of str to torch.Tensor
-        As `CalibratedCodec.factors`, with layers and KV heads in front.
+        As `CalibratedCodec.factors`, with layers and KV heads as the first dimensions.
     about : mapping of str to object
-        How they came about, and what they explain. Written as JSON.
+        How they were calibrated, and what they explain. Stored as JSON.
     """
 
     model: Mapping[str, str]
@@ -156,7 +156,7 @@ class Bases:
         return made[layer]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bases:
-        """Return itself: copied caches share it."""
+        """Return self: copied caches share the bases."""
         return self
 
     @property
@@ -183,21 +183,21 @@ class Bases:
 
 
 def save_bases(path: str | Path, bases: Bases) -> None:
-    """Write bases; an existing file is replaced whole or not at all."""
+    """Write bases; an existing file is replaced atomically."""
     tensors = {f"{side}/{name}": tensor for side in ("keys", "values") for name, tensor in getattr(bases, side).items()}
     about = {"format": FORMAT, "model": json.dumps(dict(bases.model)), "about": json.dumps(dict(bases.about))}
     write_tensors(Path(path), tensors, about)
 
 
 def load_bases(path: str | Path) -> Bases:
-    """Read what `save_bases` wrote.
+    """Read a file written by `save_bases`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it holds no bases, or is cut short or altered.
+        If it does not contain bases, or is truncated or altered.
     """
     tensors, metadata = read_tensors(Path(path), "bases", FORMAT)
     sides: dict[str, dict[str, torch.Tensor]] = {"keys": {}, "values": {}}

@@ -1,4 +1,4 @@
-"""Which codecs a user chose: one for a side of the cache, or one for every KV head."""
+"""The user's choice of codecs: one for all keys or values, or one for every KV head."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pikvpress.cache.calibrated import Bases
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.names import codec
 
-CodecChoice = Codec | Sequence[Codec]  # of all KV heads of a layer, or of each
+CodecChoice = Codec | Sequence[Codec]  # one for all KV heads of a layer, or one for each
 
 
 def known(choice: str | Codec | Bases) -> Codec | Bases:
-    """Return the codec of a name, and what is one already as it is.
+    """Return the codec with a given name; codecs are returned unchanged.
 
     Raises
     ------
@@ -32,12 +32,12 @@ def of_layer(codecs: tuple[Codec | Bases, Codec | Bases], layer: int) -> tuple[C
 
 
 def by_head(choice: CodecChoice, heads: int) -> list[Codec]:
-    """Return a codec for every KV head.
+    """Return one codec for every KV head.
 
     Raises
     ------
     ValueError
-        If the choice is for another number of heads.
+        If the choice was made for another number of heads.
     """
     if isinstance(choice, Codec):
         return [choice] * heads

@@ -11,7 +11,7 @@ from pikvpress import models
 from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, pack_bits, quantise, unpack_bits
 
 GROUP = 64  # numbers that share a scale
-SCALE_BYTES = 4  # a scale and a zero point of a group
+SCALE_BYTES = 4  # a scale and a zero point per group
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Codec:
     Parameters
     ----------
     name : str
-        As it is asked for.
+        Name by which users select it.
     bits : int, optional
-        Of a number, with a scale and a zero point of 16 bits each for every 64 of them. Without it numbers are kept as
-        they are.
+        Bits per number, with a scale and a zero point of 16 bits each for every 64 numbers. Without it, numbers are
+        stored unchanged.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Codec:
 
     @property
     def unit(self) -> int:
-        """Of how many numbers a row must hold a multiple, to end with a whole byte."""
+        """The number of channels must be a multiple of this, so that rows end at a full byte."""
         return 1 if self.bits is None else codes_in_whole_bytes(self.bits)
 
     @property
@@ -42,33 +42,33 @@ class Codec:
 
     @property
     def following(self) -> Codec:
-        """For entries that come after the context, group by group."""
+        """Codec for entries after the context, which are packed in groups."""
         return self
 
     def check_reader(self, module: models.Attention) -> None:
-        """Raise a ``ValueError`` if it cannot be used in the model whose layer 0 this is."""
+        """Raise a ``ValueError`` if the codec cannot be used in the model with this layer 0."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Codec:
-        """Return itself: a copied cache has the same codecs."""
+        """Return self: a copied cache has the same codecs."""
         return self
 
     def check(self, head_dim: int) -> None:
-        """Raise a ``ValueError`` if heads of this size cannot be stored in whole bytes."""
+        """Raise a ``ValueError`` if heads of this size do not fill complete bytes."""
         if head_dim % self.unit:
             raise ValueError(
-                f"codec {self.name!r} lays {self.unit} numbers into whole bytes, of which a head of {head_dim} is no "
-                f"multiple: choose int8{' or int4' if head_dim % 2 == 0 else ''}, or exact"
+                f"codec {self.name!r} packs {self.unit} numbers into whole bytes, but the head size {head_dim} is "
+                f"not a multiple of that: choose int8{' or int4' if head_dim % 2 == 0 else ''}, or exact"
             )
 
     def nbytes(self, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> int:
-        """Return the bytes of ``rows`` rows of ``width`` numbers, scales included."""
+        """Return the number of bytes of ``rows`` rows of ``width`` numbers, including scales."""
         if self.bits is None:
             return rows * width * dtype.itemsize
         groups = -(-rows // GROUP) * width if is_keys else rows * -(-width // GROUP)
         return rows * width * self.bits // 8 + groups * SCALE_BYTES
 
     def encode(self, states: torch.Tensor, is_keys: bool) -> torch.Tensor:
-        """Return rows (n, d) as bytes, uint8, shape (`nbytes`,).
+        """Encode rows (n, d) as bytes, uint8, shape (`nbytes`,).
 
         Keys are grouped along tokens, values along channels (KIVI, https://arxiv.org/abs/2402.02750).
 
@@ -86,7 +86,7 @@ class Codec:
         return torch.cat([scales, pack_bits(codes, self.bits).flatten()])
 
     def joined(self, first: torch.Tensor, second: torch.Tensor, rows: tuple[int, int], width: int) -> torch.Tensor:
-        """Return the bytes of two stored parts as one; the rows of the first fill its groups."""
+        """Return the bytes of two stored parts as one; the groups of the first part must be full."""
         if self.bits is None or rows[0] == 0:
             return torch.cat([first, second])
         codes = [count * width * self.bits // 8 for count in rows]
@@ -104,7 +104,7 @@ class Codec:
         return torch.cat([scales, stored[split : split + rows[1] * width * self.bits // 8]])
 
     def decode(self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> torch.Tensor:
-        """Return the rows (n, d) that bytes stand for; a view of them if they are kept as they are."""
+        """Decode bytes to rows (n, d); a view of the bytes if numbers are stored unchanged."""
         if self.bits is None:
             return stored.view(dtype).view(rows, width)
         if rows == 0:

@@ -1,4 +1,4 @@
-"""All codecs without a number of their own, by name."""
+"""All codecs whose names have no parameter, by name."""
 
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.rotated import RotatedCodec

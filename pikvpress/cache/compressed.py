@@ -1,4 +1,4 @@
-"""All that a layer holds compressed."""
+"""The compressed part of a layer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pikvpress.cache.tail import DenseTail
 
 @dataclass(frozen=True)
 class Compressed:
-    """The context, and what was packed of the entries after it. Nothing in it changes: operations return others.
+    """The compressed context and the packed entries after it. Immutable: operations return new objects.
 
     Parameters
     ----------
     context : tuple of Stretch
-        The oldest first. Empty while the whole layer is dense.
+        The oldest first. Empty as long as the layer is dense.
     decoded : Stretch, optional
-        Entries after the context, of which none is missing, in whole groups.
+        Entries after the context, without gaps, in complete groups.
     """
 
     context: tuple[Stretch, ...] = ()
@@ -29,44 +29,44 @@ class Compressed:
 
     @property
     def stretches(self) -> tuple[Stretch, ...]:
-        """All of them, the oldest first."""
+        """All stretches, the oldest first."""
         return self.context if self.decoded is None else (*self.context, self.decoded)
 
     @property
     def context_length(self) -> int:
-        """Entries of the context, removed ones included."""
+        """Number of entries of the context, including removed ones."""
         return sum(stretch.length for stretch in self.context)
 
     @property
     def decoded_length(self) -> int:
-        """Packed entries after the context."""
+        """Number of packed entries after the context."""
         return 0 if self.decoded is None else self.decoded.length
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, scales and filling included."""
+        """Bytes held, including scales and padding."""
         return sum(stretch.nbytes for stretch in self.stretches)
 
     def counts(self, heads: int) -> list[int]:
-        """Return how many entries each of the heads of all rows has."""
+        """Return the number of entries of each head of all rows."""
         return [
             sum(counts) for counts in zip([0] * heads, *(stretch.counts for stretch in self.stretches), strict=True)
         ]
 
     def select(self, places: Sequence[int]) -> Compressed:
-        """Return some heads, counted through all rows, in this order."""
+        """Return the selected heads, numbered over all rows, in the given order."""
         return self._of([stretch.select(places) for stretch in self.stretches])
 
     def to(self, device: torch.device | str) -> Compressed:
-        """Return it on another device."""
+        """Return a copy on another device."""
         return self._of([stretch.to(device) for stretch in self.stretches])
 
     def followed_by(self, stretch: Stretch) -> Compressed:
-        """Return it with entries after those that it has."""
+        """Return a copy with entries appended."""
         return replace(self, decoded=stretch if self.decoded is None else self.decoded.joined(stretch))
 
     def cropped(self, length: int, batch: int) -> tuple[Compressed, DenseTail]:
-        """Return it with fewer entries after the context, and those of a group that they no longer fill, unpacked."""
+        """Return a copy with fewer entries after the context, and the unpacked entries of an incomplete group."""
         assert self.decoded is not None
         whole = length // GROUP * GROUP
         rest = self.decoded.unpacked(whole, length, batch)

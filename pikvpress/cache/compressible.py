@@ -1,4 +1,4 @@
-"""A layer whose entries a press or a codec compresses, whatever it is that fills it."""
+"""A layer whose entries are compressed by a press or a codec, independent of how they are added."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from pikvpress.cache.readers import READERS
 
 
 class CompressibleLayer:
-    """Entries of one layer: dense, until a press has masked some or a codec packs them; then compressed.
+    """Entries of one layer: dense until a press masks some or a codec packs them, compressed afterwards.
 
     Parameters
     ----------
     key_codec, value_codec : Codec or sequence of Codec
-        For what comes after the context, and for the context unless a press says otherwise; of all KV heads, or each.
+        For entries after the context, and for the context unless a press decides otherwise; one for all KV heads, or
+        one for each.
     window : int
-        Most recent entries, which stay exact.
+        Number of most recent entries, which stay exact.
 
     Attributes
     ----------
     entries : Entries
-        What it holds.
+        The current entries.
     depth : int, optional
-        Layers of the model, once it is known.
+        Number of layers of the model, once it is known.
     """
 
     def __init__(self, key_codec: CodecChoice = EXACT, value_codec: CodecChoice = EXACT, window: int = 0):
@@ -41,41 +42,41 @@ class CompressibleLayer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, settings excepted."""
+        """Clear everything except the settings."""
         READERS.forget(self)
         self.entries, self.is_initialized = Entries(), False
         self.depth: int | None = None
-        self._padding: torch.Tensor | None = None  # which entries are padding, if the model's mask said so
+        self._padding: torch.Tensor | None = None  # which entries are padding according to the model's mask, if any
         self._slides = False
         self._failure: ValueError | None = None
         self._following: tuple[Sequence[Codec], Sequence[Codec]] | None = None  # codecs of entries after the context
         self._follows_padding = False  # whether entries after the context are known to be padding
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of. It begins compressed where this one is yet to be: masks lie on the model."""
+        """Return the state of a copy. Pending compression is applied to it, because masks are stored on the model."""
         pending = self._pending()
         changed = {"entries": self.entries} if pending is None else self._after(pending)
         entries = changed["entries"]
         return self.__dict__ | changed | {"entries": replace(entries, tail=entries.tail.detached())}
 
-    # What masks and codecs do to it.
+    # Effects of masks and codecs.
 
     def read_by(self, module: models.Attention, padding: torch.Tensor | None) -> None:
-        """Remember who reads the layer's dense entries, and which are padding: told by the attention function.
+        """Record which module reads the layer's dense entries, and which are padding; called by the attention function.
 
         Parameters
         ----------
         module : Attention
-            Presses leave the positions of masked entries on it.
+            Presses store the positions of masked entries on it.
         padding : torch.Tensor, optional
-            Which entries are, bool, shape (batch, entries).
+            Mask of the padding entries, bool, shape (batch, entries).
         """
         READERS.read(module, self)
         self._padding, self._slides = padding, models.is_sliding(module)
         self.depth = int(module.config.num_hidden_layers)
 
     def left(self) -> None:
-        """Take out what is masked, before the module reads other entries; a failure is told at the next look."""
+        """Remove masked entries before the module reads other entries; errors are raised at the next access."""
         try:
             self.settle()
         except ValueError as failure:
@@ -83,45 +84,45 @@ class CompressibleLayer:
 
     @property
     def packs(self) -> bool:
-        """Whether a codec of its own says how the context is stored, once it has been read."""
+        """Whether the layer's own codecs pack the context after the prefill."""
         return not (self._key_codec == EXACT and self._value_codec == EXACT)
 
     def use(self, key_codec: CodecChoice, value_codec: CodecChoice, window: int) -> None:
-        """Take other codecs, for what is held too."""
+        """Set other codecs, which also apply to the entries already held."""
         self._key_codec, self._value_codec, self.window = key_codec, value_codec, window
         self.settle()
 
     def check(self, key_codec: CodecChoice, value_codec: CodecChoice) -> None:
         """Raise a ``ValueError`` if the layer cannot take codecs."""
         if self.entries.are_compressed:
-            raise ValueError("the cache holds compressed entries already: reset it, or choose the codecs beforehand")
+            raise ValueError("the cache already holds compressed entries: reset it, or choose the codecs beforehand")
         if self.is_initialized:
             for choice, states in ((key_codec, self.entries.tail.keys), (value_codec, self.entries.tail.values)):
                 for codec in by_head(choice, states.shape[1]):
                     codec.check(states.shape[3])
 
     def settle(self) -> None:
-        """Take out what a press has masked, and pack what is to be packed.
+        """Remove the entries that a press has masked, and pack entries as the codecs require.
 
-        Presses act after attention, so this runs as soon as a later layer is read, or this one.
+        Presses act after attention, so this runs as soon as a later layer, or this one, is read.
 
         Raises
         ------
         ValueError
-            If it cannot be done. The layer is then as it was, but for a mask that came too late, which is forgotten.
+            If this is not possible. The layer is then unchanged, but a mask that was set too late is discarded.
         """
         pending = self._pending()
         if self.entries.are_compressed and not self._slides and READERS.mask_of(self) is not None:
             READERS.forget_mask(self)
             raise ValueError(
-                "a press has masked entries of a layer that holds compressed ones, which is too late: let one press "
-                "choose while the context is read"
+                "a press has masked entries of a layer that is already compressed, which is too late: let one press "
+                "choose during the prefill"
             )
         if pending is not None:
             self._compress(pending)
 
     def pack(self, kept: torch.Tensor, key_codecs: Sequence[Codec], value_codecs: Sequence[Codec], window: int) -> None:
-        """Keep some of the entries, in the codec of their head; of what follows, `window` entries stay exact.
+        """Keep some of the entries, in the codec of their head; `window` of the later entries stay exact.
 
         Parameters
         ----------
@@ -130,15 +131,15 @@ class CompressibleLayer:
         key_codecs, value_codecs : sequence of Codec
             By KV head.
         window : int
-            Most recent of these entries that stay exact.
+            Number of the most recent of these entries that stay exact.
 
         Raises
         ------
         ValueError
-            If entries are compressed already, or a codec cannot take them. The layer is then as it was.
+            If entries are already compressed, or a codec cannot store them. The layer is then unchanged.
         """
         if self.entries.are_compressed:
-            raise ValueError("this layer holds compressed entries already: reset the cache, or crop it")
+            raise ValueError("this layer already holds compressed entries: reset the cache, or crop it")
         self._compress(self._decided(kept, (key_codecs, value_codecs), window))
 
     def _compress(self, pending: Pending) -> None:
@@ -151,18 +152,18 @@ class CompressibleLayer:
         return {"entries": entries, "_padding": None, "_following": pending.codecs if pending.packs else None}
 
     def pack_recent(self, hidden: torch.Tensor) -> None:
-        """Pack entries after the context whose groups are full, but for the window; none if some are padding."""
+        """Pack full groups of entries after the context, except for the window; none if some are padding."""
         whole = (self.entries.tail.length - self.window) // GROUP * GROUP
         if self._following is None or whole <= 0 or self._follows_padding:
             return
-        if bool(hidden.any()):  # on a GPU this waits for it, so that it is asked once
+        if bool(hidden.any()):  # this synchronises with a GPU, so it runs only once
             self._follows_padding = True
             return
         keys, values = ([codec.following for codec in side] for side in self._following)
         self.entries = self.entries.packed(whole, (keys, values), self._index)
 
     def _pending(self) -> Pending | None:
-        """Return what `settle` would do, or None; raise its ``ValueError`` if that is known to fail. Change nothing."""
+        """Return what `settle` would do, or None, without side effects; raise its ``ValueError`` if known."""
         if self._failure is not None:
             raise self._failure
         if self._slides or self.entries.length == 0 or self.entries.are_compressed:
@@ -173,11 +174,11 @@ class CompressibleLayer:
         module = READERS.module_of(self)
         if module is None:
             raise ValueError(
-                "a PiKVCache with codecs must be read by an attention function that the model looks up with "
-                "transformers: model.set_attn_implementation('sdpa') does so; eager attention does since transformers 5"
+                "a PiKVCache with codecs needs an attention function that the model looks up through transformers: "
+                "call model.set_attn_implementation('sdpa'); eager attention works since transformers 5"
             )
         if self.packs and is_read_again(module):
-            return None  # until that press has left
+            return None  # until the context manager of that press has exited
         keys = self.entries.tail.keys
         kept = torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device)
         if masked is not None:
@@ -189,16 +190,18 @@ class CompressibleLayer:
         return self._decided(kept, codecs, self.window)
 
     def _decided(self, kept: torch.Tensor, codecs: tuple[Sequence[Codec], Sequence[Codec]], window: int) -> Pending:
-        """Return what is to be done where these are to be kept: padding is not."""
+        """Return the pending change if these entries are kept, except for padding."""
         padding = self._known_padding()
         if padding is None:
             return Pending(kept, codecs, window)
         if padding.shape[1] != self.entries.length:
-            raise ValueError("a press has shortened a padded batch, and padding cannot be told any more: do not pad")
+            raise ValueError(
+                "a press has shortened a padded batch, and padding can no longer be identified: do not pad"
+            )
         return Pending(kept & ~padding.unsqueeze(1), codecs, window)
 
     def _known_padding(self) -> torch.Tensor | None:
-        """Return which entries are padding, None if none are. On a GPU this waits for it."""
+        """Return a mask of the padding entries, or None if there are none. This synchronises with a GPU."""
         return self._padding if self._padding is not None and bool(self._padding.any()) else None
 
     @property
@@ -206,11 +209,11 @@ class CompressibleLayer:
         module = READERS.module_of(self)
         return None if module is None else module.layer_idx
 
-    # What it holds. Nothing here acts: of what is pending, it is told what that will leave.
+    # Contents of the layer, without side effects: they are given as pending changes will leave them.
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, whatever for; those that will be where a mask or a codec is yet to take effect."""
+        """All bytes held, as they will be after pending masks and codecs take effect."""
         if not self.is_initialized:
             return 0
         pending = self._pending()
@@ -220,7 +223,7 @@ class CompressibleLayer:
         return self.entries.nbytes + (0 if padding is None else padding.nbytes)
 
     def counts(self) -> list[list[int]]:
-        """Return how many entries each head of each row of the batch can be read from."""
+        """Return how many entries attention can read from each head of each row of the batch."""
         if not self.is_initialized:
             return []
         pending = self._pending()
@@ -229,7 +232,7 @@ class CompressibleLayer:
         return [counts[first : first + heads] for first in range(0, len(counts), heads)]
 
     def codec_names(self) -> tuple[str, str]:
-        """Return the codecs of the context's keys and values, several joined."""
+        """Return the codecs of the context's keys and values; several codecs are joined."""
         pending, context = self._pending(), self.entries.compressed.context
         codecs = pending.codecs if pending is not None else context[0].codecs if context else ((EXACT,), (EXACT,))
         keys, values = ("/".join(dict.fromkeys(codec.name for codec in side)) for side in codecs)

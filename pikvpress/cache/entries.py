@@ -16,14 +16,14 @@ from pikvpress.cache.tail import DenseTail
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """What a layer holds. Nothing in it changes: operations return others.
+    """The contents of a layer. Immutable: operations return new objects.
 
     Parameters
     ----------
     tail : DenseTail
-        The latest entries; all of them until the context is compressed.
+        The latest entries; all entries until the context is compressed.
     compressed : Compressed
-        Those before.
+        The entries before them.
     """
 
     tail: DenseTail = field(default_factory=DenseTail)
@@ -36,12 +36,12 @@ class Entries:
 
     @property
     def new_length(self) -> int:
-        """Entries after the compressed context."""
+        """Number of entries after the compressed context."""
         return self.compressed.decoded_length + self.tail.length
 
     @property
     def length(self) -> int:
-        """Entries that there have been, removed ones included."""
+        """Number of entries, including removed ones."""
         return self.compressed.context_length + self.new_length
 
     @property
@@ -50,26 +50,26 @@ class Entries:
         return self.tail.nbytes + self.compressed.nbytes
 
     def counts(self) -> list[int]:
-        """Return how many entries there are of each head of each row."""
+        """Return the number of entries of each head of each row."""
         batch, heads, dense, _ = self.tail.keys.shape
         return [dense + count for count in self.compressed.counts(batch * heads)]
 
     def appended(self, keys: torch.Tensor, values: torch.Tensor) -> Entries:
-        """Return them with others after them."""
+        """Return a copy with entries appended."""
         return replace(self, tail=self.tail.appended(keys, values))
 
     def rows(self, rows: torch.Tensor) -> Entries:
-        """Return those of some rows of the batch, in this order."""
+        """Return a copy with the selected rows of the batch, in the given order."""
         heads = self.tail.keys.shape[1]
         places = [row * heads + head for row in rows.tolist() for head in range(heads)]
         return Entries(self.tail.rows(rows), self.compressed.select(places))
 
     def to(self, device: torch.device | str) -> Entries:
-        """Return them on another device."""
+        """Return a copy on another device."""
         return Entries(self.tail.to(device), self.compressed.to(device))
 
     def cropped(self, length: int) -> Entries:
-        """Return the first of them, the whole context at least; what does not fill its group any more is unpacked."""
+        """Return the first entries, at least the entire context; entries of an incomplete group are unpacked."""
         new, packed = length - self.compressed.context_length, self.compressed.decoded_length
         if new < packed:
             compressed, tail = self.compressed.cropped(new, self.tail.keys.shape[0])
@@ -78,17 +78,17 @@ class Entries:
         return replace(self, tail=left.copied() if self.are_compressed else left)
 
     def length_after_crop(self, max_length: int) -> int:
-        """Return how many entries are left by a crop to so many, or by so many fewer if it is negative.
+        """Return how many entries a crop to ``max_length`` leaves; a negative value is the number to remove.
 
         Raises
         ------
         ValueError
-            If the end would lie inside the compressed context, or more are to be forgotten than there are.
+            If the new end would be inside the compressed context, or more entries would be removed than there are.
         """
         compressed = self.compressed.context_length
         wanted = self.length + max_length if max_length < 0 else max_length
         if wanted < 0:
-            raise ValueError(f"the cache has {self.length} entries, and {-max_length} of them cannot be forgotten")
+            raise ValueError(f"the cache has {self.length} entries, so {-max_length} of them cannot be removed")
         if wanted >= self.length:
             return self.length
         if 0 < wanted < compressed:
@@ -99,17 +99,17 @@ class Entries:
         return wanted
 
     def after(self, pending: Pending, layer: int | None) -> Entries:
-        """Return dense entries as what is pending leaves them.
+        """Return the entries after a pending change has been applied to dense entries.
 
         Raises
         ------
         ValueError
-            If a codec cannot take them; names the layer, if it is known.
+            If a codec cannot store them; the message names the layer if it is known.
         """
         return Entries(self.tail.between(0, 0).copied(), Compressed(pending.stored(self.tail, layer)))
 
     def packed(self, count: int, codecs: tuple[Sequence[Codec], Sequence[Codec]], layer: int | None) -> Entries:
-        """Return them with the first of the dense ones, whole groups, in codecs by KV head; errors as in `after`."""
+        """Return a copy with the first full groups of dense entries packed by KV head; raises the errors of `after`."""
         first, rest = self.tail.between(0, count), self.tail.between(count, self.tail.length)
         every = torch.ones(first.keys.shape[:3], dtype=torch.bool, device=first.keys.device)
         following = Stretch.store(first, every, codecs, layer, all_channels=True)

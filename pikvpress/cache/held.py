@@ -1,4 +1,4 @@
-"""What stands for keys and values that are held in a form which only our own attention reads."""
+"""A placeholder for keys and values in a form that only our own attention can read."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ if TYPE_CHECKING:
 
 
 class Held(torch.Tensor):
-    """A tensor's shape without its numbers: (batch, kv_heads, length, head_dim).
+    """The shape of a tensor without its data: (batch, kv_heads, length, head_dim).
 
-    A `PiKVLayer` that holds entries of different number a head, or packed ones, gives it out in place of keys and
-    values. Attention functions registered with transformers know what to do with it; its only other use is to be cut,
-    ``held[:, :, :n]``, and given back to the layer, which is then cropped: so kvpress's pipeline forgets an answer.
+    A `PiKVLayer` with packed entries, or with a different number of entries per head, returns it in place of keys and
+    values. Attention functions registered with transformers can read it. The only other supported operation is to slice
+    it, ``held[:, :, :n]``, and assign it back to the layer, which is then cropped: kvpress's pipeline removes an answer
+    this way.
 
     Raises
     ------
     ValueError
-        From any other operation: whoever computes with it would compute nonsense.
+        From any other operation, since the result would be meaningless.
     """
 
     layer: PiKVLayer
 
     @staticmethod
     def of(layer: PiKVLayer, length: int) -> Held:
-        """Return what stands for the first ``length`` entries of a layer."""
+        """Return the placeholder for the first ``length`` entries of a layer."""
         like = layer.entries.tail.keys
         shape = (*like.shape[:2], length, like.shape[3])
         held = torch.Tensor._make_wrapper_subclass(Held, shape, dtype=like.dtype, device=like.device)
@@ -39,7 +40,7 @@ class Held(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        """Cut along the entries; refuse everything else."""
+        """Slice along the entries; reject everything else."""
         if function is torch.ops.aten.slice.Tensor and not kwargs:
             given: list[Any] = [*args, *(0, None, None, 1)[len(args) - 1 :]]
             held, dim, first, last, step = given
@@ -53,8 +54,8 @@ class Held(torch.Tensor):
         if function in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
             return Held.of(args[0].layer, args[0].shape[2])
         raise ValueError(
-            f"this layer of a PiKVCache holds entries of different number a head, or packed ones, and {function} wants "
-            "one tensor: a press that compresses again, or reads the context twice, needs a DynamicCache; the model "
-            "must look its attention function up with transformers (model.set_attn_implementation('sdpa') does so; "
-            "eager attention does since transformers 5)"
+            f"this layer of a PiKVCache holds packed entries or a different number per head, but {function} needs one "
+            "tensor: a press that compresses again, or reads the context twice, needs a DynamicCache; the model "
+            "must look up its attention function through transformers (call model.set_attn_implementation('sdpa'); "
+            "eager attention works since transformers 5)"
         )

@@ -1,4 +1,4 @@
-"""What kvpress's presses do to a cache after a context was read once, and which of them cannot be served."""
+"""What kvpress's presses do to a cache after the first reading of a context, and which of them are unsupported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvpress import (
 
 from pikvpress import models
 
-# They read the context, or questions about it, a second time, and look at attention weights or the cache then.
+# They read the context, or questions about it, a second time, and then use attention weights or the cache.
 READ_TWICE = (FastKVzipPress, KVComposePress, KVgradPress, KVzipPress)
 
 
@@ -24,24 +24,24 @@ def is_read_again(module: models.Attention) -> bool:
 
 
 def check_presses(module: models.Attention, packs: bool) -> None:
-    """Raise a ``ValueError`` at the start for presses that will want what a layer does not give while decoding.
+    """Raise a ``ValueError`` early for presses that will need what a layer does not provide during decoding.
 
     Parameters
     ----------
     module : Attention
-        Has the presses' hooks.
+        The module with the hooks of the presses.
     packs : bool
-        Whether the layer has codecs of its own.
+        Whether the layer has its own codecs.
     """
     for press in models.presses_of(module):
         decoding = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
         if packs and isinstance(decoding, DecodingPress):
             raise ValueError(
-                f"{type(press).__name__} compresses again while decoding what this PiKVCache has packed by then: use a "
-                "PiKVCache() without codecs"
+                f"{type(press).__name__} compresses entries during decoding that this PiKVCache has already packed: "
+                "use a PiKVCache() without codecs"
             )
         if isinstance(press, DMSPress) and press.decoding:
             raise ValueError(
-                "DMSPress(decoding=True) masks entries while decoding, which a PiKVCache cannot take out: use "
+                "DMSPress(decoding=True) masks entries during decoding, which a PiKVCache cannot remove: use "
                 "decoding=False, or a DynamicCache"
             )

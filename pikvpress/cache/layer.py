@@ -15,23 +15,23 @@ from pikvpress.cache.tail import DenseTail
 
 
 class PiKVLayer(CompressibleLayer, CacheLayerMixin):
-    """Keys and values of one layer, as transformers and presses use them: first dense, then compressed.
+    """Keys and values of one layer, with the interface that transformers and presses use: first dense, then compressed.
 
-    Until something is removed or packed it is a `DynamicLayer`: tensors of shape (batch, kv_heads, entries, head_dim)
-    that anybody may read and presses may replace. From then on `keys` and `values` are `Held`.
+    Until something is removed or packed, it behaves like a `DynamicLayer`: tensors of shape (batch, kv_heads, entries,
+    head_dim) that can be read and that presses may replace. Afterwards `keys` and `values` are `Held`.
     """
 
     is_sliding = False
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Take over type and device."""
+        """Set dtype and device from the first states."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.entries = Entries(DenseTail(key_states, value_states).between(0, 0))
         self.is_initialized = True
 
     @property
     def keys(self) -> Any:
-        """Keys, shape (batch, kv_heads, entries, head_dim), or what stands for them."""
+        """Keys, shape (batch, kv_heads, entries, head_dim), or a placeholder for them."""
         return Held.of(self, self.get_seq_length()) if self.entries.are_compressed else self.entries.tail.keys
 
     @keys.setter
@@ -41,7 +41,7 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
 
     @property
     def values(self) -> Any:
-        """Values, likewise."""
+        """Values, shape (batch, kv_heads, entries, head_dim), or a placeholder for them."""
         return Held.of(self, self.get_seq_length()) if self.entries.are_compressed else self.entries.tail.values
 
     @values.setter
@@ -50,10 +50,10 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
             self.entries = Entries(DenseTail(self.entries.tail.keys, states))
 
     def _is_cut(self, states: Any, before: Any) -> bool:
-        """Crop to what stands for fewer entries; return False for plain tensors, if they can be taken."""
+        """Crop to a placeholder for fewer entries; return False for plain tensors, if they can be assigned."""
         if isinstance(states, Held):
             if states.layer is not self:
-                raise ValueError("these keys or values stand for those of another layer: copy the cache instead")
+                raise ValueError("these keys or values belong to another layer: copy the cache instead")
             self.crop(states.shape[2])
             return True
         if self.entries.are_compressed:
@@ -64,15 +64,15 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
         if before is not None and states.shape[2] != before.shape[2] and READERS.mask_of(self) is not None:
             READERS.forget_mask(self)
             raise ValueError(
-                "one press has masked entries of this layer and another removes some, so that the mask points at the "
-                "wrong ones: let one press choose, or put the one that masks last"
+                "one press has masked entries of this layer and another one removes entries, so the mask refers to the "
+                "wrong ones: let one press choose, or apply the one that masks last"
             )
         return False
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, cache_kwargs: dict[str, Any] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append entries of all heads; return all there are, as `keys` and `values`."""
+        """Append entries of all heads; return all entries, like `keys` and `values`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.settle()
@@ -82,26 +82,26 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        """Return how many entries there have been, removed ones included: masks and positions go by it."""
+        """Return the number of entries including removed ones, which masks and positions depend on."""
         return self.entries.length
 
     def get_mask_sizes(self, cache_position: torch.Tensor) -> tuple[int, int]:
-        """Return how many entries a mask must cover, and where it begins."""
+        """Return how many entries a mask must cover, and its offset."""
         return self.get_seq_length() + cache_position.shape[0], 0
 
     def get_max_cache_shape(self) -> int:
-        """Return that there is no largest size."""
+        """Return -1: there is no maximum size."""
         return -1
 
     def crop(self, max_length: int) -> None:
-        """Forget the latest entries, so that at most ``max_length`` are left, or so many fewer if it is negative.
+        """Remove the latest entries so that at most ``max_length`` are left; a negative value is the number to remove.
 
-        Entries after the context that are packed already and do not fill their group any more are unpacked.
+        Entries after the context that are already packed and no longer fill their group are unpacked.
 
         Raises
         ------
         ValueError
-            If the end would lie inside the compressed context, or more are to be forgotten than there are.
+            If the new end would be inside the compressed context, or more entries would be removed than there are.
         """
         wanted = self.entries.length_after_crop(max_length)
         if wanted == 0 < self.entries.length:
@@ -110,7 +110,7 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
             self.entries, self._follows_padding = self.entries.cropped(wanted), False
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Take the rows of the batch that beams go on from."""
+        """Select the rows of the batch from which beams continue."""
         self.batch_select_indices(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -119,7 +119,7 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
             self.batch_select_indices(torch.arange(self.entries.tail.keys.shape[0]).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep some rows of the batch, in this order."""
+        """Keep the selected rows of the batch, in the given order."""
         if not self.is_initialized:
             return
         self.settle()

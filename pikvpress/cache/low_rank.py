@@ -1,4 +1,4 @@
-"""Codecs that keep a few directions of the numbers, and their error in a few bits if wanted."""
+"""Codecs that keep a few directions of the numbers and, optionally, the error in a few bits."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class LowRankCodec(Codec):
     """The mean, the leading principal directions, and coordinates along them in 8 bits.
 
     Palu (https://arxiv.org/abs/2407.21118) and LoRC (https://arxiv.org/abs/2410.03111) factor the projection weights;
-    here the directions are those of the context's own keys or values, by singular value decomposition, which no weights
-    or positions blur, and are stored with them. What is left of the numbers can be stored too, in 2 bits, as GEAR
-    (https://arxiv.org/abs/2403.05527) stores the error of its quantisation.
+    here the directions are computed from the context's own keys or values by singular value decomposition and stored
+    with them. The residual can be stored as well, in 2 bits, as GEAR (https://arxiv.org/abs/2403.05527) stores its
+    quantisation error.
 
     Parameters
     ----------
     rank : int
-        Directions kept, of an entry's channels.
+        Number of directions to keep.
     residual : Codec, optional
-        For what they leave.
+        Codec for the residual.
     """
 
     rank: int = 0
@@ -34,7 +34,7 @@ class LowRankCodec(Codec):
 
     @property
     def unit(self) -> int:
-        """Of how many numbers a row must hold a multiple, to end with a whole byte."""
+        """The number of channels of a row must be a multiple of this, so that rows end at a full byte."""
         return 1 if self.residual is None else self.residual.unit
 
     @property
@@ -44,20 +44,20 @@ class LowRankCodec(Codec):
 
     @property
     def following(self) -> Codec:
-        """For entries that come group by group: directions of their own would cost more than they save."""
+        """Codec for entries packed in groups, where separate directions would cost more than they save."""
         return CODECS["int8"]
 
     def check(self, head_dim: int) -> None:
-        """Raise a ``ValueError`` if there are not more channels than directions."""
+        """Raise a ``ValueError`` unless there are more channels than directions."""
         if self.rank >= head_dim:
             raise ValueError(
-                f"codec {self.name!r} keeps {self.rank} directions, of which a head of {head_dim} has no more: choose "
-                "a lower rank, or int8"
+                f"codec {self.name!r} keeps {self.rank} directions, which must be fewer than the head size {head_dim}: "
+                "choose a lower rank, or int8"
             )
         super().check(head_dim)
 
     def nbytes(self, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> int:
-        """Return the bytes of ``rows`` rows of ``width`` numbers, directions and scales included."""
+        """Return the number of bytes of ``rows`` rows of ``width`` numbers, including directions and scales."""
         if rows == 0:
             return 0
         rank = min(self.rank, rows)
@@ -66,7 +66,7 @@ class LowRankCodec(Codec):
         return factors + CODECS["int8"].nbytes(rows, rank, dtype, True) + left
 
     def encode(self, states: torch.Tensor, is_keys: bool) -> torch.Tensor:
-        """Return rows (n, d) as bytes."""
+        """Encode rows (n, d) as bytes."""
         if len(states) == 0:
             return torch.empty(0, dtype=torch.uint8, device=states.device)
         numbers = states.float()
@@ -81,13 +81,13 @@ class LowRankCodec(Codec):
         return torch.cat(stored)
 
     def decode(self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> torch.Tensor:
-        """Return the rows (n, d) that bytes stand for."""
+        """Decode bytes to rows (n, d)."""
         if rows == 0:
             return torch.empty(0, width, dtype=dtype, device=stored.device)
         approximate = self._approximate(stored, rows, width, torch.float32)
         if self.residual is not None:
             size = self.residual.nbytes(rows, width, dtype, is_keys)
-            rest = stored[len(stored) - size :].clone()  # it may begin at an odd byte
+            rest = stored[len(stored) - size :].clone()  # it may start at an odd byte
             approximate += self.residual.decode(rest, rows, width, torch.float32, is_keys)
         return approximate.to(dtype)
 

@@ -1,4 +1,4 @@
-"""Attention masks: what they hide of a layer's entries, and how one is fitted to the layer's length."""
+"""Attention masks: which of a layer's entries they hide, and how a mask is adapted to the layer's length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def hidden(mask: torch.Tensor | None, tokens: int, new: int, device: torch.device) -> torch.Tensor:
-    """Return which of the entries after the context each query must not see, shape (batch or 1, 1, tokens, new).
+    """Return which of the entries after the context each query must not attend to, shape (batch or 1, 1, tokens, new).
 
     Raises
     ------
@@ -19,7 +19,7 @@ def hidden(mask: torch.Tensor | None, tokens: int, new: int, device: torch.devic
         return _is_hidden(mask[..., -new:])
     if not isinstance(mask, torch.Tensor | None):
         raise ValueError(
-            f"a {type(mask).__name__} of flex attention cannot be read beside a PiKVCache's entries: "
+            f"a {type(mask).__name__} of flex attention cannot be used with a PiKVCache: "
             "model.set_attn_implementation('sdpa')"
         )
     if mask is None and tokens == 1:
@@ -35,15 +35,15 @@ def later(tokens: int, length: int, device: torch.device) -> torch.Tensor:
 
 
 def is_dense(mask: Any) -> TypeGuard[torch.Tensor]:
-    """Return whether a mask has an entry for each query and key, as those of flash and flex attention have not."""
+    """Return whether a mask has an entry for each query and key, unlike those of flash and flex attention."""
     return isinstance(mask, torch.Tensor) and mask.dim() == 4
 
 
 def fitted(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    """Return a mask that covers a layer's entries: transformers makes one for all layers, by the first one's length.
+    """Return a mask for a layer's entries: transformers creates one for all layers, with the first layer's length.
 
-    Presses may leave layers of different lengths, in any cache. The latest entries are the last in both; of older ones,
-    which a press has left, every one is seen.
+    Presses may leave layers of different lengths, in any cache. The latest entries are aligned at the end; all older
+    entries that a press has kept are visible.
     """
     if not is_dense(mask) or mask.shape[-1] == length:
         return mask
@@ -54,7 +54,7 @@ def fitted(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
 
 
 def padding(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    """Return which entries not even the last query sees, shape (batch, entries), or None if the mask does not say."""
+    """Return which entries are hidden even from the last query, shape (batch, entries), or None if unknown."""
     if not is_dense(mask) or mask.shape[-1] != length:
         return None
     return _is_hidden(mask[:, 0, -1])

@@ -11,12 +11,12 @@ from pikvpress.support.registry import unknown
 
 
 def codec(name: str | Codec) -> Codec:
-    """Return the codec of a name: one of `CODECS`; "rank16" or of any rank, or "rank16+int2".
+    """Return the codec with a given name: one of `CODECS`, "rank16" (with any rank), or "rank16+int2".
 
     Raises
     ------
     ValueError
-        For an unknown name: names the nearest and all known ones.
+        For an unknown name; the message lists the most similar and all known names.
     """
     if isinstance(name, Codec):
         return name

@@ -1,4 +1,4 @@
-"""What is decided about a dense layer and not yet done."""
+"""A pending change: what has been decided for a dense layer but not applied yet."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pikvpress.cache.tail import DenseTail
 class Pending:
     """Entries to remove, and codecs for the others.
 
-    Presses act after attention, and nothing tells the last layer that they are done. So it is compressed when the cache
-    is next used; whoever measures it before is told what it will then be, and changes nothing.
+    Presses act after attention, and the last layer is not notified when they are done. It is therefore compressed when
+    the cache is used next. Measuring it before then returns the future values, without side effects.
 
     Parameters
     ----------
     kept : torch.Tensor
         bool, shape (batch, kv_heads, entries).
     codecs : pair of sequences of Codec
-        Of keys and of values, by KV head.
+        Codecs of keys and of values, by KV head.
     window : int
-        Most recent entries that stay exact, where a codec is not.
+        Number of most recent entries that stay exact if a codec is not exact.
     """
 
     kept: torch.Tensor
@@ -37,15 +37,15 @@ class Pending:
 
     @property
     def packs(self) -> bool:
-        """Whether a codec is not exact."""
+        """Whether any codec is not exact."""
         return any(codec != EXACT for side in self.codecs for codec in side)
 
     def counts(self) -> list[int]:
-        """Return how many entries each head of each row will have."""
+        """Return the number of entries that each head of each row will have."""
         return self.kept.flatten(0, 1).sum(dim=-1).tolist()
 
     def nbytes(self, dense: DenseTail) -> int:
-        """Return the bytes that the stretches of `stored` will hold, to the byte."""
+        """Return the exact number of bytes that the stretches of `stored` will hold."""
         return sum(
             kept_bytes(part.keys, kept, codecs[0], True) + kept_bytes(part.values, kept, codecs[1], False)
             for part, kept, codecs in self._stretches(dense)
@@ -59,12 +59,12 @@ class Pending:
         dense : DenseTail
             All entries of the layer.
         layer : int, optional
-            For messages.
+            Index of the layer, for error messages.
 
         Raises
         ------
         ValueError
-            If a codec cannot take the entries.
+            If a codec cannot store the entries.
         """
         return tuple(Stretch.store(part, kept, codecs, layer) for part, kept, codecs in self._stretches(dense))
 

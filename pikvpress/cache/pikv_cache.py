@@ -1,4 +1,4 @@
-"""PiKVCache: a transformers cache in which what a press removes is gone."""
+"""PiKVCache: a transformers cache that really frees the entries that a press removes."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from pikvpress.cache.readers import READERS
 
 
 class PiKVCache(Cache):
-    """Keys and values of every layer, of any number a head, each head in a codec of its own.
+    """Keys and values of every layer, with any number of entries per head and one codec per head.
 
-    It goes wherever a transformers cache goes: `past_key_values=` of a model or `generate`, `cache=` of kvpress's
-    pipeline. Without a press and with exact codecs it is a `DynamicCache`, to the last bit. Entries that a press masks
-    (AdaKVPress and the other head-wise ones do) are taken out of it, and the mask off the model: what stays is read by
-    pikvpress's own attention. Layers that attend a sliding window are left alone.
+    It can be used wherever a transformers cache is used: as `past_key_values=` of a model or `generate`, or as `cache=`
+    of kvpress's pipeline. Without a press and with exact codecs, it behaves bit for bit like a `DynamicCache`. Entries
+    that a press masks (as AdaKVPress and other head-wise presses do) are removed from the cache, and the mask from the
+    model; pikvpress's own attention reads the remaining entries. Layers with sliding-window attention are left
+    unchanged.
 
     Parameters
     ----------
     key_codec, value_codec : str or Bases, default="exact"
-        How the context is stored once it has been read, and what follows once `window` more tokens have: "exact", or
-        "int8", "int4", "int3", "int2": numbers of so many bits, scales for groups of 64, of keys along tokens, of
-        values along channels (KIVI, https://arxiv.org/abs/2402.02750); or "rank16" (any rank), a few directions of the
-        context's own, with "+int2" their error in 2 bits, see `LowRankCodec`; or those that `calibrate_bases` found
-        for the model. A `PiKVPress` decides by itself.
+        How the context is stored after the prefill, and later entries once `window` more tokens have arrived: "exact";
+        "int8", "int4", "int3" or "int2", with that many bits per number and scales for groups of 64, along tokens for
+        keys and along channels for values (KIVI, https://arxiv.org/abs/2402.02750); "rank16" (any rank), a few
+        directions computed from the context, with "+int2" for the residual in 2 bits, see `LowRankCodec`; or bases from
+        `calibrate_bases` for the model. A `PiKVPress` chooses codecs itself.
     window : int, default=128
-        Where a codec is not exact: most recent entries of the context, and of what follows, that stay exact.
+        If a codec is not exact: number of most recent entries, of the context and of later entries, that stay exact.
 
     Raises
     ------
     ValueError
-        For an unknown codec, or a window below 0; from a forward, if an earlier one ended in an error.
+        For an unknown codec or a negative window; from a forward, if an earlier forward ended in an error.
 
     Examples
     --------
@@ -59,7 +60,7 @@ class PiKVCache(Cache):
         super().__init__(layers=[])
         self._codecs, self._window = (known(key_codec), known(value_codec)), window
         self._before: list[int] = []  # lengths of the layers before the latest forward
-        self._reached = -1  # the last layer that it came to
+        self._reached = -1  # the last layer that it reached
 
     def update(
         self,
@@ -68,12 +69,13 @@ class PiKVCache(Cache):
         layer_idx: int,
         cache_kwargs: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append entries to a layer; earlier layers are settled meanwhile.
+        """Append entries to a layer; earlier layers are settled in the process.
 
         Raises
         ------
         ValueError
-            If an earlier forward ended before its last layer. The cache is then where it was before that forward.
+            If an earlier forward ended before its last layer. The cache is then restored to its state before that
+            forward.
         """
         if layer_idx == 0:
             self._begin()
@@ -84,12 +86,12 @@ class PiKVCache(Cache):
         self._reached = layer_idx
         layer = self.layers[layer_idx]
         keys, values = layer.update(key_states, value_states, cache_kwargs)
-        if not isinstance(layer, PiKVLayer):  # KVgrad puts others in the place of ours while it scores what ours hold
+        if not isinstance(layer, PiKVLayer):  # KVgrad replaces our layers while it scores their contents
             READERS.give(keys, None)
         return keys, values
 
     def _begin(self) -> None:
-        """Remember where a forward begins; undo the one before if it did not come to the end."""
+        """Record where a forward begins; undo the previous one if it was not completed."""
         expected = self.layers[0].depth if self.layers and isinstance(self.layers[0], PiKVLayer) else None
         if expected is not None and self._reached < expected - 1:
             reached, self._reached = self._reached, expected - 1
@@ -99,25 +101,25 @@ class PiKVCache(Cache):
                 else:
                     layer.crop(length)
             raise ValueError(
-                f"an earlier forward ended in layer {reached} of {expected}; the cache has been taken back to the "
-                f"{self.get_seq_length()} entries of before: run the model on it again"
+                f"an earlier forward ended in layer {reached} of {expected}; the cache has been restored to the "
+                f"{self.get_seq_length()} entries before it: run the model on it again"
             )
         self._before = [layer.get_seq_length() for layer in self.layers]
 
     def pack(self, key_codec: str | Codec | Bases, value_codec: str | Codec | Bases, window: int | None = None) -> None:
-        """Store what is held, and what follows, in other codecs.
+        """Store the present and later entries with other codecs.
 
         Parameters
         ----------
         key_codec, value_codec : str or Bases
-            As for the cache.
+            See the parameters of the cache.
         window : int, optional
-            Most recent entries that stay exact. By default as before.
+            Number of most recent entries that stay exact. By default unchanged.
 
         Raises
         ------
         ValueError
-            For an unknown codec, or one that cannot take the heads; if the cache is compressed already.
+            For an unknown codec, or one that cannot store heads of this size; if the cache is already compressed.
         """
         if window is not None and window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
@@ -130,27 +132,27 @@ class PiKVCache(Cache):
             layer.use(*choice, self._window)
 
     def settle(self) -> None:
-        """Take out now what a press has masked, and pack what is to be packed.
+        """Immediately remove the entries that a press has masked, and pack entries as the codecs require.
 
-        The cache does so itself as soon as it is read on, and each layer as soon as the next one is read. It matters
-        for the memory of the last layer, and after presses that mask once the model is done: KVzipPress and its kin.
+        The cache does this automatically when it is used again, and for each layer when the next layer is read. Calling
+        it matters for the memory of the last layer, and after presses that mask at the end, such as KVzipPress.
 
         Raises
         ------
         ValueError
-            If a layer cannot be compressed so. That layer and those after it are then as they were.
+            If a layer cannot be compressed. That layer and those after it are then unchanged.
         """
         for layer in self.layers:
             layer.settle()
 
     def crop(self, max_length: int) -> None:
-        """Forget the latest entries, so that at most ``max_length`` are left, or so many fewer if it is negative.
+        """Remove the latest entries so that at most ``max_length`` are left; a negative value is the number to remove.
 
         Raises
         ------
         ValueError
-            If the end would lie inside a compressed context, or more are to be forgotten than there are. Nothing is
-            then cropped.
+            If the new end would be inside a compressed context, or more entries would be removed than there are.
+            Nothing is cropped in this case.
         """
         for layer in self.layers:
             layer.entries.length_after_crop(max_length)
@@ -159,7 +161,7 @@ class PiKVCache(Cache):
             self._before, self._reached = [], len(self.layers) - 1
 
     def reset(self) -> None:
-        """Forget everything, settings excepted."""
+        """Clear everything except the settings."""
         super().reset()
         self._before, self._reached = [], len(self.layers) - 1
 
@@ -170,25 +172,25 @@ class PiKVCache(Cache):
         return self
 
     def __iter__(self) -> Iterator[tuple[Any, Any, None]]:
-        """Yield each layer's keys and values, or what stands for them, and None, as a `DynamicCache` does."""
+        """Yield each layer's keys and values, or placeholders for them, and None, as a `DynamicCache` does."""
         for layer in self.layers:
             layer.settle()
             yield layer.keys, layer.values, None
 
     @property
     def packs(self) -> bool:
-        """Whether codecs say how contexts are stored once they have been read."""
+        """Whether codecs pack contexts after the prefill."""
         return any(choice != EXACT for choice in self._codecs)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: keys, values, scales, filling, padding that is known of, and calibrated directions."""
+        """Bytes held: keys, values, scales, alignment, known padding entries, and calibrated directions."""
         bases = {id(choice): choice.nbytes for choice in self._codecs if isinstance(choice, Bases)}
         return sum(layer.nbytes for layer in self.layers) + sum(bases.values())
 
     def table(self) -> Table:
-        """Return what each layer holds, for `rich` to print."""
-        table = Table("layer", "entries a head", "of", "keys", "values", "KiB", title="PiKVCache")
+        """Return the contents of each layer as a table for `rich`."""
+        table = Table("layer", "entries per head", "of", "keys", "values", "KiB", title="PiKVCache")
         for index, layer in enumerate(self.layers):
             if not layer.is_initialized:
                 continue

@@ -1,4 +1,4 @@
-"""Rows of different number in one buffer of bytes: nothing is padded but the start of each head."""
+"""Parts with different numbers of rows in one buffer of bytes; only the start of each head is padded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.rotated import RotatedCodec
 from pikvpress.kernels.ragged_attention import Layout
 
-ALIGNED = 16  # bytes to whose multiple each head's part is filled up, so that it can be read as any type
+ALIGNED = 16  # each head's part is padded to a multiple of this many bytes, so that it can be read as any type
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class Ragged:
     Parameters
     ----------
     buffer : torch.Tensor
-        uint8, all parts one after the other.
+        uint8, all parts concatenated.
     counts : tuple of int
-        Entries of each part; parts are ordered by row of the batch, then head.
+        Number of entries of each part; parts are ordered by row of the batch, then head.
     codecs : tuple of Codec
-        Of each part.
+        Codec of each part.
     channels : tuple of torch.Tensor or None
-        Of each part, which channels are stored, int16; None for all. The others are 0.
+        Indices of the channels stored in each part, int16; None for all. The other channels are 0.
     head_dim : int
-        Channels of an entry.
+        Number of channels of an entry.
     dtype : torch.dtype
-        Of the model.
+        Data type of the model.
     is_keys : bool
-        Whether these are keys: they are grouped along tokens.
+        Whether these are keys, which are grouped along tokens.
     """
 
     buffer: torch.Tensor
@@ -54,12 +54,13 @@ class Ragged:
     ) -> Ragged:
         """Store parts, each of shape (entries, head_dim).
 
-        Channels of keys that are 0 throughout are left out, unless others are to be joined, which may not have them.
+        Channels of keys that are 0 in all entries are omitted, unless other entries will be joined, in which they may
+        not be 0.
 
         Raises
         ------
         ValueError
-            If a codec cannot take the head size, or a number is too large for it.
+            If a codec does not support the head size, or a number is too large for it.
         """
         head_dim, dtype = parts[0].shape[1], parts[0].dtype
         encoded, channels = [], []
@@ -73,12 +74,12 @@ class Ragged:
         return Ragged(buffer, counts, tuple(codecs), tuple(channels), head_dim, dtype, is_keys)
 
     def part(self, index: int) -> torch.Tensor:
-        """Return a part as numbers, shape (entries, head_dim); of an exact one with all channels a view."""
+        """Decode a part, shape (entries, head_dim); a view if it is exact and has all channels."""
         if index not in self._views:
             states = self._decoded(index)
             if self.codecs[index] != EXACT or self.channels[index] is not None:
                 return states
-            self._views[index] = states  # every decoded token asks for it
+            self._views[index] = states  # needed for every decoded token
         return self._views[index]
 
     def _decoded(self, index: int) -> torch.Tensor:
@@ -92,14 +93,14 @@ class Ragged:
         return whole
 
     def rotated_part(self, index: int) -> torch.Tensor | None:
-        """Return a part as it is stored where that is rotated, shape (entries, head_dim); None where it is not."""
+        """Return a part in rotated form if it is stored like that, shape (entries, head_dim); otherwise None."""
         codec = self.codecs[index]
         if not isinstance(codec, RotatedCodec) or self.channels[index] is not None:
             return None
         return codec.decode_rotated(self._stored(index), self.counts[index], self.head_dim, self.dtype, self.is_keys)
 
     def select(self, parts: Sequence[int]) -> Ragged:
-        """Return some parts, in this order, copied."""
+        """Return copies of the selected parts, in the given order."""
         pieces = [self.buffer[self._starts[i] : self._starts[i] + _multiple(self._sizes[i])] for i in parts]
         return replace(
             self,
@@ -110,7 +111,7 @@ class Ragged:
         )
 
     def joined(self, other: Ragged) -> Ragged:
-        """Return each part with the other's entries after its own, which fill its groups."""
+        """Return each part with the other's entries appended; its own groups must be full."""
         parts = [
             codec.joined(self._stored(i), other._stored(i), (self.counts[i], other.counts[i]), self.head_dim)
             for i, codec in enumerate(self.codecs)
@@ -118,7 +119,7 @@ class Ragged:
         return self._of(parts, [a + b for a, b in zip(self.counts, other.counts, strict=True)])
 
     def cut(self, count: int) -> Ragged:
-        """Return the first entries of each part, so many that they fill their groups."""
+        """Return the first entries of each part; their number must fill complete groups."""
         parts = [
             codec.cut(self._stored(i), (self.counts[i], count), self.head_dim, self.is_keys)
             for i, codec in enumerate(self.codecs)
@@ -133,23 +134,23 @@ class Ragged:
         return replace(self, buffer=buffer, counts=tuple(counts))
 
     def to(self, device: torch.device | str) -> Ragged:
-        """Return it on another device."""
+        """Return a copy on another device."""
         channels = tuple(None if live is None else live.to(device) for live in self.channels)
         return replace(self, buffer=self.buffer.to(device), channels=channels)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, filling included."""
+        """Bytes held, including padding."""
         return self.buffer.untyped_storage().nbytes() + sum(live.nbytes for live in self.channels if live is not None)
 
     @property
     def is_exact(self) -> bool:
-        """Whether every number is as it was."""
+        """Whether all numbers are stored exactly."""
         return all(codec == EXACT for codec in self.codecs)
 
     @cached_property
     def layout(self) -> Layout | None:
-        """Where the parts lie, for kernels; None if there is one that they do not read."""
+        """Addresses of the parts, for kernels; None if there is a part that they cannot read."""
         for codec, live in zip(self.codecs, self.channels, strict=True):
             if not codec.has_kernel or (isinstance(codec, RotatedCodec) and live is not None):
                 return None
@@ -160,7 +161,7 @@ class Ragged:
         return Layout(self.buffer, self.dtype, *parts, self.head_dim, GROUP)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields: what is cached beside them, addresses among it, is not a copy's."""
+        """Return the fields without cached values such as addresses, which are not valid for a copy."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -181,14 +182,14 @@ class Ragged:
 
 
 def stored_bytes(codec: Codec, count: int, head_dim: int, dtype: torch.dtype, is_keys: bool) -> int:
-    """Return what a part takes, filling included."""
+    """Return the number of bytes of a part, including padding."""
     return _multiple(codec.nbytes(count, head_dim, dtype, is_keys))
 
 
 def live_channels(part: torch.Tensor, codec: Codec) -> torch.Tensor | None:
-    """Return the channels to store where some are 0 in every entry, as ThinK leaves them; None if that saves nothing.
+    """Return the channels to store if some are 0 in every entry, as after ThinK; None if that saves nothing.
 
-    As many are stored as the codec can lay into whole bytes.
+    Their number is rounded up so that the codec fills complete bytes.
     """
     if len(part) == 0:
         return None
@@ -205,5 +206,5 @@ def _multiple(size: int) -> int:
 
 
 def filled_up(stored: torch.Tensor) -> torch.Tensor:
-    """Return a part's bytes with zeros after them, so that the next part starts where it may."""
+    """Return a part's bytes padded with zeros, so that the next part is aligned."""
     return torch.nn.functional.pad(stored, (0, _multiple(len(stored)) - len(stored)))

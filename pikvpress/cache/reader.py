@@ -1,4 +1,4 @@
-"""Attention over what a layer holds: compressed stretches, then its dense tail."""
+"""Attention over the contents of a layer: compressed stretches, then its dense tail."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pikvpress.kernels.ragged_attention import attend
 def read(
     query: torch.Tensor, layer: CompressibleLayer, mask: torch.Tensor | None, scaling: float | None
 ) -> torch.Tensor:
-    """Return the attention output of queries, and pack entries that have filled a group since.
+    """Return the attention output of queries, and pack entries that now fill a group.
 
     Parameters
     ----------
     query : torch.Tensor
-        Shape (batch, heads, tokens, head_dim): those of the layer's latest entries.
+        Queries of the layer's latest entries, shape (batch, heads, tokens, head_dim).
     layer : PiKVLayer
-        Holds compressed entries.
+        A layer with compressed entries.
     mask : torch.Tensor, optional
-        Of the model.
+        Mask of the model.
     scaling : float, optional
-        Of the scores; one over the root of the head size by default.
+        Scaling of the scores; by default one over the square root of the head size.
 
     Returns
     -------

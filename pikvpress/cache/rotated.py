@@ -1,4 +1,4 @@
-"""Codecs that turn vectors before they round them."""
+"""Codecs that rotate vectors before quantising them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from pikvpress.kernels.rotation import look_up, quantise_levels, rotation
 HALF = torch.float16
 
 
-# How long vectors are read back, see `quantise_levels`. Attention sums many values, so that errors to all sides cancel
-# and a lack of length does not. Keys are better a little too short, since noise in the logits raises exponentials.
+# The norm of decoded vectors, see `quantise_levels`. Attention sums many values, so random errors cancel, but a norm
+# that is too small does not. For keys a slightly smaller norm is better, since noise in the logits raises exponentials.
 KEY_LENGTH, VALUE_LENGTH = 2 / 3, 1.0
 
 
 @dataclass(frozen=True)
 class RotatedCodec(Codec):
-    """Codes of a rotated vector, and one 16-bit scale a vector.
-
-    Keys are stored without the mean of their block, which is kept beside them: they have much in common with what
-    stands near. Values are not: taking their mean out was measured to hurt. The first entry is kept in 16 bits, since
-    most queries attend to it strongly (attention sinks, https://arxiv.org/abs/2309.17453): an error there is an error
-    everywhere. See `pikvpress.kernels.rotation` for rotation, levels and scales.
-
-    A part holds codes, then scales, the first entry, and means, all rotated.
+    """Codes of a rotated vector, and one 16-bit scale per vector.
+    The mean of a block of keys is subtracted and stored with the block, because nearby keys are similar. For values,
+    subtracting the mean was measured to hurt. The first entry is kept in 16 bits, since most queries attend to it
+    strongly (attention sinks, https://arxiv.org/abs/2309.17453), so an error in it affects all outputs. See
+    `pikvpress.kernels.rotation` for rotation, levels and scales. A part holds codes, then scales, the first entry, and
+    means, all rotated.
 
     Parameters
     ----------
     block : int, default=256
-        Keys that share a mean, a multiple of 64.
+        Number of keys that share a mean, a multiple of 64.
     lead : int, default=1
-        First entries kept in 16 bits: 1 or 0.
+        Number of first entries kept in 16 bits: 1 or 0.
     """
 
     block: int = 256
@@ -43,21 +41,21 @@ class RotatedCodec(Codec):
 
     @property
     def unit(self) -> int:
-        """Of how many numbers a row must hold a multiple: scales start at an even byte."""
+        """The number of channels of a row must be a multiple of this, so that scales start at an even byte."""
         assert self.bits is not None
         return 16 // math.gcd(16, self.bits)
 
     @property
     def following(self) -> Codec:
-        """For entries that come after the context, group by group: each brings its own mean."""
+        """Codec for entries after the context, which are packed in groups, each with its own mean."""
         return replace(self, block=GROUP, lead=0)
 
     def nbytes(self, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> int:
-        """Return the bytes of ``rows`` rows of ``width`` numbers, scales and means included."""
+        """Return the number of bytes of ``rows`` rows of ``width`` numbers, including scales and means."""
         return sum(self._sizes(rows, width, is_keys))
 
     def encode(self, states: torch.Tensor, is_keys: bool) -> torch.Tensor:
-        """Return rows (n, d) as bytes, uint8, shape (`nbytes`,).
+        """Encode rows (n, d) as bytes, uint8, shape (`nbytes`,).
 
         Raises
         ------
@@ -76,22 +74,22 @@ class RotatedCodec(Codec):
             turned[self.lead :] -= self._spread(means, len(turned))[self.lead :]
         if not (lead.isfinite().all() and means.isfinite().all()):
             raise ValueError(
-                f"states up to {states.abs().max().item():.3g} cannot be packed: the first and the mean are kept in "
-                "float16, whose largest number is 65504; keep them exact"
+                f"states up to {states.abs().max().item():.3g} cannot be packed: the first entry and the mean are "
+                "stored in float16, whose maximum is 65504; keep them exact"
             )
         codes, scales = quantise_levels(turned, self.bits, KEY_LENGTH if is_keys else VALUE_LENGTH)
         halves = torch.cat([scales, lead.flatten(), means.flatten()])
         return torch.cat([pack_bits(codes, self.bits).flatten(), halves.view(torch.uint8)])
 
     def decode(self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> torch.Tensor:
-        """Return the rows (n, d) that bytes stand for."""
+        """Decode bytes to rows (n, d)."""
         turned = self.decode_rotated(stored, rows, width, torch.float32, is_keys)
         return (turned @ rotation(width, stored.device)).to(dtype)
 
     def decode_rotated(
         self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool
     ) -> torch.Tensor:
-        """Return the rows (n, d) that bytes stand for, rotated, as they were stored."""
+        """Decode bytes to rows (n, d) that are still rotated, as they were stored."""
         if rows == 0:
             return torch.empty(0, width, dtype=dtype, device=stored.device)
         assert self.bits is not None
@@ -103,7 +101,7 @@ class RotatedCodec(Codec):
         return turned.to(dtype)
 
     def joined(self, first: torch.Tensor, second: torch.Tensor, rows: tuple[int, int], width: int) -> torch.Tensor:
-        """Return the bytes of two stored parts as one; the rows of the first fill its blocks. For `following`."""
+        """Return the bytes of two stored parts as one; the blocks of the first must be full. For `following`."""
         split = (self._split(part, count, width) for part, count in zip((first, second), rows, strict=True))
         return torch.cat([piece for pair in zip(*split, strict=True) for piece in pair])
 
@@ -126,12 +124,12 @@ class RotatedCodec(Codec):
         return stored.split([codes, scales, len(stored) - codes - scales])
 
     def _means(self, turned: torch.Tensor) -> torch.Tensor:
-        """Return the mean of each block; a first entry that is kept apart is 0 and does not count."""
+        """Return the mean of each block; a first entry that is stored separately is 0 and does not count."""
         blocks = turned.split(self.block)
         sums = torch.stack([block.sum(dim=0) for block in blocks])
         counts = [len(block) - (self.lead if number == 0 else 0) for number, block in enumerate(blocks)]
         return sums / sums.new_tensor(counts).clamp_min(1)[:, None]
 
     def _spread(self, means: torch.Tensor, rows: int) -> torch.Tensor:
-        """Return means of blocks as one of each row, float32."""
+        """Return the mean of its block for each row, float32."""
         return means.float().repeat_interleave(self.block, dim=0)[:rows]

@@ -1,4 +1,4 @@
-"""From dense keys or values to ragged ones: what is kept, in the codec of its head."""
+"""From dense keys or values to ragged ones: the kept entries, in the codec of their head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def store_kept(
 ) -> Ragged:
     """Store the kept entries of every head.
 
-    Heads of one codec are selected and packed in one go. The host waits once, for the number of entries of each head.
+    Heads with the same codec are selected and packed together. The host synchronises once, for the number of entries of
+    each head.
 
     Parameters
     ----------
@@ -26,16 +27,16 @@ def store_kept(
     kept : torch.Tensor
         bool, shape (batch, kv_heads, entries).
     codecs : sequence of Codec
-        By KV head.
+        Codec of each KV head.
     is_keys : bool
         Whether these are keys, which are grouped along tokens.
     all_channels : bool, default=False
-        As in `Ragged.store`: whether channels of keys that are 0 throughout are stored too.
+        As in `Ragged.store`: whether channels of keys that are 0 in all entries are also stored.
 
     Raises
     ------
     ValueError
-        If a codec cannot take the head size, or a number is too large for it.
+        If a codec does not support the head size, or a number is too large for it.
     """
     counts = kept.flatten(0, 1).sum(dim=-1).tolist()
     of_parts = list(codecs) * states.shape[0]
@@ -61,9 +62,9 @@ def store_kept(
 
 
 def kept_bytes(states: torch.Tensor, kept: torch.Tensor, codecs: Sequence[Codec], is_keys: bool) -> int:
-    """Return the bytes of what `store_kept` would return, to the byte, and store nothing; parameters are the same.
+    """Return the exact number of bytes of what `store_kept` would return, without storing; same parameters.
 
-    Counts and codecs say it all, but where channels of keys are cleared: the rows say which.
+    Counts and codecs determine it, unless channels of keys are cleared: these are found from the rows.
     """
     counts = kept.flatten(0, 1).sum(dim=-1).tolist()
     of_parts = list(codecs) * states.shape[0]
@@ -85,6 +86,6 @@ def _has_cleared_channels(states: torch.Tensor) -> bool:
 
 
 def _of(tensor: torch.Tensor, members: list[int]) -> torch.Tensor:
-    """Return some heads of all rows of a batch as one row, (1, len(members), ...); as it is where these are all."""
+    """Return the selected heads of all rows as one row, (1, len(members), ...); unchanged if all are selected."""
     parts = tensor.flatten(0, 1)
     return (parts if len(members) == len(parts) else parts[members]).unsqueeze(0)

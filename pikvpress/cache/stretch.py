@@ -1,4 +1,4 @@
-"""A stretch of the sequence, compressed."""
+"""A compressed stretch of the sequence."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pikvpress.support.finite import refuse_not_finite
 
 @dataclass(frozen=True)
 class Stretch:
-    """What is left of entries that follow each other in the sequence. Nothing in it changes: operations return others.
+    """The kept entries of a contiguous part of the sequence. Immutable: operations return new objects.
 
     Parameters
     ----------
     keys, values : Ragged
-        What is left of every head of every row.
+        The kept entries of every head of every row.
     length : int
-        Entries that it had, by which positions and masks go on.
+        Original number of entries, which determines later positions and masks.
     """
 
     keys: Ragged
@@ -38,25 +38,25 @@ class Stretch:
         layer: int | None,
         all_channels: bool = False,
     ) -> Stretch:
-        """Store the kept ones of dense entries.
+        """Store the kept entries of a dense tail.
 
         Parameters
         ----------
         dense : DenseTail
-            The entries.
+            The dense entries.
         kept : torch.Tensor
             bool, shape (batch, kv_heads, entries).
         codecs : pair of sequences of Codec
-            Of keys and of values, by KV head.
+            Codecs of keys and of values, by KV head.
         layer : int, optional
-            For messages.
+            Index of the layer, for error messages.
         all_channels : bool, default=False
-            Whether channels of keys that are 0 throughout are stored too, so that others can be joined.
+            Whether channels of keys that are 0 in all entries are also stored, so that other entries can be joined.
 
         Raises
         ------
         ValueError
-            If a codec cannot take them.
+            If a codec cannot store them.
         """
         try:
             keys = store_kept(dense.keys, kept, codecs[0], True, all_channels)
@@ -69,12 +69,12 @@ class Stretch:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Entries left of each head of each row."""
+        """Number of kept entries of each head of each row."""
         return self.keys.counts
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, scales and filling included."""
+        """Bytes held, including scales and padding."""
         return self.keys.nbytes + self.values.nbytes
 
     @property
@@ -83,24 +83,24 @@ class Stretch:
         return self.keys.codecs, self.values.codecs
 
     def select(self, places: Sequence[int]) -> Stretch:
-        """Return some heads, counted through all rows, in this order."""
+        """Return the selected heads, numbered over all rows, in the given order."""
         return Stretch(self.keys.select(places), self.values.select(places), self.length)
 
     def to(self, device: torch.device | str) -> Stretch:
-        """Return it on another device."""
+        """Return a copy on another device."""
         return Stretch(self.keys.to(device), self.values.to(device), self.length)
 
     def joined(self, following: Stretch) -> Stretch:
-        """Return it with the entries that follow; its own fill their groups."""
+        """Return a copy with the entries that follow; its own groups must be full."""
         keys, values = self.keys.joined(following.keys), self.values.joined(following.values)
         return Stretch(keys, values, self.length + following.length)
 
     def cut(self, length: int) -> Stretch:
-        """Return the first entries of one that has lost none, so many that they fill their groups."""
+        """Return the first entries of a stretch without removed entries; their number must fill complete groups."""
         return Stretch(self.keys.cut(length), self.values.cut(length), length)
 
     def unpacked(self, first: int, last: int, batch: int) -> DenseTail:
-        """Return some entries of one that has lost none, as the model reads them."""
+        """Decode some entries of a stretch without removed entries."""
         heads, size = len(self.counts) // batch, self.keys.head_dim
         return DenseTail(
             *(

@@ -1,4 +1,4 @@
-"""The dense end of a layer: its latest keys and values, as the model made them."""
+"""The dense end of a layer: its latest keys and values, as computed by the model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class DenseTail:
-    """Keys and values of every head of every row, of one length; replaced as a whole when it changes.
+    """Keys and values of every head of every row, with one length; replaced, not modified, when they change.
 
     Parameters
     ----------
     keys, values : torch.Tensor, optional
-        Shape (batch, kv_heads, entries, head_dim). None before a layer has seen any.
+        Shape (batch, kv_heads, entries, head_dim). None as long as the layer has no entries.
     """
 
     keys: Any = None
@@ -23,19 +23,19 @@ class DenseTail:
 
     @property
     def length(self) -> int:
-        """Entries."""
+        """Number of entries."""
         return 0 if self.keys is None else self.keys.shape[2]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the storages, which may be more than those of the entries: presses may leave views."""
+        """Bytes of the storages, which may be larger than the entries: presses may leave views."""
         if self.keys is None:
             return 0
         storages = (states.untyped_storage() for states in (self.keys, self.values))
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     def appended(self, keys: torch.Tensor, values: torch.Tensor) -> DenseTail:
-        """Return the tail with entries after its own."""
+        """Return a copy with entries appended."""
         return DenseTail(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
 
     def between(self, first: int, last: int) -> DenseTail:
@@ -43,17 +43,17 @@ class DenseTail:
         return DenseTail(self.keys[:, :, first:last], self.values[:, :, first:last])
 
     def rows(self, rows: torch.Tensor) -> DenseTail:
-        """Return some rows of the batch, in this order."""
+        """Return the selected rows of the batch, in the given order."""
         return DenseTail(self.keys[rows], self.values[rows])
 
     def to(self, device: torch.device | str) -> DenseTail:
-        """Return it on another device."""
+        """Return a copy on another device."""
         return DenseTail(self.keys.to(device), self.values.to(device))
 
     def copied(self) -> DenseTail:
-        """Return a copy that holds nothing else: a view keeps alive all that it is a view of."""
+        """Return a copy with its own storage: a view keeps the entire underlying tensor alive."""
         return DenseTail(self.keys.clone(), self.values.clone())
 
     def detached(self) -> DenseTail:
-        """Return it without the graph of gradients, which cannot be copied or written to a file."""
+        """Return a copy detached from the autograd graph, which can be neither copied nor saved."""
         return self if self.keys is None else DenseTail(self.keys.detach(), self.values.detach())

@@ -1,4 +1,4 @@
-"""Fitting gates for a model: data, measurements, fits, a report."""
+"""Fitting gates to a model: data, measurements, fits, a report."""
 
 from pikvpress.calibration.calibrate import calibrate
 from pikvpress.calibration.fit.bases import calibrate_bases

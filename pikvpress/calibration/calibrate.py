@@ -1,4 +1,4 @@
-"""Calibration: measure, fit, check on held-out text, write one gates file."""
+"""Calibration: measure, fit, validate on held-out text, and write one gates file."""
 
 from __future__ import annotations
 
@@ -49,44 +49,44 @@ def calibrate(
     recipe: Recipe | None = None,
     **choices: Any,
 ) -> Calibration:
-    """Fit gates for a model and write them where `MoERouterPress` finds them.
+    """Fit gates to a model and write them where `MoERouterPress` finds them.
 
-    Contexts with several kinds of futures are made from the texts. For each, every expert scores every layer, and what
-    its selections would cost the futures is predicted in nats. Routers and head budgets are fitted to that, the first
-    router then end to end. Nothing is kept that held-out text does not agree with.
+    Contexts with several kinds of futures are built from the texts. For each context, every expert scores every layer,
+    and the cost of its selections to the futures is predicted in nats. Routers and head budgets are fitted to this
+    cost, and the first router is then fitted end to end. Results that do not improve on held-out text are discarded.
 
     Parameters
     ----------
     model : PreTrainedModel
-        In eval mode; left as it was found.
+        A model in eval mode; restored at the end.
     tokenizer : PreTrainedTokenizerBase
-        Its tokenizer.
+        The model's tokenizer.
     texts : sequence of str, optional
-        Documents like those that the model will read. By default the ones that ship.
+        Documents similar to those that the model will read. By default the shipped texts.
     settings : RouterSettings, optional
-        What routers are told while they are fitted; see `MoERouterPress`, whose defaults are the default. `top_k` and
-        groups are lowered to the number of experts. The end-to-end stage drops features out, and minimises `objective`
-        without balance losses.
+        Settings of routers during fitting; see `MoERouterPress`, whose defaults are used by default. `top_k` and groups
+        are lowered to the number of experts. The end-to-end stage applies dropout, and minimises `objective` without
+        balance losses.
     output : str or Path, optional
-        Where to write the gates. By default in `pikvpress.gates.user_folder()`, where they are found by the model.
+        Where to write the gates. By default in `pikvpress.gates.user_folder()`, where presses find them.
     progress : callable, optional
-        Called with what is being done, how many steps are done, and how many there are.
+        Called with the current stage, the number of completed steps and the total number of steps.
     recipe : Recipe, optional
         Every number of a calibration.
     **choices
         `minutes`, `contexts`, `length`, `experts`, `max_experts`, `routers`, `objective` and `seed`, which `Recipe`
-        describes; they count in place of the recipe's.
+        describes; they override those of the recipe.
 
     Returns
     -------
     Calibration
-        The gates, where they are, and what was found.
+        The gates, their path, and the findings.
 
     Raises
     ------
     ValueError
-        If the model is not supported, a setting is out of range, a name unknown, or the texts are too short. Gates
-        that were there stay.
+        If the model is not supported, a setting is out of range, a name is unknown, or the texts are too short.
+        Existing gates are kept.
     """
     models.check_supported(model)
     plan = _Plan.made(tokenizer, texts, _recipe(recipe, settings, choices))
@@ -96,7 +96,7 @@ def calibrate(
 
 
 def _carried_out(plan: _Plan, model: PreTrainedModel, path: Path, work: Path, steps: Steps) -> Calibration:
-    """Fit gates and write them; from the measurements in a folder an interrupted calibration goes on."""
+    """Fit gates and write them; an interrupted calibration resumes from the measurements in a folder."""
     work.mkdir(parents=True, exist_ok=True)
     for expert in plan.candidates:
         expert.press.post_init_from_model(model)
@@ -109,21 +109,21 @@ def _carried_out(plan: _Plan, model: PreTrainedModel, path: Path, work: Path, st
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a calibration will do, checked.
+    """The validated plan of a calibration.
 
     Parameters
     ----------
     recipe : Recipe
-        How.
+        The numbers of the calibration.
     candidates : tuple of Expert
-        Among which experts are chosen.
+        Experts to choose from.
     routers : tuple of str
-        What is fitted, the first of them end to end.
+        Routers to fit, the first of them end to end.
     fit, held : list of Situation
-        As many as there may be: those to fit on, the ones kept apart for the saliency expert after the others; and
-        those that decide.
+        The maximum number of situations: those to fit on, with those reserved for the saliency expert at the end; and
+        those for validation.
     shipped : bool
-        Whether they are made from the texts that ship.
+        Whether they are built from the shipped texts.
     """
 
     recipe: Recipe
@@ -135,7 +135,7 @@ class _Plan:
 
     @classmethod
     def made(cls, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | None, recipe: Recipe) -> _Plan:
-        """Make situations from texts, and check every name."""
+        """Build situations from texts, and check all names."""
         candidates = make_experts(list(CANDIDATES if recipe.experts is None else recipe.experts), None)
         routers = recipe.routers
         if routers is None:
@@ -154,7 +154,7 @@ class _Plan:
         return cls(recipe, candidates, routers, fit, held, texts is None)
 
     def digest(self, fingerprint: Mapping[str, str]) -> str:
-        """Return what must be equal for measurements of an interrupted calibration to be used again."""
+        """Return what must be equal to reuse measurements of an interrupted calibration."""
         contexts = [[s.context, s.futures] for s in (*self.fit[: self.recipe.fewest_contexts], *self.held[:2])]
         names = [expert.name for expert in self.candidates]
         description = [fingerprint, names, contexts, self.recipe.seed, feature_names.VERSION, version("pikvpress")]
@@ -163,7 +163,7 @@ class _Plan:
         return hashlib.sha256(json.dumps(description).encode()).hexdigest()[:12]
 
     def followed(self, model: PreTrainedModel, work: Path, steps: Steps) -> tuple[Gates, Findings]:
-        """Measure, fit and look at what was fitted."""
+        """Measure, fit and evaluate the fits."""
         recipe, apart = self.recipe, _apart(self.candidates, self.recipe)
         measurements = Measurements(work, model, recipe)
         paths = measurements.collect(self.fit, self.held, apart, steps)
@@ -197,7 +197,7 @@ class _Plan:
         return gates, findings
 
     def _steps(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Return how many steps of each kind there will be, for so many situations of each use."""
+        """Return the number of steps of each kind, given the numbers of situations of each use."""
         fit, held, apart = counts["fit"], counts["held"], counts["apart"]
         steps = {"collecting": fit + held + apart}
         if apart:
@@ -206,7 +206,7 @@ class _Plan:
         return steps | foreseen(self.recipe, len(self.routers), len(self.candidates), fit, held)
 
     def _about(self, fit: int, held: int, figures: dict[str, object]) -> dict[str, object]:
-        """Return what the gates file says of how they came about."""
+        """Return the description of the calibration that is stored in the gates file."""
         recipe = self.recipe
         about: dict[str, object] = {
             "pikvpress": version("pikvpress"),
@@ -233,7 +233,7 @@ def _checked(path: Path) -> Path:
 
 
 def _apart(candidates: Sequence[Expert], recipe: Recipe) -> int:
-    """Return how many contexts are kept apart for the saliency expert, for each to fit routers on."""
+    """Return how many contexts are reserved for the saliency expert per context to fit routers on."""
     return recipe.saliency_contexts * any(isinstance(expert.press, SaliencyScorer) for expert in candidates)
 
 
@@ -242,11 +242,11 @@ def _futures(situations: Sequence[Situation]) -> list[tuple[tuple[int, ...], ...
 
 
 def _recipe(recipe: Recipe | None, settings: RouterSettings | None, choices: dict[str, Any]) -> Recipe:
-    """Return a recipe with what was chosen by name."""
+    """Return a recipe with the arguments that were passed by name."""
     for name in choices:
         if name not in CHOICES:
             raise TypeError(
-                f"calibrate() knows no argument {name!r}: choices are {', '.join(CHOICES)}; give a recipe for other "
+                f"calibrate() has no argument {name!r}: choices are {', '.join(CHOICES)}; pass a recipe for other "
                 "numbers"
             )
     for name in ("experts", "routers"):

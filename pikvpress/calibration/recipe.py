@@ -1,4 +1,4 @@
-"""Every number of a calibration, and where it comes from."""
+"""Every number used in a calibration, and its source."""
 
 from __future__ import annotations
 
@@ -7,120 +7,121 @@ from dataclasses import dataclass, field
 
 from pikvpress.routers import ROUTERS, Router, RouterSettings
 
-MEASURED_BY = ("ratios", "gradient_samples")  # what files of measurements depend on, beside their contexts
+MEASURED_BY = ("ratios", "gradient_samples")  # what measurement files depend on, in addition to their contexts
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a calibration does, in numbers.
+    """The numbers of a calibration.
 
-    "Compared" below means: on held-out contexts of the texts that ship, with SmolLM2-135M-Instruct. What has no source
-    is a round number that nothing else was compared with.
+    Comparisons mentioned below were made on held-out contexts of the shipped texts, with SmolLM2-135M-Instruct. Values
+    without a source are round numbers that were not compared with others.
 
     Parameters
     ----------
     minutes : float, default=15
-        About how long it may take, if `contexts` does not say how many there are.
+        Approximate duration, unless `contexts` sets the number of contexts.
     contexts : int, optional
-        Contexts to fit routers on.
+        Number of contexts to fit routers on.
     length : int, default=1024
-        Tokens of a context.
+        Tokens per context.
     experts : tuple of str, optional
-        Candidates. By default `pikvpress.experts.CANDIDATES`.
+        Candidate experts. By default `pikvpress.experts.CANDIDATES`.
     max_experts : int, default=4
-        Most experts of the gates. Each costs time in every prefill.
+        Maximum number of experts in the gates. Each one costs time in every prefill.
     routers : tuple of str, optional
         Routers to fit, the first of them end to end. By default all, "pikv" first.
     objective : str or None, default="kl"
-        What the end-to-end stage minimises; None leaves the stage out.
+        Objective of the end-to-end stage; None skips the stage.
     seed : int, default=0
         Random seed.
     settings : RouterSettings
-        What routers are told while they are fitted. By default what `MoERouterPress` is told by default.
+        Settings of routers during fitting. By default those of `MoERouterPress`.
     router_classes : mapping of str to type of Router, optional
-        What each name in `routers` stands for: `pikvpress.routers.ROUTERS`, unless others are to be compared with them.
+        Class for each name in `routers`. By default `pikvpress.routers.ROUTERS`; others are used for comparisons.
     fewest_contexts, most_contexts : int, default=4, 64
-        Bounds of what `minutes` decides. Further contexts than 64 did not fit in the default time.
+        Bounds on the number of contexts derived from `minutes`. More than 64 contexts did not fit into the default
+        time.
     collecting : float, default=0.0375
-        Share of the minutes in which the contexts to fit routers on are measured, by how long the steps of a
-        calibration take on two cores.
+        Share of the minutes for measuring the contexts to fit routers on, based on the duration of the steps of a
+        calibration on two cores.
     saliency_contexts : int, default=4
-        Contexts that the saliency expert is fitted on, for each context that routers are fitted on: they are others, so
-        that routers see the expert as it is on new text.
+        Number of contexts to fit the saliency expert on per context to fit routers on. They are different contexts, so
+        that routers see the expert's behaviour on new text.
     held_out_documents : int, default=4
-        Of so many documents one is held out.
+        One of this many documents is held out.
     held_out : int, default=10
-        Held-out contexts that decide: two of each kind of situation. Half were too few: the measured part of the
-        gates was trusted where it should not have been. With few contexts to fit on they are 2 and half as many, with
-        many a quarter.
+        Number of held-out contexts for validation: two of each kind of situation. Half as many were too few: the
+        input-dependent part of the gates was kept where it should not have been. With few contexts to fit on, the
+        number is 2 plus half of theirs; with many, a quarter of theirs.
     fewest_tokens : int, default=256
-        Of a context.
+        Minimum number of tokens of a context.
     continued, quoted : int, default=64, 40
-        Tokens of a continuation, and fewest tokens of a quotation.
+        Tokens of a continuation, and minimum number of tokens of a quotation.
     ratios : tuple of float, default=(0.5, 0.75, 0.875)
-        Compression ratios that experts are told and gates are fitted for, ascending.
+        Compression ratios that gates are fitted for, ascending.
     gradient_samples : int, default=2
-        Labels that gradients of predictions are taken for, of each token.
+        Number of labels per token for which gradients of predictions are computed.
     keep_shares : tuple of float
         Shares of the keys kept, descending from 1, at which error curves are measured.
     codec_pairs : tuple of (str, str)
-        Codecs of keys and values, the dearest first, whose error curves are measured. Keys need as many bits as values
-        or more.
+        Codecs of keys and values whose error curves are measured, the largest first. Keys need at least as many bits as
+        values.
     rows : int, default=96
-        Queries of a head that fitting looks at: those with the largest gradients carry most of what is lost.
+        Number of queries per head used for fitting: those with the largest gradients account for most of the loss.
     softness : float, default=0.05
-        Of the selection, in ranks, where gradients flow through it.
+        Width of the soft selection for gradients, in ranks.
     sharpness : float, default=2
-        Of the blend that fitting starts from: weights fall with the square of what an expert costs.
+        Exponent of the blend that fitting starts from: weights are inversely proportional to the square of an expert's
+        cost.
     epochs : int, default=9
-        Of the first router, in each of its two stages, and of the blend that experts are chosen by.
+        Epochs of the first router, in each of its two stages, and of the blend for choosing experts.
     epochs_of_others : int, default=2
-        Of the other routers, which start where the first one ended.
+        Epochs of the other routers, which start from the parameters of the first one.
     learning_rate : float, default=0.05
-        Of routers' parameters, layer by layer.
+        Learning rate of routers in the layer-by-layer fits.
     slowing : float, default=0.9
-        Share of its learning rate that a fit layer by layer loses, linearly, by its end.
+        Share of the learning rate that is removed, linearly, by the end of a layer-by-layer fit.
     averaged : int, default=3
-        The result of a fit is the mean over the last of so many parts of its steps: single contexts move parameters
-        about.
+        The result of a fit is the mean over the last 1/averaged of its steps, because single contexts cause noise.
     epochs_end_to_end : int, default=8
-        Of the end-to-end stage. More overfit 24 contexts.
+        Epochs of the end-to-end stage. More epochs overfitted 24 contexts.
     learning_rate_end_to_end : float, default=0.01
-        Of the end-to-end stage; five times this diverges.
+        Learning rate of the end-to-end stage; five times this value diverged.
     accumulated : int, default=4
-        Situations whose gradients make one step of the end-to-end stage.
+        Number of situations per step of the end-to-end stage.
     accepted : int, default=25
-        Of the teacher's best tokens a student's proposal may be: speculative knowledge distillation
-        (https://arxiv.org/abs/2410.11325).
+        A student's proposal is accepted if it is among this many of the teacher's best tokens: speculative knowledge
+        distillation (https://arxiv.org/abs/2410.11325).
     epochs_of_saliency : int, default=2
-        Of the saliency expert's fit by gradients.
+        Epochs of the gradient fit of the saliency expert.
     learning_rate_of_saliency : float, default=0.005
-        In standard deviations of a head's features.
+        Learning rate, in standard deviations of a head's features.
     softness_of_saliency : float, default=0.2
-        Of its selection, in standard deviations of a head's scores.
+        Width of its soft selection, in standard deviations of a head's scores.
     ridge : float, default=0.003
-        Pull of the saliency regression towards 0, in variances of the features.
+        Regularisation of the saliency regression, in variances of the features.
     floor : float, default=0.01
-        Of the saliency, in means of a head: below it keys are alike.
+        Lower bound of the saliency, relative to a head's mean: keys below it are treated as equal.
     fewest_experts : int, default=2
-        A router of one expert would route nothing.
+        Minimum number of experts: a router with one expert has no choice.
     worth : float, default=0.02
-        Least share of the blend, averaged over heads, for which a third expert or a further one is computed at all.
+        Minimum share of the blend, averaged over heads, for a third or further expert to be used.
     least_gain : float, default=0.02
-        How much of the divergence looking at the input must win: it takes time in every prefill.
+        Minimum relative reduction of the divergence by looking at the input, which costs time in every prefill.
     shown_keys : int, default=1024
-        Context length for which the report shows fitted budgets; shares hardly depend on it.
+        Context length for which the report shows fitted budgets; the shares hardly depend on it.
     bases_entries : int, default=512
-        Entries of a context that the correction of calibrated bases is learned from.
+        Number of entries per context from which the correction of calibrated bases is learned.
     bases_units, bases_steps, bases_batch : int, default=64, 600, 256
-        Hidden units of the correction, and steps and entries a step that it is learned in.
+        Hidden units of the correction, number of training steps, and entries per step.
     bases_rate, bases_decay : float, default=0.003, 0.01
         Learning rate and weight decay of the correction.
 
     Raises
     ------
     ValueError
-        For a value out of its range: names it and what is allowed.
+        For a value out of range; the message names the field and the allowed values.
     """
 
     minutes: float = 15.0
@@ -196,27 +197,27 @@ class Recipe:
         if not self.minutes > 0:
             raise ValueError(f"minutes must be more than 0, got {self.minutes}")
         if self.contexts is not None and self.contexts < 2:
-            raise ValueError(f"at least 2 contexts are needed, not {self.contexts}")
+            raise ValueError(f"at least 2 contexts are needed, got {self.contexts}")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         ratios, shares = self.ratios, self.keep_shares
         if not ratios or list(ratios) != sorted({*ratios}) or not 0 < ratios[0] <= ratios[-1] < 1:
-            raise ValueError(f"ratios must ascend and lie between 0 and 1, got {ratios}")
+            raise ValueError(f"ratios must be ascending and between 0 and 1, got {ratios}")
         if list(shares) != sorted({*shares}, reverse=True) or shares[:1] != (1.0,) or shares[-1] <= 0:
-            raise ValueError(f"keep_shares must descend from 1 and stay above 0, got {shares}")
+            raise ValueError(f"keep_shares must be descending from 1 and above 0, got {shares}")
 
     def held_out_for(self, count: int) -> int:
-        """Return how many contexts decide what is kept, for so many to fit on."""
+        """Return the number of held-out contexts, given the number to fit on."""
         return max(min(self.held_out, 2 + count // 2), count // 4)
 
     def contexts_for(self, seconds: float) -> int:
-        """Return how many contexts to fit routers on, if measuring one takes so long."""
+        """Return the number of contexts to fit routers on, given the time to measure one."""
         in_time = int(min(self.most_contexts, max(self.fewest_contexts, self.collecting * 60 * self.minutes / seconds)))
         return self.contexts or in_time
 
     def changed_measurements(self) -> dict[str, object]:
-        """Return what measurements depend on and is not as it is by default."""
+        """Return the non-default values that measurements depend on."""
         return {name: getattr(self, name) for name in MEASURED_BY if getattr(self, name) != getattr(Recipe, name)}
 
 

@@ -6,20 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-Report = Callable[[str, int, int], None]  # what is being done, how many steps are done, how many there are
-Progress = Callable[[str], None]  # told of every step that was taken
+Report = Callable[[str, int, int], None]  # current stage, number of completed steps, total number of steps
+Progress = Callable[[str], None]  # called after every step with its kind
 
 
 class Steps:
-    """Counts the work, so that a bar can show how much is left. A step is one visit of one context.
+    """Count steps for a progress bar. A step is one visit of one context.
 
     Parameters
     ----------
     report : callable, optional
-        Told what is being done, how much is done, and how much there is.
+        Called with the current stage, the completed and the total amount of work.
     """
 
-    # How long they take, relative to each other.
+    # Relative durations of the steps.
     SIZES: ClassVar = {
         "collecting": 30,
         "fitting saliency": 2,
@@ -38,12 +38,12 @@ class Steps:
         self._done: Counter[str] = Counter()
 
     def plan(self, steps: Mapping[str, int]) -> None:
-        """Foresee how many steps of each kind there will be; collecting has been done."""
+        """Set the expected number of steps of each kind; collecting is complete."""
         self._planned = dict(steps)
         self._done["collecting"] = steps["collecting"]
 
     def collected(self, done: int, total: int) -> None:
-        """Report contexts that have been measured, before the rest is foreseen."""
+        """Report measured contexts, before the remaining steps are known."""
         if self._report is not None:
             self._report("collecting", done, total)
 

@@ -1,4 +1,4 @@
-"""The document of the demo, and the facts planted in it at known places."""
+"""The document of the demo, and the facts planted in it at known positions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DemoQuestion:
     text : str
         The question.
     answer : str or None
-        What a right answer contains; None if it is not known.
+        Text that a correct answer contains; None if unknown.
     """
 
     text: str
@@ -24,7 +24,7 @@ class DemoQuestion:
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence to plant before a share of the document's paragraphs, and what to ask about it."""
+    """A sentence to plant at a relative position in the document's paragraphs, and a question about it."""
 
     depth: float
     sentence: str
@@ -66,7 +66,7 @@ FACTS = (
 
 
 def demo_document() -> tuple[str, list[DemoQuestion]]:
-    """Return the document with the facts planted, and the questions about them."""
+    """Return the document with the planted facts, and the questions about them."""
     paragraphs = files("pikvpress.demo").joinpath("document.txt").read_text(encoding="utf-8").strip().split("\n\n")
     for fact in sorted(FACTS, key=lambda fact: -fact.depth):
         paragraphs.insert(round(fact.depth * len(paragraphs)), fact.sentence)

@@ -1,4 +1,4 @@
-"""Answer questions about a document under several presses, and keep count."""
+"""Answer questions about a document with several presses, and record the results."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ LONGEST_ANSWER = 24
 
 @dataclass(frozen=True)
 class Result:
-    """What one press did.
+    """The result of one press.
 
     Attributes
     ----------
     name : str
-        Of the press.
+        Name of the press.
     ratio : float
-        Share it was asked to remove, of the tokens, or of the bytes for a `PiKVPress`.
+        Requested share to remove, of the tokens, or of the bytes for a `PiKVPress`.
     answers : list of str
-        One a question.
+        One answer per question.
     tokens_kept : int
-        Of the document, mean over layers and heads.
+        Tokens of the document that are kept, mean over layers and heads.
     bytes_full, bytes_kept : int
-        Keys and values of the document before and after.
+        Bytes of the document's keys and values before and after compression.
     seconds : float
-        Reading the document and answering all questions.
+        Time to read the document and answer all questions.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Run(NamedTuple):
     Attributes
     ----------
     name : str
-        Of the press.
+        Name of the press.
     press : BasePress or None
-        None keeps everything.
+        The press; None keeps everything.
     ratio : float
-        Share that the press is asked to remove: of the tokens, or of the bytes for a `PiKVPress`.
+        Share that the press is requested to remove, of the tokens, or of the bytes for a `PiKVPress`.
     """
 
     name: str
@@ -65,18 +65,18 @@ class Run(NamedTuple):
     ratio: float
 
     def cache(self) -> Cache:
-        """Return an empty cache: for our presses one that holds what they leave."""
+        """Return an empty cache: a PiKVCache for our presses, a DynamicCache for the others."""
         return PiKVCache() if isinstance(self.press, MoERouterPress | PiKVPress) else DynamicCache()
 
 
-FEWER_BYTES = (0.875, 0.9375)  # an eighth and a sixteenth are left
+FEWER_BYTES = (0.875, 0.9375)  # 1/8 and 1/16 of the bytes are left
 
 
 def contestants(ratios: list[float], router: str) -> list[Run]:
-    """Return every run: the full cache; at each ratio three kvpress presses and MoERouterPress; PiKVPress."""
+    """Return all runs: the full cache, three kvpress presses and MoERouterPress at each ratio, and PiKVPress."""
     runs = [Run("full cache", None, 0.0)]
     for ratio in ratios:
-        routed = MoERouterPress(ratio, router_type=router)  # first, since it checks the ratio for all
+        routed = MoERouterPress(ratio, router_type=router)  # created first, since it validates the ratio for all
         for press in (SnapKVPress(ratio), ExpectedAttentionPress(ratio), KeyDiffPress(ratio)):
             runs.append(Run(type(press).__name__, press, ratio))
         runs.append(Run("MoERouterPress", routed, ratio))
@@ -91,20 +91,20 @@ def run(
     runs: list[Run],
     progress: Callable[[str], None],
 ) -> list[Result]:
-    """Answer all questions in every run.
+    """Answer all questions in each run.
 
     Parameters
     ----------
     model, tokenizer
-        A causal language model.
+        A causal language model and its tokenizer.
     document : str
-        Read once a run, before the questions are known to the press.
+        Read once per run, before the press knows the questions.
     questions : list of DemoQuestion
-        Asked in turn, each from the cache that the document left.
+        Asked in turn, each with the cache of the document.
     runs : list of Run
         From `contestants`.
     progress : callable
-        Called with a run's name before it, and with "" after the last.
+        Called with the name of each run before it starts, and with "" after the last one.
     """
     pipeline = KVPressTextGenerationPipeline(model=model, tokenizer=tokenizer)
     results: list[Result] = []

@@ -11,7 +11,7 @@ from pikvpress.demo.run import Result
 
 
 def results_table(results: list[Result], questions: list[DemoQuestion], tokens: int) -> Table:
-    """Return one row a run: which answers were right, memory before and after, tokens kept, seconds."""
+    """Return one row per run: which answers are correct, memory before and after, tokens kept, seconds."""
     table = Table(
         title=f"{len(questions)} questions about a document of {tokens:,} tokens",
         box=SIMPLE,
@@ -41,7 +41,7 @@ def results_table(results: list[Result], questions: list[DemoQuestion], tokens: 
 
 
 def answers_table(results: list[Result], questions: list[DemoQuestion]) -> Table:
-    """Return every answer, one row a run and question."""
+    """Return all answers, one row per run and question."""
     table = Table(title="answers", show_lines=True)
     for heading in ("question", "press", "answer"):
         table.add_column(heading)
@@ -53,7 +53,7 @@ def answers_table(results: list[Result], questions: list[DemoQuestion]) -> Table
 
 
 def is_right(answer: str, question: DemoQuestion) -> bool:
-    """Return whether an answer contains what was asked for."""
+    """Return whether an answer contains the expected text."""
     return question.answer is not None and question.answer in answer.replace(",", "")
 
 

@@ -126,7 +126,7 @@ def make_experts(experts: Sequence[str | ScorerPress] | None, num_experts: int |
             f"experts must be a sequence of names or presses, not a single one: write experts=[{experts!r}]"
         )
     if num_experts is not None and (isinstance(num_experts, bool) or not isinstance(num_experts, int)):
-        raise TypeError(f"num_experts must be a whole number, got {num_experts!r}")
+        raise TypeError(f"num_experts must be an integer, got {num_experts!r}")
     if experts is not None:
         given: Sequence[str | ScorerPress] = list(experts)
     else:

@@ -1,4 +1,4 @@
-"""Presses: what a kvpress user puts around a model."""
+"""Presses, which kvpress users apply to a model."""
 
 from pikvpress.presses.fastv_press import FastVPress
 from pikvpress.presses.moe_router_press import MoERouterPress

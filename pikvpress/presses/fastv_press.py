@@ -1,4 +1,4 @@
-"""FastVPress: tokens that an early layer hardly attends to are dropped from all later layers."""
+"""FastVPress: tokens with little attention in an early layer are dropped from all later layers."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from pikvpress.support.finite import check_scores
 
 @dataclass
 class FastVPress(LayerwisePress):
-    """Rank tokens by the attention that they receive in one early layer; later layers keep the first of them.
+    """Rank tokens by the attention that they receive in one early layer; later layers keep the highest-ranked ones.
 
-    FastV (https://arxiv.org/abs/2403.06764) found that image tokens are hardly attended to after the second layer, and
-    drops them there. Layers up to `layer` keep everything; all later ones keep the same tokens, in every head.
+    FastV (https://arxiv.org/abs/2403.06764) found that image tokens receive little attention after the second layer,
+    and drops them there. Layers up to `layer` keep everything; all later layers keep the same tokens, in every head.
 
     Parameters
     ----------
     compression_ratio : float, default=0.0
         Share of the tokens at `positions` to remove from the layers after `layer`, in [0, 1).
     layer : int, default=2
-        The layer whose attention decides.
+        Index of the layer whose attention ranks the tokens.
     positions : (int, int), optional
-        First and one past the last position of the tokens that may go, such as those of an image. By default all.
+        Start and end (exclusive) of the positions that may be removed, such as those of an image. By default all.
     window_size : int, default=256
-        Latest queries whose attention counts.
+        Number of latest queries whose attention counts.
 
     Raises
     ------
     ValueError
-        If a setting is out of range; while prefilling, if the model has no such layer or the context no such positions.
+        If a setting is out of range; during the prefill, if the model has no such layer or the context no such
+        positions.
     """
 
     compression_ratio: float = 0.0
@@ -53,21 +54,21 @@ class FastVPress(LayerwisePress):
         if self.layer < 0:
             raise ValueError(f"layer must be at least 0, got {self.layer}")
         if self.positions is not None and not 0 <= self.positions[0] < self.positions[1]:
-            raise ValueError(f"positions must be a first and a later last one, got {self.positions}")
+            raise ValueError(f"positions must be a start and a larger end, got {self.positions}")
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Check that the model has layers after the one that decides."""
+        """Check that the model has layers after the one that ranks the tokens."""
         models.check_supported(model)
         layers = models.attention_layers(model)
         if self.layer >= len(layers) - 1 or models.is_sliding(layers[self.layer]):
             raise ValueError(
-                f"layer={self.layer} of {len(layers)} decides for none after it, or attends a sliding window: choose "
+                f"layer={self.layer} of {len(layers)} has no layers after it, or has sliding-window attention: choose "
                 "another"
             )
         warn_of_uneven_layers(self, model)
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
-        """Rank in one layer, and remove in those after it."""
+        """Rank tokens in one layer, and remove tokens in the layers after it."""
         hidden_states = kwargs["hidden_states"]
         if self.compression_ratio == 0 or not is_prefilling(kwargs["cache_position"], hidden_states.shape[1]):
             return output
@@ -91,11 +92,11 @@ class FastVPress(LayerwisePress):
         values: torch.Tensor,
         kwargs: dict,
     ) -> torch.Tensor:
-        """Return the positions that are kept, ascending, shape (batch, 1, kept)."""
+        """Return the kept positions in ascending order, shape (batch, 1, kept)."""
         length = keys.shape[2]
         first, last = self.positions or (0, length)
         if last > length:
-            raise ValueError(f"positions={self.positions}, but the context has {length} tokens: give earlier ones")
+            raise ValueError(f"positions={self.positions}, but the context has {length} tokens: use smaller positions")
         scorer = WindowedObservedAttentionPress(window_size=self.window_size)
         view = LayerView(module, hidden_states)
         scores = scorer.score(view, hidden_states, keys, values, None, kwargs)  # type: ignore[arg-type]

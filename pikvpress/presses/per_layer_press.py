@@ -1,4 +1,4 @@
-"""PerLayerPress: a press of its own for each layer."""
+"""PerLayerPress: a different press for each layer."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from pikvpress.presses.checks import warn_of_uneven_layers
 class PerLayerPress(LayerwisePress):
     """Compress different layers with different presses.
 
-    kvpress's `PerLayerCompressionPress` varies the ratio of one press; this varies the press.
+    kvpress's `PerLayerCompressionPress` varies the ratio of one press; this class varies the press.
 
-    Layers may keep different numbers of tokens, in any cache. `MoERouterPress` keeps equal budgets in its layers unless
-    others are asked for by name.
+    Layers may keep different numbers of tokens, in any cache. `MoERouterPress` uses equal budgets in its layers unless
+    other budgets are specified.
 
     Parameters
     ----------
     presses : mapping of int to BasePress
-        The press of each layer named, by index.
+        Presses by index of the layer.
     default : BasePress, optional
-        The press of all other layers. By default they are left alone.
+        The press of all other layers. By default they are left unchanged.
 
     Raises
     ------
     TypeError
-        If a layer is no index or a press no press.
+        If a layer is not an index or a press is not a press.
     ValueError
-        For a press that works on the whole model rather than layer by layer, and, when a model is compressed, for a
-        layer that it does not have.
+        For a press that works on the entire model rather than layer by layer and, when a model is compressed, for a
+        layer that the model does not have.
 
     Examples
     --------
@@ -50,10 +50,10 @@ class PerLayerPress(LayerwisePress):
         if not isinstance(self.presses, Mapping):
             raise TypeError(f"presses must map layer indices to presses, got {type(self.presses).__name__}")
         if not self.presses and self.default is None:
-            raise ValueError("PerLayerPress needs at least one press: name a layer's, or a default")
+            raise ValueError("PerLayerPress needs at least one press: pass one for a layer, or a default")
         for layer, press in self.presses.items():
             if isinstance(layer, bool) or not isinstance(layer, int):
-                raise TypeError(f"layers are named by index, got {layer!r}")
+                raise TypeError(f"layers must be given by index, got {layer!r}")
             if layer < 0:
                 raise ValueError(f"layers are counted from 0, got {layer}")
             _check_press(f"layer {layer}", press)
@@ -62,7 +62,7 @@ class PerLayerPress(LayerwisePress):
 
     @property
     def compression_ratio(self) -> float:
-        """Mean of the layers' ratios; over the named layers only until a model has been seen."""
+        """Mean of the layers' ratios; until a model has been seen, only over the layers in `presses`."""
         layers = range(self._num_layers) if self._num_layers is not None else self.presses
         ratios = [press.compression_ratio if press else 0.0 for press in map(self._press_of, layers)]
         return sum(ratios) / len(ratios) if ratios else self.default.compression_ratio  # type: ignore[union-attr]
@@ -72,13 +72,13 @@ class PerLayerPress(LayerwisePress):
         raise AttributeError("PerLayerPress has no ratio of its own: set compression_ratio on its presses")
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Check the layers' indices and tell every press of the model."""
+        """Check the layers' indices and pass the model on to every press."""
         models.check_supported(model)
         num_layers = len(models.attention_layers(model))
         missing = [layer for layer in self.presses if layer >= num_layers]
         if missing:
             raise ValueError(
-                f"the model has {num_layers} layers, 0 to {num_layers - 1}, but presses name layer "
+                f"the model has {num_layers} layers, 0 to {num_layers - 1}, but presses has layer "
                 f"{', '.join(map(str, missing))}"
             )
         self._num_layers = num_layers
@@ -90,7 +90,7 @@ class PerLayerPress(LayerwisePress):
         warn_of_uneven_layers(self, model)
 
     def forward_hook(self, module: models.Attention, input: list, kwargs: dict, output: list) -> list:
-        """Hand the layer to its press, unless it attends a sliding window: such layers are left alone."""
+        """Pass the layer to its press, unless it has sliding-window attention: such layers are left unchanged."""
         press = self._press_of(module.layer_idx)
         if press is None or models.is_sliding(module):
             return output
@@ -106,6 +106,6 @@ def _check_press(where: str, press: object) -> None:
     hooks_layers = type(press).__call__ is BasePress.__call__ or isinstance(press, LayerwisePress)
     if not hooks_layers or isinstance(press, PerLayerPress):
         raise ValueError(
-            f"{where}: {type(press).__name__} runs the whole model by itself and cannot serve single layers; use it "
+            f"{where}: {type(press).__name__} runs the entire model and cannot be used for single layers; use it "
             "alone, or choose a press that compresses layer by layer"
         )

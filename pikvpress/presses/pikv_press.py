@@ -1,4 +1,4 @@
-"""PiKVPress: one budget in bytes, spent on tokens and bits where it removes most error."""
+"""PiKVPress: one budget in bytes, spent on tokens and bits where it reduces the error most."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from pikvpress.routing import AUTO
 
 @dataclass
 class PiKVPress(RouterPress):
-    """Compress a context to a share of its bytes: fewer tokens, in fewer bits.
+    """Compress a context to a share of its bytes, with fewer tokens in fewer bits.
 
-    The router scores the tokens as in `MoERouterPress`. How many of them each KV head keeps, and in which codecs, is
-    then chosen so that all heads together fit the budget and the error that calibration has measured for them is least
-    (`pikvpress.budgets.spend_bytes`). It needs a `PiKVCache`, which holds what is left and nothing else.
+    The router scores the tokens as in `MoERouterPress`. The number of tokens that each KV head keeps, and their codecs,
+    are then chosen so that all heads together fit the budget and the total error measured by calibration is small
+    (`pikvpress.budgets.spend_bytes`). It needs a `PiKVCache`, which holds only the kept entries.
 
     Parameters
     ----------
     compression_ratio : float, default=0.0
-        Share of the bytes of keys and values to remove, in [0, 1): 0.875 leaves an eighth. Scales and filling count.
+        Share of the bytes of keys and values to remove, in [0, 1): 0.875 leaves 1/8. Scales and padding count.
     budgets : {"auto", "equal", "fitted"}, default="auto"
-        Which tokens and codecs heads keep: "fitted" by the error curves in the gates; "equal" the same in every head,
-        int8 or int4 while that alone does it, then fewer tokens in int4; "auto": fitted where there are gates.
+        Tokens and codecs of each head. "fitted": according to the error curves in the gates. "equal": the same in every
+        head, in int8 or int4 if that meets the budget, otherwise fewer tokens in int4. "auto": "fitted" if there are
+        gates, otherwise "equal".
     router_type, experts, num_experts, top_k, gates, ...
-        As for `MoERouterPress`.
+        See `MoERouterPress`.
 
     Raises
     ------
     ValueError, TypeError
-        As for `MoERouterPress`; while prefilling, if the cache is no `PiKVCache`, or the budget is too small.
+        See `MoERouterPress`; also during the prefill, if the cache is not a `PiKVCache` or the budget is too small.
 
     Examples
     --------
@@ -62,13 +63,13 @@ class PiKVPress(RouterPress):
         return ("fitted",) if fits else ("equal",)
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
-        """Compress a layer of a `PiKVCache` after its attention; one that slides is left alone."""
+        """Compress a layer of a `PiKVCache` after its attention, unless it has a sliding window."""
         cache = kwargs.get("past_key_values")
         cached = None if cache is None else cache.layers[module.layer_idx]
         if not isinstance(cached, PiKVLayer):
             raise ValueError(
-                f"PiKVPress stores bytes, which a {type(cache).__name__} cannot hold: give the model "
-                "past_key_values=PiKVCache(), or the pipeline cache=PiKVCache()"
+                f"PiKVPress stores bytes, which a {type(cache).__name__} cannot hold: call the model "
+                "with past_key_values=PiKVCache(), or the pipeline with cache=PiKVCache()"
             )
         hidden_states = kwargs["hidden_states"]
         prefilling = is_prefilling(kwargs["cache_position"], hidden_states.shape[1])

@@ -1,4 +1,4 @@
-"""Watching a model's prefill from outside its layers: refuse what cannot be compressed, and measure."""
+"""Hooks around a model's prefill: reject what cannot be compressed, and measure."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from pikvpress.routing.recorder import Recorder
 
 
 class PrefillWatch:
-    """Check every context before the model sees it, measure its prefill and what is left of it.
+    """Check every context before the model reads it, and measure its prefill and the result.
 
-    Tokens that are read right after the context, several at once, are taken for more of it: chunks, or a question. They
-    are kept whole, and counted.
+    If several tokens are read at once right after the context, they are treated as part of it: chunks, or a question.
+    They are all kept, and counted.
 
     Parameters
     ----------
     press : BasePress
-        At ratio 0 any context will do.
+        The press; at ratio 0 it accepts any context.
     shortest : int
-        Fewest tokens that the press can compress.
+        Minimum number of tokens that the press can compress.
     record : Recorder
-        Told of every new prefill, its time, its bytes, and tokens read after it.
+        Records every new prefill, its time and bytes, and the tokens read after it.
     """
 
     def __init__(self, press: Any, shortest: int, record: Recorder):
         self._press, self._shortest, self._record = press, shortest, record
         self._span: Any = None
-        self._reading = False  # whether the latest forward read the context, or more of it
+        self._reading = False  # whether the latest forward read the context or a continuation of it
 
     @contextmanager
     def on(self, model: PreTrainedModel) -> Iterator[None]:
-        """Watch a model: hooks are removed at the end, and so is the rotary embedding on attention modules.
+        """Hook a model; hooks, and the rotary embedding on attention modules, are removed at the end.
 
         Raises
         ------
@@ -71,8 +71,8 @@ class PrefillWatch:
             raise ValueError("the context is empty: give at least one token")
         if self._press.compression_ratio and length < self._shortest:
             raise ValueError(
-                f"the context has {length} tokens, but every expert protects or compares more: it needs at least "
-                f"{self._shortest}: use a longer context, leave the expert out, or set compression_ratio=0"
+                f"the context has {length} tokens, but the experts need at least {self._shortest}: use a longer "
+                "context, omit experts, or set compression_ratio=0"
             )
         self._record.reset()
         self._reading = True

@@ -1,4 +1,4 @@
-"""What presses that route share: their settings, the router that they get in a model, and what it decided."""
+"""The base class of presses with a router: their settings, the router for a model, and its decisions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pikvpress.presses.prefill_watch import PrefillWatch
 from pikvpress.routers import RouterSettings
 from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
 
-# What may be set on a press that is made: wrappers set the ratio per layer and per step.
+# Attributes that may be set after construction: wrappers set the ratio per layer and per step.
 SETTABLE = ("compression_ratio", "examiner")
 
 
@@ -38,13 +38,13 @@ class _Met:
 
 @dataclass
 class RouterPress(LayerwisePress):
-    """A press whose router is bound to the model that it meets; see `MoERouterPress` for its settings.
+    """A press whose router is bound to the model it is used with; see `MoERouterPress` for its settings.
 
     Attributes
     ----------
     examiner : callable
-        How a layer is examined: `pikvpress.routing.examine`, unless who shares examinations between presses has set
-        another.
+        Function that examines a layer: `pikvpress.routing.examine`, unless it is replaced to share examinations between
+        presses.
     """
 
     known_budgets: ClassVar[Mapping[str, type[Budget]]]
@@ -88,7 +88,7 @@ class RouterPress(LayerwisePress):
             value = checked_ratio(value)
         elif name not in SETTABLE and name in self._settings() and "_spec" in self.__dict__:
             raise AttributeError(
-                f"{name} is fixed once the press is made: make a new one, or use dataclasses.replace(press, {name}=...)"
+                f"{name} cannot be changed: create a new press, or use dataclasses.replace(press, {name}=...)"
             )
         object.__setattr__(self, name, value)
 
@@ -97,7 +97,7 @@ class RouterPress(LayerwisePress):
         return [name for name in cls.__dataclass_fields__ if not name.startswith("_")]
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Check that the model is supported, the gates are its own, and no wrapper undoes what is decided."""
+        """Check that the model is supported, the gates belong to it, and no wrapper undoes the press's decisions."""
         models.check_supported(model)
         self._refuse_wrappers()
         layers = models.attention_layers(model)
@@ -108,17 +108,18 @@ class RouterPress(LayerwisePress):
             expert.press.post_init_from_model(model)
 
     def _refuse_wrappers(self) -> None:
-        """Raise a ``ValueError`` if the press is wrapped in one that cannot be served."""
+        """Raise a ``ValueError`` if the press is inside a wrapper that it does not support."""
         raise NotImplementedError
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress the contexts that `model` prefills inside the ``with``; afterwards it is as it was.
+        """Compress the contexts that `model` prefills inside the ``with`` block; the model is restored afterwards.
 
         Raises
         ------
         ValueError
-            If the model is not supported, the gates belong to another, or there are none to fit budgets by.
+            If the model is not supported, the gates belong to another model, or fitted budgets need gates and there are
+            none.
         """
         models.check_supported(model)
         first = models.attention_layers(model)[0]
@@ -135,17 +136,17 @@ class RouterPress(LayerwisePress):
 
     @property
     def plan(self) -> Plan:
-        """What was decided in the last prefill."""
+        """The decisions of the last prefill."""
         return self._record.plan(self.compression_ratio)
 
     def get_stats(self) -> dict[str, Any]:
-        """Return figures of the last prefill.
+        """Return statistics of the last prefill.
 
         Returns
         -------
         dict
-            `compression_ratio` asked and `reached_ratio` (None where a wrapper selects), `tokens_asked`,
-            `tokens_kept`, `bytes_before`, `bytes_after` (keys and values of the compressed layers, weights excluded),
+            Requested `compression_ratio` and `reached_ratio` (None if a wrapper selects), `tokens_asked`,
+            `tokens_kept`, `bytes_before`, `bytes_after` (keys and values of the compressed layers, excluding weights),
             `press_seconds`, `prefill_seconds`, `press_share`, `expert_shares` (mean gate weight by name),
             `avg_aux_loss` (mean over layers), `layer_stats` (by layer: `tokens_asked`, `tokens_kept`, `num_keys`,
             `expert_weights` by head, `aux_loss`).
@@ -153,7 +154,7 @@ class RouterPress(LayerwisePress):
         return self._record.stats(self.plan)
 
     def reset_stats(self) -> None:
-        """Forget what was recorded."""
+        """Clear the record."""
         self._record.reset()
 
     def _input(
@@ -165,12 +166,12 @@ class RouterPress(LayerwisePress):
         attentions: torch.Tensor | None,
         kwargs: dict,
     ) -> LayerInput:
-        """Return what kvpress hands over as one parcel, or raise a ``ValueError`` if it cannot be scored."""
+        """Collect kvpress's arguments in one object, or raise a ``ValueError`` if the layer cannot be scored."""
         self._record.enter(module.layer_idx)
         if models.is_sliding(module):
             raise ValueError(
-                f"layer {module.layer_idx} attends a sliding window and cannot be scored: use MoERouterPress "
-                "without a wrapper, which leaves such layers alone, or PerLayerPress for the other layers"
+                f"layer {module.layer_idx} has sliding-window attention and cannot be scored: use MoERouterPress "
+                "without a wrapper, which skips such layers, or PerLayerPress for the other layers"
             )
         if keys.shape[2] > hidden_states.shape[1]:
             refuse_masked_keys(module, "decode with DecodingPress(MoERouterPress(...)), without AdaKVPress between")
@@ -180,12 +181,12 @@ class RouterPress(LayerwisePress):
         return LayerInput(module, hidden_states, keys, values, attentions, kwargs, outputs)
 
     def _router_in(self, module: models.Attention) -> BoundRouter:
-        """Return the router for the model of a module. Some wrappers never pass the model on: it is then made late."""
+        """Return the router for the model of a module, created late if a wrapper does not pass the model on."""
         if self._router is None or self._router.config is not module.config:
             if module.layer_idx != 0 and self.gates is not None:
                 raise ValueError(
-                    "which gates belong to the model shows in its first layer, which the wrapper press did not "
-                    "compress: call press.post_init_from_model(model) on the MoERouterPress first, or set gates=None "
+                    "the model's gates are identified by its first layer, which the wrapper press did not compress: "
+                    "call press.post_init_from_model(model) on the MoERouterPress first, or set gates=None "
                     "to route by the prior"
                 )
             self._router = self._bound(module, None)
@@ -196,12 +197,12 @@ class RouterPress(LayerwisePress):
         return bind(self._spec, module, gates, budgets, shape, self.examiner, self._record)
 
     def _gates_of(self, first: models.Attention) -> Gates | None:
-        """Return the gates of a model, whether they serve or not; None if there are none or none are wanted.
+        """Return the gates of a model, whether they are used or not, or None if there are none or they are turned off.
 
         Raises
         ------
         ValueError
-            If gates were given for another model, or the file that is found cannot be used.
+            If the given gates belong to another model, or the file that was found cannot be used.
         """
         if self._alone is not None and self._alone.config is first.config:
             return self._alone.gates
@@ -226,10 +227,10 @@ class RouterPress(LayerwisePress):
         return gates, {kind: self.known_budgets[kind] for kind in kinds}
 
     def _wanted(self, found: Gates | None) -> tuple[str, ...]:
-        """Return the kind of budgets that is needed, and others that are wanted if the model's gates serve them."""
+        """Return the required kind of budgets, and others that are used if the gates support them."""
         raise NotImplementedError
 
     def _serves(self, gates: Gates | None, budgets: str) -> bool:
-        """Return whether gates have what a kind of budgets needs."""
+        """Return whether gates contain what a kind of budgets needs."""
         knows = gates is not None and knows_router(gates, self._spec, budgets)
         return knows and self.known_budgets[budgets].fits(gates)

@@ -1,4 +1,4 @@
-"""SaliencyPress: what calibration learnt about keys, as a press of its own."""
+"""SaliencyPress: the fitted saliency expert as a separate press."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from pikvpress.gates import find_gates
 
 @dataclass
 class SaliencyPress(SaliencyScorer):
-    """Keep the keys without which predictions would lose most, as calibration learnt to tell.
+    """Keep the keys without which predictions would lose most, as estimated by calibration.
 
-    The expert "saliency" of `MoERouterPress` alone; see `pikvpress.experts.SaliencyScorer`. It works inside every
-    wrapper of kvpress that takes a `ScorerPress`.
+    This is the expert "saliency" of `MoERouterPress` alone; see `pikvpress.experts.SaliencyScorer`. It works inside
+    every kvpress wrapper that takes a `ScorerPress`.
 
     Parameters
     ----------
     compression_ratio : float, default=0.0
         Fraction of key-value pairs to remove.
     weights : torch.Tensor, optional
-        Shape (layers, kv_heads, `num_features`), as `Gates.saliency` has them. By default those of the gates that are
-        found by the model.
+        Shape (layers, kv_heads, `num_features`), as in `Gates.saliency`. By default those of the model's gates.
 
     Raises
     ------
     ValueError
-        If there are neither weights nor gates for the model that bring them.
+        If there are neither weights nor gates for the model that contain them.
 
     Examples
     --------
@@ -43,18 +42,18 @@ class SaliencyPress(SaliencyScorer):
     _found_for: Any = field(default=None, init=False, repr=False, compare=False)
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
-        """Find the weights by the model, if none were given."""
+        """Find the weights for the model, if none were given."""
         self._find(models.attention_layers(model)[0])
 
     def weights_for(self, module: models.Attention) -> torch.Tensor:
-        """Return the weights for a module's model: those given, or those found by its first layer."""
+        """Return the weights for a module's model: the given ones, or those found from its first layer."""
         if self.weights is not None:
             return self.weights
-        if self._found_for is not module.config:  # some wrappers never pass the model on
+        if self._found_for is not module.config:  # some wrappers do not pass the model on
             if module.layer_idx != 0:
                 raise ValueError(
-                    "which weights belong to the model shows in its first layer, which the wrapper press did not "
-                    "compress: call press.post_init_from_model(model) on the SaliencyPress first"
+                    "the model's weights are identified by its first layer, which the wrapper press did not compress: "
+                    "call press.post_init_from_model(model) on the SaliencyPress first"
                 )
             self._find(module)
         assert self._found is not None
@@ -67,7 +66,7 @@ class SaliencyPress(SaliencyScorer):
         gates = find_gates(models.fingerprint(first))
         if gates is None or gates.saliency is None:
             raise ValueError(
-                "SaliencyPress is fitted by calibration, and there are no gates for this model that bring its weights: "
-                "run `pikvpress calibrate`, or give it weights"
+                "SaliencyPress is fitted by calibration, and there are no gates for this model with its weights: "
+                "run `pikvpress calibrate`, or pass weights"
             )
         self._found, self._found_for = gates.saliency, first.config

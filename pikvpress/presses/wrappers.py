@@ -1,4 +1,4 @@
-"""Which presses a press is wrapped in, and which of them it cannot serve."""
+"""The wrappers around a press, and which of them it does not support."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kvpress import BasePress, ComposedPress, DecodingPress, PrefillDecodingPres
 
 
 def wrappers_of(press: BasePress) -> list[BasePress]:
-    """Return the presses that are telling `press` of the model right now, the innermost first.
+    """Return the presses that are currently passing the model on to `press`, the innermost first.
 
-    Wrappers hand `post_init_from_model` on, and hold the press without its knowing. So who wraps it shows only in who
-    calls: the objects whose methods are running.
+    Wrappers forward `post_init_from_model`, but the press has no reference to them. They are therefore found on the
+    call stack, as the objects whose methods are running.
     """
     found: list[BasePress] = []
     frame = sys._getframe(1)
@@ -26,19 +26,19 @@ def wrappers_of(press: BasePress) -> list[BasePress]:
 def refuse_wrappers(press: BasePress, what: str, way_out: str, leaves_rows: bool) -> None:
     """Raise a ``ValueError`` if a press that decides more than scores is wrapped in one that compresses after it.
 
-    To be called from `post_init_from_model`, so that it is told before the model runs: some wrappers come to their
-    press only in the middle of generation. Those that ask for scores are refused where they ask.
+    To be called from `post_init_from_model`, so that the error is raised before the model runs: some wrappers use their
+    press only in the middle of generation. Wrappers that request scores are rejected when they do so.
 
     Parameters
     ----------
     press : BasePress
-        Acts in its `forward_hook`.
+        A press that acts in its `forward_hook`.
     what : str
-        What is refused, as the message begins.
+        What is rejected; the start of the message.
     way_out : str
-        As the message ends.
+        A solution; the end of the message.
     leaves_rows : bool
-        Whether what it leaves are shorter rows of all heads, which another press can shorten again.
+        Whether it leaves the same number of entries in all heads, so that another press can compress them again.
     """
     inner = press
     for outer in wrappers_of(press):
@@ -50,9 +50,9 @@ def refuse_wrappers(press: BasePress, what: str, way_out: str, leaves_rows: bool
 
 def _reason(outer: BasePress, inner: BasePress, leaves_rows: bool) -> str:
     if isinstance(outer, DecodingPress):
-        return "compresses again and again while decoding, to one size"
+        return "repeatedly compresses to one size during decoding"
     if isinstance(outer, PrefillDecodingPress):
-        return "" if leaves_rows or outer.decoding_press is None else "compresses what is left again while decoding"
+        return "" if leaves_rows or outer.decoding_press is None else "compresses entries again during decoding"
     if isinstance(outer, ComposedPress):
-        return "" if leaves_rows or outer.presses[-1] is inner else "lets another press choose among what is left"
+        return "" if leaves_rows or outer.presses[-1] is inner else "lets another press select from the kept entries"
     return ""

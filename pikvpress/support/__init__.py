@@ -1,1 +1,1 @@
-"""Small helpers that belong to no other room."""
+"""Small helpers that belong to no other folder."""

@@ -1,4 +1,4 @@
-"""Things by name, and one way to say that a name is not known."""
+"""Objects by name, with a uniform error for unknown names."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ T = TypeVar("T")
 
 
 class Registry(dict[str, T]):
-    """A dictionary of one kind of thing, which says what it knows when it is asked for what it does not.
+    """A dictionary of one kind of object, whose error for an unknown name lists the known ones.
 
     Parameters
     ----------
     kind : str
-        What its entries are, as messages call them.
+        What error messages call its entries.
     entries : mapping of str to object, optional
-        To begin with.
+        Initial entries.
 
     Raises
     ------
     ValueError
-        From ``registry[name]`` for an unknown name: names the nearest and all known ones.
+        From ``registry[name]`` for an unknown name; the message lists the most similar and all known names.
 
     Examples
     --------
@@ -40,20 +40,20 @@ class Registry(dict[str, T]):
         raise ValueError(unknown(self.kind, name, self))
 
     def register(self, name: str, entry: T) -> None:
-        """Make an entry known by a name.
+        """Register an entry under a name.
 
         Raises
         ------
         ValueError
-            If the name is taken.
+            If the name is already in use.
         """
         if name in self:
-            raise ValueError(f"{self.kind} {name!r} is registered already; choose another name")
+            raise ValueError(f"{self.kind} {name!r} is already registered; choose another name")
         self[name] = entry
 
 
 def unknown(kind: str, name: object, known: Iterable[str], more: str = "") -> str:
-    """Return the message for a name that is not among the known ones; `more` ends it."""
+    """Return the error message for an unknown name; `more` is appended."""
     names = list(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,4 +1,4 @@
-"""Attributes of other libraries' objects, exchanged for a while."""
+"""Temporary replacement of attributes of other libraries' objects."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @contextmanager
 def swapped(owner: Any, **attributes: Any) -> Iterator[None]:
-    """Give an object, a class or a module other attributes inside the ``with``; afterwards it is as it was.
+    """Replace attributes of an object, a class or a module inside the ``with`` block; they are restored afterwards.
 
-    For code of other libraries that has no argument for what is to differ. Where the code is ours, pass it in instead.
+    This is for code of other libraries that has no suitable argument. In our own code, pass an argument instead.
 
     Parameters
     ----------
     owner : object
-        Whose attributes are set. Those that it only inherits are taken away again at the end.
+        Object whose attributes are set. Attributes that it only inherits are deleted at the end.
     **attributes
         New values by name.
 

@@ -1,4 +1,4 @@
-"""The command: runs the passes, prints a table, writes the report, and fails if something is ours to mend."""
+"""The command: runs the passes, prints a table, writes the report, and fails if there is something for us to fix."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ REPORT = ROOT / "docs" / "kvpress-suite.md"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the suite in every pass, and return the exit status: 1 if something failed or differs that is ours."""
+    """Run the suite in every pass, and return the exit status: 1 if there are failures or differences of ours."""
     parser = argparse.ArgumentParser(prog="python -m scripts.kvpress_suite", description=__doc__)
     parser.add_argument("checkout", type=Path, nargs="?", help="a checkout of kvpress")
-    parser.add_argument("--report", type=Path, default=REPORT, help="where the report is written")
-    parser.add_argument("--records", type=Path, help="a folder for what is written down of each test; by default none")
-    parser.add_argument("--select", help="only tests whose names match, as pytest -k has it")
+    parser.add_argument("--report", type=Path, default=REPORT, help="path of the report")
+    parser.add_argument("--records", type=Path, help="a folder for the records of tests; by default none")
+    parser.add_argument("--select", help="only tests whose names match, as in pytest -k")
     given = parser.parse_args(arguments)
     try:
         checkout = find_checkout(given.checkout)

@@ -1,4 +1,4 @@
-"""Puts PiKVCache in the place of DynamicCache, wherever that name has got to."""
+"""Replace DynamicCache by PiKVCache in all modules that use the name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from transformers import DynamicCache
 from pikvpress import PiKVCache
 
 REPLACED_IN = ("kvpress", "transformers")
-# Where transformers makes caches by itself; imported beforehand, so that the name is there.
+# Modules in which transformers creates caches; imported beforehand, so that the name is present.
 MAKERS = ("transformers", "transformers.generation.utils", "transformers.models.llama.modeling_llama")
 
 
 class StandInCache(PiKVCache):
-    """A PiKVCache that is made as a DynamicCache is, whose arguments it ignores."""
+    """A PiKVCache with the signature of DynamicCache, whose arguments it ignores."""
 
     made: list[StandInCache] = []  # noqa: RUF012 - of the test that runs
 
@@ -26,9 +26,9 @@ class StandInCache(PiKVCache):
 
 
 def replace() -> None:
-    """Make every later `DynamicCache(...)` a PiKVCache, in modules that are there and in those still to come.
+    """Make every later `DynamicCache(...)` a PiKVCache, in loaded modules and in those imported later.
 
-    A class that a module derives from DynamicCache stays what it is.
+    Classes derived from DynamicCache are not changed.
     """
     for name in MAKERS:
         importlib.import_module(name)
@@ -36,4 +36,4 @@ def replace() -> None:
         names = vars(module)
         if name.split(".")[0] in REPLACED_IN and names.get("DynamicCache") is DynamicCache:
             names["DynamicCache"] = StandInCache
-    vars(sys.modules["transformers"])["DynamicCache"] = StandInCache  # it looks names up when they are asked for
+    vars(sys.modules["transformers"])["DynamicCache"] = StandInCache  # it looks up names lazily

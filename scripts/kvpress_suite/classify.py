@@ -1,4 +1,4 @@
-"""Says of every test of a pass how it went."""
+"""Classification of the tests of a pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.kvpress_suite.records import Failure, Record
 
 
 class Kind(Enum):
-    """How a test went."""
+    """Result of a test."""
 
     PASSED = "passed"
     REFUSED = "refused"
@@ -24,15 +24,15 @@ class Kind(Enum):
     DIFFERS = "silent difference"
 
 
-# What is ours to mend.
+# Results that we must fix.
 OURS = (Kind.FAILED, Kind.DIFFERS)
-# Where the models have done the same work in the pass that is compared with, so that numbers must be the same, too.
+# Results for which the models have done the same work in the compared pass, so that numbers must agree as well.
 COMPARED = (Kind.PASSED, Kind.BY_DESIGN, Kind.ALIKE)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a test went, and why."""
+    """Result of a test, and the reason."""
 
     test: str
     kind: Kind
@@ -41,18 +41,18 @@ class Verdict:
 
 
 def classify(record: Record, which: Pass, plain: Record | None, other: Record | None) -> Verdict:
-    """Return how a test went.
+    """Classify a test.
 
     Parameters
     ----------
     record : Record
-        Of the test in a pass.
+        Record of the test in a pass.
     which : Pass
         The pass.
     plain : Record, optional
-        Of the same test with kvpress alone.
+        Record of the same test with kvpress alone.
     other : Record, optional
-        Of the same test in the pass that this one is compared with.
+        Record of the same test in the compared pass.
     """
     if record.outcome == "skipped":
         return Verdict(record.test, Kind.SKIPPED, _line(record.failure))
@@ -81,7 +81,7 @@ def _of_failed(record: Record, which: Pass, plain: Record | None) -> Verdict:
 
 
 def _of_passed(record: Record, which: Pass, other: Record | None) -> Verdict:
-    """Return how a test went that passed: the cache that it left must be one that can be read."""
+    """Classify a test that passed: its remaining cache must be readable."""
     failure = record.unread
     there = None if other is None else other.unread
     if failure is None or which.name == "plain" or (there is not None and _alike(failure, there)):
@@ -92,7 +92,7 @@ def _of_passed(record: Record, which: Pass, other: Record | None) -> Verdict:
 
 
 def _alike(one: Failure, other: Failure | None) -> bool:
-    """Return whether failures are the same but for numbers and what a model says."""
+    """Return whether failures are the same except for numbers and texts of a model."""
     return other is not None and _bare(one) == _bare(other)
 
 

@@ -1,4 +1,4 @@
-"""Compares what models put out in two passes."""
+"""Comparison of the models' outputs in two passes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 from scripts.kvpress_suite.records import Forward
 
-# Keys that are masked and keys that are gone agree to about 1e-5 of the largest number in float32: what differs is the
-# order of sums. One entry more or fewer changes some number by a hundred times that.
+# Masked keys and removed keys agree to about 1e-5 of the largest number in float32; only the order of sums differs. One
+# entry more or fewer changes some number by a hundred times that.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far the outputs of two passes are from each other.
+    """Deviation between the outputs of two passes.
 
     Parameters
     ----------
     forward : int
-        The first forward, or reading of a cache that was left, in which they differ too much; -1 if none.
+        The first forward, or reading of a remaining cache, with too large a difference; -1 if there is none.
     size : float
-        Largest deviation there, else anywhere, relative to the largest number of that forward or 1.
+        Largest deviation there, otherwise anywhere, relative to the largest number of that forward or 1.
     why : str
-        What differs, empty if nothing does.
+        What differs; empty if nothing does.
     """
 
     forward: int
@@ -33,7 +33,7 @@ class Deviation:
 
 
 def deviation(here: Sequence[Forward], there: Sequence[Forward]) -> Deviation:
-    """Return how far outputs are from those of another pass. Behind the first difference everything may differ."""
+    """Return the deviation from another pass. After the first difference everything may differ."""
     largest = 0.0
     for index, (one, other) in enumerate(zip(here, there, strict=False)):
         if (one.shape, one.dtype, one.probe) != (other.shape, other.dtype, other.probe):
@@ -48,7 +48,7 @@ def deviation(here: Sequence[Forward], there: Sequence[Forward]) -> Deviation:
 
 
 def _distance(ones: Sequence[float], others: Sequence[float]) -> float:
-    """Return the largest difference, relative to the largest number or 1; what is not finite must be so in both."""
+    """Return the largest difference, relative to the largest number or 1; non-finite numbers must agree."""
     scale, largest = 1.0, 0.0
     for one, other in zip(ones, others, strict=True):
         if math.isfinite(one) and math.isfinite(other):

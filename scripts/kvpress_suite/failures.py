@@ -1,4 +1,4 @@
-"""Exceptions, as they are written down."""
+"""Records of exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOLDER = re.compile(r"(?<![\w:/])(/[\w.+-]+)+/(?=[\w.+-])")  # of a path, not o
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return what is written down of an exception."""
+    """Return the record of an exception."""
     frames = traceback.extract_tb(error.__traceback__)
     innermost = Path(frames[-1].filename) if frames else Path()
     found = importlib.util.find_spec("pikvpress")  # found, not imported
@@ -25,7 +25,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _below(file: Path, package: Path | None) -> str:
-    """Return a file's path from its package or test folder on: the report is not about this machine."""
+    """Return a file's path relative to its package or test folder, independent of this machine."""
     if package is not None and package in file.parents:
         return str(file.relative_to(package.parent))
     for top in ("site-packages", "tests"):

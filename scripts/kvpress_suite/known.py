@@ -1,4 +1,4 @@
-"""What is known of single tests: what differs by design in a PiKVCache, and what is not here."""
+"""Known facts about individual tests: what differs by design in a PiKVCache, and what is unavailable."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ByDesign:
-    """Tests of the suite that look at what is different in a PiKVCache.
+    """Tests of the suite that check details that differ in a PiKVCache.
 
     Parameters
     ----------
     tests : str
-        Pattern that their ids begin with.
+        Pattern for the start of their ids.
     reason : str
-        Why, for the report.
+        Reason, for the report.
     holds : callable
-        Tells from the locals of the test and the caches that it made whether what it means holds.
+        Returns, from the locals of the test and its caches, whether the intended property holds.
     """
 
     tests: str
@@ -28,7 +28,7 @@ class ByDesign:
 
 
 def _removed_as_asked(names: dict[str, Any], caches: Sequence[Any]) -> bool:
-    """Return whether the share of entries that the latest cache does not hold is the press's ratio."""
+    """Return whether the share of entries missing in the latest cache equals the press's ratio."""
     held = sum(count for layer in caches[-1].layers for row in layer.counts() for count in row)
     length = sum(layer.get_seq_length() * len(row) for layer in caches[-1].layers for row in layer.counts())
     return abs(1 - held / length - names["press"].compression_ratio) < 1e-2
@@ -43,7 +43,7 @@ BY_DESIGN = (
     ),
 )
 
-# Why tests fail without pikvpress, too, as far as it is known.
+# Known reasons why tests also fail without pikvpress.
 _HUB = "reads files from the network, where none is asked for anything"
 NOT_HERE = {
     r"tests/presses/test_duo_attention_press\.py::test_load_attention_pattern$": _HUB,
@@ -59,7 +59,7 @@ NOT_HERE = {
 
 
 def not_here(test: str) -> str | None:
-    """Return what a test needs that is not here."""
+    """Return what a test needs that is unavailable."""
     return next((reason for pattern, reason in NOT_HERE.items() if re.match(pattern, test)), None)
 
 
@@ -69,13 +69,13 @@ def reason_for(test: str) -> str | None:
 
 
 def equivalent(test: str, error: AssertionError, caches: Sequence[Any]) -> bool | None:
-    """Return whether what a test means holds, None if it should hold to the letter."""
+    """Return whether a test's intended property holds, or None if it must pass literally."""
     entry = next((entry for entry in BY_DESIGN if re.match(entry.tests, test)), None)
     if entry is None:
         return None
     trace = error.__traceback__
     names: dict[str, Any] = {}
-    while trace is not None:  # the test's own frame is the first that knows a press
+    while trace is not None:  # the test's own frame is the first with a press
         names = names if "press" in names else trace.tb_frame.f_locals
         trace = trace.tb_next
     return entry.holds(names, caches)

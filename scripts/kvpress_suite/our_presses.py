@@ -1,4 +1,4 @@
-"""Our presses, as the suite lists those that it tests: a class, and arguments from easy to hard."""
+"""Our presses, in the format of the suite's list: a class, and arguments of increasing difficulty."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MASKING_BUDGETS = ("adakv", "global")
 
 
 class RandomSaliencyPress(SaliencyPress):
-    """With weights for the tiny model, which no calibration has seen."""
+    """A SaliencyPress with weights for the tiny model, which was not calibrated."""
 
     def __init__(self, compression_ratio: float = 0.0) -> None:
         shape = TINY["num_hidden_layers"], TINY["num_key_value_heads"], num_features(TINY["head_dim"])
@@ -35,21 +35,21 @@ class RandomSaliencyPress(SaliencyPress):
 
 
 class ShortChunksPress(ChunkScorePress):
-    """Over scores of a window that the suite's short contexts have room for, as the suite sets it for SnapKVPress."""
+    """Scores from a window that fits the suite's short contexts, as the suite sets it for SnapKVPress."""
 
     def __init__(self, compression_ratio: float = 0.0) -> None:
         super().__init__(compression_ratio, SnapKVPress(window_size=2), chunk_length=4)
 
 
 class TwoLayersPress(PerLayerPress):
-    """A press of its own for each layer of the tiny model."""
+    """A different press for each layer of the tiny model."""
 
     def __init__(self, compression_ratio: float = 0.0) -> None:
         super().__init__({0: KnormPress(compression_ratio)}, default=MoERouterPress(compression_ratio))
 
 
 def our_presses() -> list[dict[str, Any]]:
-    """Return what is added to the suite's list. Fitted budgets are left out: they need gates, and there are none."""
+    """Return the additions to the suite's list, without fitted budgets, which need gates."""
     routed = [{"router_type": router, "budgets": "equal"} for router in ROUTERS]
     routed += [{"budgets": budgets} for budgets in (*MASKING_BUDGETS, "pyramid", "auto")]
     presses: list[tuple[Any, dict[str, Any]]] = [(MoERouterPress, settings) for settings in routed]

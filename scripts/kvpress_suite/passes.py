@@ -1,4 +1,4 @@
-"""The passes: which cache the suite is run with, and whether our presses are among those it tests."""
+"""The passes: the cache that the suite is run with, and whether our presses are added."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Pass:
     Parameters
     ----------
     name : str
-        As on the command line and in the report.
+        Name on the command line and in the report.
     cache, presses : bool
-        Whether a PiKVCache stands in for every DynamicCache, and whether our presses are added.
+        Whether a PiKVCache replaces every DynamicCache, and whether our presses are added.
     against : str, optional
-        The pass whose numbers the models must put out here too.
+        The pass whose numbers the models must reproduce.
     what : str
-        In words.
+        Description.
     """
 
     name: str

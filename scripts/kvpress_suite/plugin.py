@@ -1,4 +1,4 @@
-"""A pytest plugin: makes a session one of the passes, and writes down how each test went."""
+"""A pytest plugin that runs a session as one of the passes, and records each test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-# kvpress first: pytest puts the checkout's root, with a package of that name, in front of the installed one.
+# kvpress first: pytest puts the checkout's root, with a package of that name, before the installed one.
 import kvpress
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from scripts.kvpress_suite.watch import Watch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what the command says."""
+    """Add the command's options."""
     parser.addoption("--kvpress-pass", choices=list(PASSES))
     parser.addoption("--kvpress-checkout", type=Path)
     parser.addoption("--kvpress-records", type=Path)
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:
-    """Name a press of the suite's list by its class, and by what else tells it from others, instead of a number."""
+    """Name a press of the suite's list by its class and distinguishing settings, instead of a number."""
     if not (isinstance(val, dict) and "cls" in val):
         return None
     settings = [value for value in val["kwargs"][0].values() if isinstance(value, str)]
@@ -53,9 +53,9 @@ class Session:
         self._caches: list[Any] = []
 
     def set_up(self, checkout: Path) -> None:
-        """Replace what the pass replaces, and add to the suite's presses."""
+        """Apply the replacements of the pass, and extend the suite's presses."""
         if checkout in Path(kvpress.__file__).resolve().parents:
-            raise pytest.UsageError("kvpress was imported from the checkout: install it beside pikvpress")
+            raise pytest.UsageError("kvpress was imported from the checkout: install it together with pikvpress")
         logging.getLogger("httpx").setLevel(logging.ERROR)
         standins.install(self.watch.on)
         if self.which.cache:
@@ -72,7 +72,7 @@ class Session:
             default_presses.extend(our_presses())
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Begin every test alike, in every pass."""
+        """Begin every test in the same state, in every pass."""
         _seed()
 
     @pytest.hookimpl(wrapper=True)
@@ -88,7 +88,7 @@ class Session:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> Generator[None, Any, Any]:
-        """Write a test down once it has been called, or could not be."""
+        """Record a test after its call, or after a failed setup."""
         report = yield
         if report.when == "call" or (report.when == "setup" and not report.passed):
             append(self._record(item, call, report), self.records)
@@ -104,7 +104,7 @@ class Session:
         return record
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Make sure that the plain pass was one."""
+        """Make sure that the plain pass did not import pikvpress."""
         if self.which.name == "plain" and "pikvpress" in sys.modules:
             print("pikvpress was imported in the plain pass")
             session.exitstatus = pytest.ExitCode.USAGE_ERROR

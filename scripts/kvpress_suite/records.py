@@ -1,4 +1,4 @@
-"""What is written down of a test: how it ended, and which numbers the models put out."""
+"""Records of tests: their outcome, and the outputs of the models."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 
 @dataclass
 class Forward:
-    """A sample of what a model put out.
+    """A sample of a model's output.
 
     Parameters
     ----------
     shape : list of int
-        Of the last hidden states.
+        Shape of the last hidden states.
     dtype : str
         Their type, without ``torch.``.
     numbers : list of float
-        Some of them, always at the same places.
+        Some of the values, always at the same positions.
     probe : bool
-        Whether the plugin read the cache that a test left, rather than the test.
+        Whether the plugin, not the test, read the remaining cache.
     """
 
     shape: list[int]
@@ -40,7 +40,7 @@ class Failure:
     message : str
         Its text.
     where : str
-        File of the innermost frame, below the folder that packages lie in.
+        File of the innermost frame, relative to the folder of packages.
     ours : bool
         Whether pikvpress itself raised it.
     """
@@ -60,15 +60,15 @@ class Record:
     test : str
         Its id.
     outcome : {"passed", "failed", "skipped"}
-        What pytest says.
+        Outcome according to pytest.
     failure : Failure, optional
-        Why it failed, or was skipped.
+        Reason of a failure or skip.
     equivalent : bool, optional
-        Whether what the assertion means holds of a PiKVCache, where it cannot hold to the letter.
+        Whether the intended property holds for a PiKVCache, if the assertion cannot hold literally.
     unread : Failure, optional
-        Why the plugin could not read the cache that the test left.
+        Why the plugin could not read the remaining cache.
     forwards : list of Forward
-        In order.
+        Outputs in order.
     """
 
     test: str
@@ -80,7 +80,7 @@ class Record:
 
 
 def append(record: Record, path: Path) -> None:
-    """Add a record to a file, a line each."""
+    """Append a record to a file, one per line."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(record)) + "\n")
 

@@ -11,23 +11,24 @@ from rich.table import Table
 from scripts.kvpress_suite.classify import OURS, Kind, Verdict
 from scripts.kvpress_suite.passes import PASSES
 
-SHOWN = 3  # tests named for a reason; of what is ours to mend every one
+SHOWN = 3  # number of tests listed per reason; all of those that we must fix
 
 HOW = """\
-The suite is that of a checkout, the package under test the one that is installed. Each pass is a process of its own:
-pytest with a plugin of ours (`scripts/kvpress_suite/`). Models and tokenizers that the suite takes from a hub are
-replaced: those for unit tests by a random Llama of the same layers, KV heads and head size, with two query heads for
-each KV head; all others by SmolLM2-135M-Instruct; downloaded filters and statistics by random ones. Random numbers
-begin alike in every test. Of every forward a sample of the last hidden states is written down. Most tests end once a
-press has done its work, and nobody reads what is left; so the plugin reads every cache with three tokens of its own
-(two together, then one) and writes those hidden states down, too. Meanwhile kvpress's fake keys are scaled up: for
-several queries one may be found that lies nearly across one of them, and what it masks is then still attended to a
-little. A test that passes in two passes, or fails alike in both, but whose numbers differ by more than {tolerance:g} of
-the largest one (float32) is a silent difference; the largest deviation of all others is in the table."""
+The suite comes from a checkout, the package under test is the installed one. Each pass runs in its own process: pytest
+with our plugin (`scripts/kvpress_suite/`). Models and tokenizers that the suite downloads from a hub are replaced:
+models for unit tests by a random Llama with the same layers, KV heads and head size, and two query heads per KV head;
+all others by SmolLM2-135M-Instruct. Downloaded filters and statistics are replaced by random ones. The random seed is
+the same in every test. A sample of the last hidden states of every forward is recorded. Most tests end after a press
+has compressed a cache, without reading it; the plugin therefore reads every cache with three tokens of its own (two
+together, then one) and records those hidden states as well. For these reads, kvpress's fake keys are scaled up: with
+several queries, a fake key may be nearly orthogonal to one of them, so that a masked entry still receives a little
+attention. If a test passes in two passes, or fails in the same way in both, but its numbers differ by more than
+{tolerance:g} of the largest one (float32), this is a silent difference; the table shows the largest deviation of all
+others."""
 
 
 def table(verdicts: Mapping[str, Sequence[Verdict]]) -> Table:
-    """Return how many tests of each pass went how, for `rich` to print."""
+    """Return the number of tests per pass and result, as a table for `rich`."""
     shown = Table("pass", *(kind.value for kind in Kind), "largest deviation", title="kvpress's own tests")
     for row in _rows(verdicts):
         shown.add_row(*row)
@@ -52,13 +53,13 @@ def markdown(
     Parameters
     ----------
     verdicts : mapping of str to sequence of Verdict
-        By pass.
+        Results by pass.
     facts : mapping of str to str
         Versions, the date, the command.
     unreadable : mapping of str to str
-        Tests that leave a DynamicCache which kvpress and transformers cannot read, and the error.
+        Tests that leave a DynamicCache that kvpress and transformers cannot read, and the error.
     tolerance : float
-        In float32.
+        Tolerance in float32.
     """
     lines = ["# kvpress's own tests, with pikvpress", ""]
     lines += [f"- {name}: {fact}" for name, fact in facts.items()]
@@ -83,7 +84,7 @@ def _against(name: str) -> str:
 
 
 def _section(kind: Kind, verdicts: Mapping[str, Sequence[Verdict]]) -> list[str]:
-    """Return the reasons of a kind, the tests that they stand for, and in which passes."""
+    """Return the reasons of a kind, with their tests and passes."""
     by_reason: dict[str, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
     for name, found in verdicts.items():
         for verdict in found:
@@ -106,7 +107,7 @@ def _section(kind: Kind, verdicts: Mapping[str, Sequence[Verdict]]) -> list[str]
 
 
 def _joined(reason: str) -> str:
-    """Return a reason on one line, with numbers that differ from test to test left out, to group by it."""
+    """Return a reason on one line, without numbers that differ between tests, for grouping."""
     return re.sub(r"\b0x[0-9a-f]+", "0x…", re.sub(r"\s+", " ", reason)).replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""Runs the suite, each pass in a process of its own."""
+"""Run the suite, with one process per pass."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from scripts.kvpress_suite.passes import Pass
 from scripts.kvpress_suite.records import Record, read
 
 ROOT = Path(__file__).resolve().parents[2]
-# Exit statuses of pytest that say that tests were run: all passed, some failed.
+# Exit statuses of pytest if tests were run: all passed, some failed.
 RAN = (0, 1)
 
 
 def run_pass(which: Pass, checkout: Checkout, folder: Path, selection: Sequence[str] = ()) -> dict[str, Record]:
-    """Run the suite in one pass, and return what is written down of each test.
+    """Run the suite in one pass, and return the records of the tests.
 
     Parameters
     ----------
     which : Pass
         The pass.
     checkout : Checkout
-        Whose suite.
+        Checkout with the suite.
     folder : Path
-        For the records, and what pytest prints.
+        Folder for the records and pytest's output.
     selection : sequence of str
-        More arguments for pytest, such as ``-k adakv``.
+        Additional arguments for pytest, such as ``-k adakv``.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def run_pass(which: Pass, checkout: Checkout, folder: Path, selection: Sequence[
     command += ["--quiet", "--tb=short", "--rootdir", str(checkout.path), "-c", str(checkout.path / "pyproject.toml")]
     command += ["--kvpress-pass", which.name, "--kvpress-checkout", str(checkout.path)]
     command += ["--kvpress-records", str(records), str(checkout.path / "tests"), *selection]
-    # From our root, whose `tests` give way to the checkout's. Nothing is asked of a hub, nor written beside the tests.
+    # From our root, with the checkout's `tests` before ours. No hub is contacted, and nothing is written to the tests.
     quiet = {"HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": "", "PYTHONPATH": str(ROOT)}
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | quiet | threads, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Stand-ins for what the suite would take from a hub: models, tokenizers, filters, statistics."""
+"""Replacements for downloads of the suite: models, tokenizers, filters, statistics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kvpress.pipeline import KVPressTextGenerationPipeline
 from kvpress.presses import expected_attention_with_stats as statistics
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-# The suite writes the shape of MaxJeblick/llama2-0b-unit-test down in places: layers, KV heads, channels of a head. The
-# vocabulary is that of the tokenizer, KV heads serve two query heads each, and weights are large enough for attention
-# to matter.
+# The suite assumes the shape of MaxJeblick/llama2-0b-unit-test in places: layers, KV heads, channels of a head. The
+# vocabulary is that of the tokenizer, each KV head has two query heads, and weights are large enough for attention to
+# matter.
 TINY: dict[str, Any] = {
     "vocab_size": 49216,
     "hidden_size": 24,
@@ -36,14 +36,14 @@ _FOR_MODELS = ("attn_implementation", "dtype")
 
 
 def is_tiny(name: str) -> bool:
-    """Return whether a name is that of a model for unit tests."""
+    """Return whether a name refers to a model for unit tests."""
     return "unit-test" in name.lower()
 
 
 def install(watched: Callable[[PreTrainedModel], PreTrainedModel]) -> None:
-    """Put stand-ins in the place of hubs; every model is watched."""
+    """Replace downloads; every model is watched."""
 
-    _default_model()  # while classes still load what is theirs
+    _default_model()  # before classes are patched
 
     def load(name: str, *args: Any, **kwargs: Any) -> PreTrainedModel:
         kwargs = kwargs | kwargs.pop("model_kwargs", {})
@@ -71,7 +71,9 @@ def install(watched: Callable[[PreTrainedModel], PreTrainedModel]) -> None:
 
 def _tiny(name: str, dtype: torch.dtype = torch.float32, **kwargs: Any) -> PreTrainedModel:
     with torch.random.fork_rng():
-        torch.manual_seed(2)  # with 0 tokens tie in BlockPress's test, with 1 CAMPress draws other merges in its own
+        torch.manual_seed(
+            2
+        )  # with seed 0 tokens tie in BlockPress's test, with 1 CAMPress draws other merges in its test
         return LlamaForCausalLM._from_config(LlamaConfig(**TINY), dtype=dtype, **kwargs).eval()
 
 
@@ -79,7 +81,7 @@ def _tiny(name: str, dtype: torch.dtype = torch.float32, **kwargs: Any) -> PreTr
 def _default_model() -> ModuleType:
     """Return `pikvpress.default_model` without its package: in the plain pass pikvpress must not be imported.
 
-    It goes on loading with what the classes have now, whatever is put in its place later.
+    It keeps using the present methods of the classes, even if they are replaced later.
     """
     package = importlib.util.find_spec("pikvpress")
     assert package is not None and package.origin is not None
@@ -93,7 +95,7 @@ def _default_model() -> ModuleType:
 
 
 class _Real:
-    """The `from_pretrained` of a class, as it is now."""
+    """The present `from_pretrained` of a class."""
 
     def __init__(self, owner: Any) -> None:
         self.from_pretrained = owner.from_pretrained
@@ -111,7 +113,7 @@ def _tokenizer(name: str) -> Any:
 
 
 def _filters(name: str) -> torch.Tensor:
-    """Return filters for QFilterPress, those of the tiny model: no test runs it with another."""
+    """Return filters for QFilterPress for the tiny model, the only one used by tests."""
     if not is_tiny(name):
         raise OSError(f"the filters of {name} are on a hub")
     shape = TINY["num_hidden_layers"], TINY["num_key_value_heads"], TINY["head_dim"]
@@ -119,7 +121,7 @@ def _filters(name: str) -> torch.Tensor:
 
 
 def _statistics(press: kvpress.ExpectedAttentionStatsPress, model: PreTrainedModel) -> torch.nn.Module:
-    """Return statistics of queries for ExpectedAttentionStatsPress: some mean, and no correlation."""
+    """Return query statistics for ExpectedAttentionStatsPress: an arbitrary mean, and no correlation."""
     config = model.config
     shape = config.num_hidden_layers, config.num_attention_heads, config.head_dim
     found = statistics.ExpectedAttentionStats(*shape, press.dataset_name, config.name_or_path, 1, 1, press.n_sink)

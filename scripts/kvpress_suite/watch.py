@@ -1,8 +1,8 @@
-"""Watches models: samples what they put out, and reads the caches that tests leave behind.
+"""Watch models: sample their outputs, and read the caches that remain after tests.
 
-Presses act after attention, and most tests end there: what a model puts out while it reads a prompt does not depend on
-what the cache then holds. So a cache is read once more, by tokens of our own, before its model turns to another one
-and when the test has ended; afterwards it is as long as before.
+Presses act after attention, and most tests end there: the outputs during a prefill do not depend on the compressed
+cache. The plugin therefore reads each cache once more with its own tokens, before its model reads another cache and
+after the test; the cache's length is restored.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from transformers import PreTrainedModel
 from scripts.kvpress_suite.failures import failure_of
 from scripts.kvpress_suite.records import Failure, Forward
 
-PROBES = ([5, 17], [42])  # tokens read together, and one by itself; for more kvpress often finds no fake key
-POSITION = 700  # after every context of the suite, which are read in caches of different lengths
+PROBES = (
+    [5, 17],
+    [42],
+)  # two tokens together, then one; for more queries kvpress often finds no fake key
+POSITION = 700  # after all contexts of the suite, which are in caches of different lengths
 SAMPLES = 32
 SCALE = 1e4
 
 
 class Watch:
-    """What the models of one test did."""
+    """The outputs of the models in one test."""
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Forget everything: a test begins."""
+        """Reset for a new test."""
         self.forwards: list[Forward] = []
         self.unread: Failure | None = None
         self.last: dict[PreTrainedModel, Any] = {}
@@ -54,14 +57,14 @@ class Watch:
         self.forwards.append(_sampled(output[0]))
 
     def end(self) -> None:
-        """Read the caches that are left."""
+        """Read the remaining caches."""
         for body, cache in self.last.items():
             if cache is not None:
                 self._probe(body, cache)
         self.last = {}
 
     def _probe(self, body: PreTrainedModel, cache: Any) -> None:
-        forward = type(body).forward  # some presses replace that of the model at hand
+        forward = type(body).forward  # some presses replace the forward of the model
         try:
             with torch.no_grad(), _without_hooks(body), _masked_exactly(), torch.random.fork_rng():
                 lengths = [layer.get_seq_length() for layer in cache.layers]
@@ -74,7 +77,7 @@ class Watch:
                     place += len(tokens)
                 for layer, length in zip(cache.layers, lengths, strict=True):
                     layer.crop(length)
-        except Exception as error:  # whatever it is goes into the report
+        except Exception as error:  # any error goes into the report
             self.unread = self.unread or failure_of(error)
 
 
@@ -84,7 +87,7 @@ def _rows(cache: Any) -> int:
 
 @contextmanager
 def _without_hooks(body: PreTrainedModel) -> Iterator[None]:
-    """Take off all hooks meanwhile: some presses count the tokens that they see."""
+    """Temporarily remove all hooks: some presses count the tokens that they see."""
     names = ("_forward_hooks", "_forward_pre_hooks")
     saved = [(module, name, getattr(module, name)) for module in body.modules() for name in names]
     for module, name, _ in saved:
@@ -98,10 +101,10 @@ def _without_hooks(body: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _masked_exactly() -> Iterator[None]:
-    """Scale kvpress's fake keys meanwhile.
+    """Temporarily scale kvpress's fake keys.
 
-    No query looks along a fake key, but for several queries it may be found nearly across one of them, and then what it
-    stands for is still attended to a little: enough to hide, or feign, a difference.
+    No query should attend to a fake key. But for several queries, a fake key may be nearly orthogonal to one of them,
+    so that the masked entry still receives a little attention: enough to hide or simulate a difference.
     """
     search = attention_patch.search_hyperplane
 
@@ -117,7 +120,7 @@ def _masked_exactly() -> Iterator[None]:
 
 
 def _sampled(states: torch.Tensor, probe: bool = False) -> Forward:
-    """Return a sample of hidden states: of the last token, and all over."""
+    """Return a sample of hidden states: of the last token, and of all tokens."""
     flat, last = states.detach().float().flatten(), states.detach().float()[:, -1].flatten()
     numbers = [piece[:: max(1, len(piece) // SAMPLES)][:SAMPLES] for piece in (last, flat)]
     rounded = [float(f"{number:.7g}") for number in torch.cat(numbers).tolist()]

@@ -65,9 +65,9 @@ def test_models_that_do_not_look_their_attention_up(llama, context, question, mo
     """As models of one's own may, and every model in eager mode before transformers 5."""
     cache = read(llama, context, PiKVCache(), AdaKVPress(KnormPress(0.5)))
     monkeypatch.setattr(AttentionInterface, "get_interface", lambda *args: eager_attention_forward)
-    with pytest.raises(ValueError, match="the model must look its attention function up with transformers"):
+    with pytest.raises(ValueError, match="the model must look up its attention function through transformers"):
         ask(llama, question, cache)
-    with pytest.raises(ValueError, match="read by an attention function that the model looks up with transformers"):
+    with pytest.raises(ValueError, match="needs an attention function that the model looks up through transformers"):
         read(llama, context, PiKVCache("int4", "int4"))
 
 

@@ -91,7 +91,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path, ids, model, bases, question)
     answers = [ask(model, question, read(model, ids, PiKVCache(one, one))) for one in (bases, again)]
     assert torch.equal(*answers)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="not a whole bases file"):
+    with pytest.raises(ValueError, match="not a complete bases file"):
         load_bases(path)
     with pytest.raises(FileNotFoundError, match="no bases file"):
         load_bases(tmp_path / "other")

@@ -90,6 +90,6 @@ def test_a_mask_that_comes_too_late_is_refused_once_and_forgotten(llama, context
     held, module = cache.nbytes, models.attention_layers(llama)[0]
     module.masked_key_indices = tuple(torch.tensor([0]) for _ in range(3))
     assert cache.nbytes == held and module.masked_key_indices is not None
-    with pytest.raises(ValueError, match="compressed ones, which is too late"):
+    with pytest.raises(ValueError, match="already compressed, which is too late"):
         cache.settle()
     assert module.masked_key_indices is None and torch.equal(ask(llama, question, cache), expected)

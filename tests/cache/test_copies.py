@@ -104,7 +104,7 @@ def test_a_copy_of_a_failed_forward_is_undone_too(llama, ids, copied):
         ask(llama, cache)
     hook.remove()
     twin = copied(cache)
-    with pytest.raises(ValueError, match=f"taken back to the {length} entries"):
+    with pytest.raises(ValueError, match=f"restored to the {length} entries"):
         ask(llama, twin)
     assert torch.equal(ask(llama, twin), expected)
 
@@ -153,7 +153,7 @@ def test_iterating_over_compressed_layers_gives_what_stands_for_them(llama, ids)
     cache = filled(llama, ids, *CACHES["masked, not looked at since"])
     for keys, values, _ in cache:
         assert keys.shape == values.shape == (1, 2, LENGTH, 16)
-        with pytest.raises(ValueError, match="holds entries of different number a head"):
+        with pytest.raises(ValueError, match="holds packed entries or a different number per head"):
             keys.sum()
 
 

@@ -48,7 +48,7 @@ def test_rows_and_devices():
 def test_how_much_a_crop_leaves():
     entries = compressed(after=10)
     assert [entries.length_after_crop(wanted) for wanted in (0, 20, 25, 99, -10, -30)] == [0, 20, 25, 30, 20, 0]
-    with pytest.raises(ValueError, match="has 30 entries, and 31 of them cannot be forgotten"):
+    with pytest.raises(ValueError, match="has 30 entries, so 31 of them cannot be removed"):
         entries.length_after_crop(-31)
     with pytest.raises(ValueError, match="compressed context of 20 entries and cannot be cropped to 19"):
         entries.length_after_crop(19)

@@ -18,7 +18,7 @@ def held():
 def test_it_has_a_shape_and_no_numbers(held):
     assert held.shape == (2, 3, 7, 4) and held.dtype == torch.float16 and repr(held).startswith("Held(shape=(2, 3, 7")
     for compute in (torch.sum, torch.clone, lambda states: states + 1, lambda states: states[0]):
-        with pytest.raises(ValueError, match="wants one tensor: a press that compresses again"):
+        with pytest.raises(ValueError, match="needs one tensor: a press that compresses again"):
             compute(held)
 
 
@@ -30,5 +30,5 @@ def test_it_can_be_cut_at_its_end(held, cut, length):
 
 def test_it_cannot_be_cut_elsewhere(held):
     for cut in (lambda: held[:, :, 1:], lambda: held[:, :, ::2], lambda: held[:1], lambda: held[..., :2]):
-        with pytest.raises(ValueError, match="wants one tensor"):
+        with pytest.raises(ValueError, match="needs one tensor"):
             cut()

@@ -21,12 +21,12 @@ from tests.cache.asking import read
         (
             DecodingPress(KnormPress(), 4, 48),
             PiKVCache("int8", "int8"),
-            "DecodingPress compresses again while decoding",
+            "DecodingPress compresses entries during decoding",
         ),
         (
             PrefillDecodingPress(KnormPress(0.5), DecodingPress(KnormPress(), 4, 48)),
             PiKVCache("int4", "int4"),
-            "PrefillDecodingPress compresses again while decoding",
+            "PrefillDecodingPress compresses entries during decoding",
         ),
     ],
 )

@@ -12,7 +12,7 @@ def test_masks_that_are_no_tensors_are_left_to_their_own_attention():
     """Flex attention's, that is."""
     mask = object()
     assert masks.fitted(mask, 5) is mask and masks.padding(mask, 5) is None
-    with pytest.raises(ValueError, match="of flex attention cannot be read beside a PiKVCache's entries"):
+    with pytest.raises(ValueError, match="of flex attention cannot be used with a PiKVCache"):
         masks.hidden(mask, 3, 5, torch.device("cpu"))
 
 

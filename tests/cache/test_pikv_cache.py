@@ -162,7 +162,7 @@ def test_a_failed_forward_is_undone(llama, context, question):
     with pytest.raises(RuntimeError, match="no"):
         ask(llama, question, cache)
     handle.remove()
-    with pytest.raises(ValueError, match=f"ended in layer 0 of 2; .* back to the {CONTEXT} entries"):
+    with pytest.raises(ValueError, match=f"ended in layer 0 of 2; .* restored to the {CONTEXT} entries"):
         ask(llama, question, cache)
     assert cache.nbytes == held
     torch.testing.assert_close(ask(llama, question, cache), expected)
@@ -176,14 +176,14 @@ def test_bad_input(llama, context, question):
     cache = read(llama, context, PiKVCache(), AdaKVPress(KnormPress(0.5)))
     held = cache.nbytes
     cache.crop(CONTEXT + 100)  # beyond the length, which transformers' caches take for nothing to do
-    with pytest.raises(ValueError, match=f"has {CONTEXT} entries, and 300 of them cannot be forgotten"):
+    with pytest.raises(ValueError, match=f"has {CONTEXT} entries, so 300 of them cannot be removed"):
         cache.crop(-300)
     with pytest.raises(ValueError, match=f"compressed context of {CONTEXT} entries and cannot be cropped to 100"):
         cache.crop(100)
     with pytest.raises(ValueError, match="one length for all heads"):
         cache.layers[0].keys = torch.zeros(1, 2, 50, 16)
-    with pytest.raises(ValueError, match="holds compressed entries already"):
+    with pytest.raises(ValueError, match="already holds compressed entries"):
         cache.pack("int4", "int4")
-    with pytest.raises(ValueError, match="wants one tensor: a press that compresses again"):
+    with pytest.raises(ValueError, match="needs one tensor: a press that compresses again"):
         cache.layers[0].keys.sum()
     assert cache.nbytes == held and cache.get_seq_length() == CONTEXT

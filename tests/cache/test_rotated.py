@@ -114,6 +114,6 @@ def test_attention_reads_them_as_what_they_are_turned_back_to(keys, values):
 
 def test_heads_that_no_even_number_of_bytes_holds_are_refused():
     assert [CODECS[name].unit for name in NAMES] == [4, 16, 8, 16]
-    with pytest.raises(ValueError, match=r"codec 'rot3'.* a head of 40 is no multiple"):
+    with pytest.raises(ValueError, match=r"codec 'rot3'.* the head size 40 is not a multiple"):
         CODECS["rot3"].check(40)
     assert isinstance(CODECS["rot3"].following, RotatedCodec) and CODECS["rot3"].following.block == 64

@@ -53,7 +53,7 @@ def test_what_cannot_be_stored_is_named_with_its_layer():
     entries = dense(64)
     broken = DenseTail(entries.keys.clone().index_fill_(2, torch.tensor([3]), torch.nan), entries.values)
     kept, codecs = torch.ones(1, HEADS, 64, dtype=torch.bool), ([codec("rank4")] * HEADS, [codec("rank4")] * HEADS)
-    with pytest.raises(ValueError, match="the keys of layer 3 hold NaN or infinite numbers"):
+    with pytest.raises(ValueError, match="the keys of layer 3 contain NaN or infinite numbers"):
         Stretch.store(broken, kept, codecs, 3)
     with pytest.raises(ValueError, match=r"^layer 3: codec 'rank16' keeps 16 directions"):
         Stretch.store(entries, kept, ([codec("rank16")] * HEADS, codecs[1]), 3)

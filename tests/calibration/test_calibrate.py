@@ -112,7 +112,7 @@ def test_bad_settings_are_refused_before_anything_is_done(changes, message, home
 
 
 def test_an_argument_that_is_none_is_refused(home, llama):
-    with pytest.raises(TypeError, match="knows no argument 'epochs': choices are minutes, contexts"):
+    with pytest.raises(TypeError, match="has no argument 'epochs': choices are minutes, contexts"):
         calibrate(llama, Tokenizer(), TEXTS, epochs=3)
     assert not home.exists()
 

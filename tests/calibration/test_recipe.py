@@ -11,14 +11,14 @@ from pikvpress.calibration import Recipe
     ("changes", "message"),
     [
         ({"minutes": 0}, "minutes must be more than 0, got 0"),
-        ({"contexts": 1}, "at least 2 contexts are needed, not 1"),
+        ({"contexts": 1}, "at least 2 contexts are needed, got 1"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"held_out_documents": 1}, "held_out_documents must be at least 2, got 1"),
-        ({"ratios": (0.5, 0.25)}, "ratios must ascend and lie between 0 and 1"),
-        ({"ratios": ()}, "ratios must ascend"),
-        ({"ratios": (0.5, 1.0)}, "ratios must ascend"),
-        ({"keep_shares": (0.5, 0.25)}, "keep_shares must descend from 1"),
-        ({"keep_shares": (1.0, 0.0)}, "keep_shares must descend from 1"),
+        ({"ratios": (0.5, 0.25)}, "ratios must be ascending and between 0 and 1"),
+        ({"ratios": ()}, "ratios must be ascending"),
+        ({"ratios": (0.5, 1.0)}, "ratios must be ascending"),
+        ({"keep_shares": (0.5, 0.25)}, "keep_shares must be descending from 1"),
+        ({"keep_shares": (1.0, 0.0)}, "keep_shares must be descending from 1"),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(changes, message):

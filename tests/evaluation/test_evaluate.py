@@ -267,7 +267,7 @@ def test_foreign_folders_are_left_alone(tiny_folder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     (tmp_path / "study.yaml").write_text("presses: 3\n")
     result = run(*SMALL, "--model", tiny_folder, "--output", tmp_path)
-    assert result.exit_code == 2 and "not of this harness" in result.output
+    assert result.exit_code == 2 and "from another tool" in result.output
     result = run(*SMALL, "--model", tiny_folder, "--output", tmp_path / "thesis.txt")
     assert result.exit_code == 2 and "is a file" in result.output
 

@@ -51,7 +51,7 @@ def test_foreign_lines_are_refused(tmp_path, line):
     Journal(tmp_path, 0).append([record("a")])
     with (tmp_path / "samples-0.jsonl").open("a") as file:
         file.write(line)
-    with pytest.raises(ValueError, match=r"line 2 of .*samples-0.jsonl is no finished sample"):
+    with pytest.raises(ValueError, match=r"line 2 of .*samples-0.jsonl is not a finished sample"):
         Journal(tmp_path, 0)
 
 
@@ -109,6 +109,6 @@ def test_what_cannot_be_packed_is_left_alone(tmp_path):
             pack(tmp_path)
     with (tmp_path / "samples-0.jsonl").open("a") as file:
         file.write("not json\n")
-    with pytest.raises(ValueError, match=r"line 2 of .*samples-0.jsonl is no finished sample"):
+    with pytest.raises(ValueError, match=r"line 2 of .*samples-0.jsonl is not a finished sample"):
         pack(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["samples-0.jsonl"]

@@ -21,7 +21,7 @@ def test_presses_without_a_label_keep_their_name():
         ({"knorm": ""}, "the label of knorm must be one line of text"),
         ({"knorm": 7}, "the label of knorm must be one line of text"),
         ({"knorm": "a|b"}, "without '|'"),
-        ({"knorm": "tova"}, "knorm and tova are both called 'tova': tell them apart"),
+        ({"knorm": "tova"}, "knorm and tova are both called 'tova': rename one"),
         ({"knorm": "full cache"}, "the full cache and knorm are both called"),
     ],
 )

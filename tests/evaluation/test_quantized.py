@@ -16,5 +16,5 @@ def test_tokens_are_removed_only_where_bits_do_not_suffice(tiny):
 
 
 def test_bits_that_the_cache_does_not_offer_are_refused():
-    with pytest.raises(ValueError, match="bits must be 2 or 4, which is what the cache offers, got 3"):
+    with pytest.raises(ValueError, match="bits must be 2 or 4, which the cache supports, got 3"):
         QuantizedPress(KnormPress(), 0.5, bits=3)

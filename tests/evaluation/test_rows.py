@@ -21,8 +21,8 @@ def test_rows_may_lack_question_and_prefix():
         ({"context": None}, TypeError, "context must be text, not NoneType"),
         ({"task": 3}, TypeError, "task must be text, not int"),
         ({"context": " "}, ValueError, "a row of task 'task' has an empty context"),
-        ({"max_new_tokens": True}, TypeError, "max_new_tokens must be a whole number, not bool"),
-        ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be at least 1, not 0"),
+        ({"max_new_tokens": True}, TypeError, "max_new_tokens must be an integer, not bool"),
+        ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be at least 1, got 0"),
     ],
 )
 def test_others_are_refused(change, error, message):

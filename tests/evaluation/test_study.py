@@ -41,19 +41,19 @@ def test_a_file_gives_the_settings(tmp_path):
         ({"benchmarks": []}, "a study needs benchmarks"),
         ({"benchmarks": [{"lengths": [4]}]}, "a benchmark needs a name"),
         ({"benchmarks": [{"name": "ruler", "sample": 4}]}, "did you mean samples"),
-        ({"benchmarks": ["ruler", "ruler"]}, "named twice at the same length"),
-        ({"lengths": None}, "say which, for example --length 1024"),
-        ({"lengths": [1024, 1024]}, "named twice"),
+        ({"benchmarks": ["ruler", "ruler"]}, "given twice at the same length"),
+        ({"lengths": None}, "specify one, for example --length 1024"),
+        ({"lengths": [1024, 1024]}, "given twice"),
         ({"lengths": [0]}, "length must be at least 1"),
-        ({"benchmarks": [{"name": "math500", "lengths": [4]}]}, "lengths of their own"),
+        ({"benchmarks": [{"name": "math500", "lengths": [4]}]}, "fixed lengths"),
         ({"presses": []}, "a study needs presses"),
         ({"presses": ["knrm"]}, "did you mean knorm"),
-        ({"presses": ["knorm", "knorm"]}, "a press is named twice"),
+        ({"presses": ["knorm", "knorm"]}, "a press is given twice"),
         ({"presses": ["no_press"]}, "always run"),
         ({"presses": ["finch"]}, "add --query-aware"),
         ({"presses": ["decoding_knorm"], "benchmarks": ["fidelity"]}, "has no answers"),
         ({"ratios": []}, "no ratio is given"),
-        ({"ratios": [0.5, 0.5]}, "a ratio is named twice"),
+        ({"ratios": [0.5, 0.5]}, "a ratio is given twice"),
         ({"ratios": [1.0]}, "compression_ratio"),
         ({"ratios": [0]}, "removes nothing"),
         ({"fraction": 0}, "above 0 and at most 1"),
@@ -81,7 +81,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(ValueError, match="must map settings"):
         read_study(tmp_path / "list.yaml")
     (tmp_path / "bad.yaml").write_text("presses: [knorm\n")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not valid YAML"):
         read_study(tmp_path / "bad.yaml")
 
 

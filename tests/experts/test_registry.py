@@ -62,7 +62,7 @@ def test_experts_are_built_anew_each_time():
         (None, 0, ValueError, "at least one expert"),
         (None, 14, ValueError, "num_experts=14, but only 13 experts are known"),
         (["knorm"], 2, ValueError, "num_experts=2, but only 1 experts are given"),
-        (None, 2.0, TypeError, "whole number"),
+        (None, 2.0, TypeError, "an integer"),
         ("knorm", None, TypeError, r"experts=\['knorm'\]"),
         ([3], None, TypeError, "name or a kvpress ScorerPress, got int"),
         ([PyramidKVPress], None, TypeError, "name or a kvpress ScorerPress, got type"),
@@ -77,5 +77,5 @@ def test_registering_a_name_twice_is_refused_and_a_new_one_works(monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRY", Registry("expert", registry._REGISTRY))
     register_expert("mine", KnormPress, prior=3.0)
     assert make_experts(["mine"], None)[0].prior == 3.0
-    with pytest.raises(ValueError, match="registered already"):
+    with pytest.raises(ValueError, match="already registered"):
         register_expert("mine", KnormPress)

@@ -93,7 +93,7 @@ def test_files_that_are_no_gates(gates, tmp_path):
         press(tmp_path / "missing")
     cut = tmp_path / "cut"
     cut.write_bytes(gates.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="not a whole gates file"):
+    with pytest.raises(ValueError, match="not a complete gates file"):
         press(cut)
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(ValueError, match="not a gates file"):

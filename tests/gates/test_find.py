@@ -26,5 +26,5 @@ def test_the_user_s_own_gates_come_first_and_must_be_of_the_model(tmp_path, monk
     save_gates(tmp_path / file_name(fingerprint), uneven_gates(model))
     assert find_gates(fingerprint).experts == ["keydiff", "knorm"]
     (tmp_path / file_name(fingerprint)).write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is not a whole gates file"):
+    with pytest.raises(ValueError, match="is not a complete gates file"):
         find_gates(fingerprint)

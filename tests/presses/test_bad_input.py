@@ -18,9 +18,9 @@ from tests.helpers import prefill
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"compression_ratio": 1.0}, ValueError, r"must lie in \[0, 1\), got 1.0"),
-        ({"compression_ratio": -0.1}, ValueError, r"must lie in \[0, 1\)"),
-        ({"compression_ratio": float("nan")}, ValueError, r"must lie in \[0, 1\)"),
+        ({"compression_ratio": 1.0}, ValueError, r"must be in \[0, 1\), got 1.0"),
+        ({"compression_ratio": -0.1}, ValueError, r"must be in \[0, 1\)"),
+        ({"compression_ratio": float("nan")}, ValueError, r"must be in \[0, 1\)"),
         ({"compression_ratio": "half"}, TypeError, "must be a number"),
         ({"router_type": "pickv"}, ValueError, "did you mean pikv"),
         ({"experts": ["keydif"]}, ValueError, "did you mean keydiff"),
@@ -105,5 +105,5 @@ def test_a_model_called_without_a_cache(llama, ids):
 
 
 def test_wrappers_over_sliding_layers_are_refused_with_a_way_out(ids):
-    with pytest.raises(ValueError, match=r"sliding window and cannot be scored.*PerLayerPress"):
+    with pytest.raises(ValueError, match=r"sliding-window attention and cannot be scored.*PerLayerPress"):
         prefill(make_tiny("gemma3"), ids, AdaKVPress(MoERouterPress(0.5)))

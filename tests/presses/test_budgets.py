@@ -174,6 +174,6 @@ def test_budgets_that_cannot_be_kept_are_refused(gates, llama, ids):
         MoERouterPress(0.5, budgets="best")
     with pytest.raises(ValueError, match=r"needs gates that were fitted for this model"):
         prefill(llama, ids, MoERouterPress(0.5, gates=None, budgets="fitted"))
-    with pytest.raises(ValueError, match="cannot be kept inside another press"):
+    with pytest.raises(ValueError, match="cannot be used inside another press"):
         prefill(llama, ids, AdaKVPress(MoERouterPress(0.5, gates=gates, budgets="fitted")))
     assert not any(layer.self_attn._forward_hooks for layer in llama.model.layers)

@@ -15,7 +15,7 @@ from tests.conftest import make_tiny
 def test_ratios():
     assert checked_ratio(0) == 0.0 and isinstance(checked_ratio(0), float)
     for value in (1, -0.1, float("nan")):
-        with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
+        with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
             checked_ratio(value)
     for value in (True, "0.5", None):
         with pytest.raises(TypeError, match="must be a number"):
@@ -31,7 +31,7 @@ def test_masked_keys_name_the_layer_and_the_way_out():
 def test_static_caches():
     refuse_static(None)
     refuse_static(DynamicCache())
-    with pytest.raises(ValueError, match="a StaticCache has room for a fixed number of entries"):
+    with pytest.raises(ValueError, match="a StaticCache has a fixed number of entries"):
         refuse_static(StaticCache(make_tiny().config, max_cache_len=8))
 
 

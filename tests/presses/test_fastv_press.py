@@ -48,7 +48,7 @@ def test_only_chosen_positions_go(deep, ids):
     [
         ({"compression_ratio": 1.0}, "compression_ratio"),
         ({"layer": -1}, "layer must be at least 0"),
-        ({"positions": (5, 5)}, "a first and a later last one"),
+        ({"positions": (5, 5)}, "a start and a larger end"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -57,7 +57,7 @@ def test_bad_settings(settings, message):
 
 
 def test_what_the_model_or_context_lacks(deep, ids):
-    with pytest.raises(ValueError, match="layer=3 of 4 decides for none after it"):
+    with pytest.raises(ValueError, match="layer=3 of 4 has no layers after it"):
         prefill(deep, ids, FastVPress(0.5, layer=3))
     with pytest.raises(ValueError, match="but the context has 300 tokens"):
         prefill(deep, ids, FastVPress(0.5, positions=(0, 400)))

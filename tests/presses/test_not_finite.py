@@ -70,7 +70,7 @@ def numbers():
 def test_keys_and_values_are_named_with_their_layer(models, numbers, make, weight):
     cache = PiKVCache() if make is not None else PiKVCache("int4", "int4")
     named = {"k_proj": "keys", "v_proj": "values", "embedding": "keys and values"}
-    with pytest.raises(ValueError, match=named[weight] + " of layer 0 hold NaN or infinite numbers"):
+    with pytest.raises(ValueError, match=named[weight] + " of layer 0 contain NaN or infinite numbers"):
         attempt(models[weight], numbers, make, cache)
     assert not any(layer.self_attn._forward_hooks for layer in models[weight].model.layers)
 
@@ -81,7 +81,7 @@ def test_the_cache_is_as_it_was(models, numbers, make, cache):
     held = cache()
     if isinstance(make(), PiKVPress) and cache is DynamicCache:
         pytest.skip("PiKVPress stores bytes, which a DynamicCache cannot hold")
-    with pytest.raises(ValueError, match="hold NaN or infinite numbers"):
+    with pytest.raises(ValueError, match="contain NaN or infinite numbers"):
         attempt(models["k_proj"], numbers, make, held)
     assert held.get_seq_length() == 0 and all(layer.get_seq_length() == 0 for layer in held.layers)
     model = make_tiny()
@@ -101,7 +101,7 @@ def test_broken_queries_show_in_the_scores_of_who_reads_them(models, numbers, na
 
 @pytest.mark.parametrize("name", NO_QUERIES)
 def test_and_else_in_the_next_layer(models, numbers, name):
-    with pytest.raises(ValueError, match="the hidden states and keys and values of layer 1 hold NaN"):
+    with pytest.raises(ValueError, match="the hidden states and keys and values of layer 1 contain NaN"):
         attempt(models["q_proj"], numbers, PRESSES[name], PiKVCache())
 
 
@@ -109,7 +109,7 @@ def test_float16_that_overflows(numbers):
     model = make_tiny()
     with torch.no_grad():
         model.model.layers[1].self_attn.k_proj.weight.mul_(1e5)
-    with pytest.raises(ValueError, match=r"keys of layer 1 hold NaN or infinite .* load it in bfloat16 or float32"):
+    with pytest.raises(ValueError, match=r"keys of layer 1 contain NaN or infinite .* load it in bfloat16 or float32"):
         attempt(model.to(torch.float16), numbers, PRESSES["moe"], DynamicCache())
 
 
@@ -124,9 +124,9 @@ def test_the_first_error_of_an_expert_that_is_not_about_numbers_is_its_own(llama
 
 def test_a_cache_with_codecs_says_that_it_has_been_taken_back(models, numbers):
     cache = PiKVCache("int4", "int4")
-    with pytest.raises(ValueError, match="keys of layer 0 hold NaN"):
+    with pytest.raises(ValueError, match="keys of layer 0 contain NaN"):
         attempt(models["k_proj"], numbers, None, cache)
-    with pytest.raises(ValueError, match="ended in layer 0 of 2; the cache has been taken back to the 0 entries"):
+    with pytest.raises(ValueError, match="ended in layer 0 of 2; the cache has been restored to the 0 entries"):
         attempt(make_tiny(), numbers, None, cache)
     attempt(make_tiny(), numbers, None, cache)
     assert cache.get_seq_length() == 200
@@ -146,7 +146,7 @@ def test_sliding_layers_are_emptied_too(numbers):
     with torch.no_grad():
         model.model.layers[-1].self_attn.v_proj.weight[3, 3] = float("nan")
     held = DynamicCache(config=model.config)
-    with pytest.raises(ValueError, match="hold NaN"):
+    with pytest.raises(ValueError, match="contain NaN"):
         attempt(model, numbers, lambda: MoERouterPress(0.5, gates=None), held)
     assert sliding and all(layer.get_seq_length() == 0 for layer in held.layers)
     sound = make_tiny("gemma3")
@@ -157,7 +157,7 @@ def test_sliding_layers_are_emptied_too(numbers):
 
 
 def test_wrappers_that_ask_our_router_are_told_too(models, numbers):
-    with pytest.raises(ValueError, match="keys of layer 0 hold NaN or infinite numbers"):
+    with pytest.raises(ValueError, match="keys of layer 0 contain NaN or infinite numbers"):
         attempt(models["k_proj"], numbers, lambda: AdaKVPress(MoERouterPress(0.5, gates=None)), PiKVCache())
 
 

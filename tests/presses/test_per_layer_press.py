@@ -49,10 +49,10 @@ def test_it_can_be_composed(llama, ids):
     [
         ([KnormPress()], None, TypeError, "must map layer indices to presses, got list"),
         ({}, None, ValueError, "at least one press"),
-        ({"0": KnormPress()}, None, TypeError, "named by index, got '0'"),
+        ({"0": KnormPress()}, None, TypeError, "given by index, got '0'"),
         ({-1: KnormPress()}, None, ValueError, "counted from 0"),
         ({0: "knorm"}, None, TypeError, "layer 0 needs a kvpress press, got str"),
-        ({0: KVzipPress(0.5)}, None, ValueError, "KVzipPress runs the whole model by itself"),
+        ({0: KVzipPress(0.5)}, None, ValueError, "KVzipPress runs the entire model"),
         ({}, KVzipPress(0.5), ValueError, "default: KVzipPress"),
         ({0: PerLayerPress({0: KnormPress(0.5)})}, None, ValueError, "layer 0: PerLayerPress"),
     ],
@@ -64,5 +64,5 @@ def test_bad_presses(presses, default, error, message):
 
 def test_layers_that_the_model_lacks(llama):
     press = PerLayerPress({2: KnormPress(0.5)})
-    with pytest.raises(ValueError, match="has 2 layers, 0 to 1, but presses name layer 2"), press(llama):
+    with pytest.raises(ValueError, match="has 2 layers, 0 to 1, but presses has layer 2"), press(llama):
         pytest.fail("the model was touched")

@@ -117,7 +117,10 @@ def test_every_architecture(architecture, ids):
 
 
 def test_bad_input(llama, ids, gates):
-    with PiKVPress(0.5)(llama), pytest.raises(ValueError, match="a DynamicCache cannot hold: give the model past_key"):
+    with (
+        PiKVPress(0.5)(llama),
+        pytest.raises(ValueError, match="a DynamicCache cannot hold: call the model with past_key"),
+    ):
         llama(ids, past_key_values=DynamicCache())
     with pytest.raises(ValueError, match=r"leaves \d+ bytes per head, less than one token takes: 0\.\d+ is the"):
         read(llama, ids, PiKVPress(0.9995, budgets="equal"))

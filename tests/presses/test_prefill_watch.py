@@ -55,7 +55,7 @@ def test_bytes_of_our_cache_are_those_that_it_holds(llama, ids):
 
 def test_short_and_empty_contexts_are_refused_and_leave_no_hook(llama, ids):
     cache = DynamicCache()
-    with pytest.raises(ValueError, match=r"the context has 4 tokens, .* it needs at least 5"):
+    with pytest.raises(ValueError, match=r"the context has 4 tokens, .* need at least 5"):
         watching(llama, cache, ids[:, :4])
     with pytest.raises(ValueError, match="the context is empty"):
         watching(llama, cache, ids[:, :0])

@@ -19,9 +19,9 @@ def test_settings_are_read_as_they_are_written():
     [
         ("dropout", ValueError, "a setting has the form NAME=VALUE, such as dropout=0.1, got 'dropout'"),
         ("droput=0.1", ValueError, "unknown setting 'droput': did you mean dropout"),
-        ("dropout=2", ValueError, r"dropout must lie in \[0, 1\), got 2"),
+        ("dropout=2", ValueError, r"dropout must be in \[0, 1\), got 2"),
         ("dropout=much", TypeError, "dropout must be a number, got 'much'"),
-        ("top_k=1.5", TypeError, "top_k must be a whole number, got 1.5"),
+        ("top_k=1.5", TypeError, "top_k must be an integer, got 1.5"),
         ("balance_mode=fair", ValueError, "balance_mode must be one of entropy, variance, gini"),
     ],
 )
@@ -34,11 +34,11 @@ def test_what_is_no_setting_is_refused(written, error, message):
     ("settings", "error", "message"),
     [
         ({"top_k": 0}, ValueError, "top_k must be at least 1"),
-        ({"top_k": 1.5}, TypeError, "top_k must be a whole number"),
-        ({"temperature": 0.0}, ValueError, r"temperature must lie in \(0, inf\)"),
+        ({"top_k": 1.5}, TypeError, "top_k must be an integer"),
+        ({"temperature": 0.0}, ValueError, r"temperature must be in \(0, inf\)"),
         ({"temperature": float("nan")}, ValueError, "temperature"),
-        ({"dropout": 1.0}, ValueError, r"dropout must lie in \[0, 1\)"),
-        ({"importance_threshold": 1.2}, ValueError, r"importance_threshold must lie in \[0, 1\]"),
+        ({"dropout": 1.0}, ValueError, r"dropout must be in \[0, 1\)"),
+        ({"importance_threshold": 1.2}, ValueError, r"importance_threshold must be in \[0, 1\]"),
         ({"capacity_factor": 0.5}, ValueError, "capacity_factor"),
         ({"aux_loss_weight": -1}, ValueError, "aux_loss_weight"),
         ({"balance_coefficient": "x"}, TypeError, "balance_coefficient must be a number"),

@@ -45,5 +45,5 @@ def test_an_empty_context_and_nan_are_refused(llama, ids):
     with pytest.raises(ValueError, match="there are no keys to score"):
         examine(EXPERTS, empty, 0.5)
     keys[0, 0, 3] = torch.nan
-    with pytest.raises(ValueError, match="the keys of layer 1 hold NaN"), torch.no_grad():
+    with pytest.raises(ValueError, match="the keys of layer 1 contain NaN"), torch.no_grad():
         examine(EXPERTS, LayerInput(module, hidden, keys, values, *rest), 0.5)

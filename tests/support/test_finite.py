@@ -14,7 +14,7 @@ FINE = torch.ones(3)
 def test_one_number_is_enough(number):
     broken = torch.tensor([1.0, number])
     assert total(FINE, FINE.half()).item() == 6 and not total(FINE, broken).isfinite()
-    with pytest.raises(ValueError, match="the keys and values of layer 7 hold NaN or infinite"):
+    with pytest.raises(ValueError, match="the keys and values of layer 7 contain NaN or infinite"):
         refuse_not_finite(7, {"hidden states": FINE, "keys": broken, "values": broken})
 
 

@@ -20,7 +20,7 @@ def test_what_is_not_known_is_said_with_what_is():
 def test_a_name_is_taken_once():
     fruits = Registry("fruit")
     fruits.register("plum", 3)
-    with pytest.raises(ValueError, match="fruit 'plum' is registered already; choose another name"):
+    with pytest.raises(ValueError, match="fruit 'plum' is already registered; choose another name"):
         fruits.register("plum", 4)
     assert fruits == {"plum": 3}
 

@@ -1,4 +1,4 @@
-"""One file an operation."""
+"""One file per operation."""
 
 from benchmarks.kernels.operation import Operation
 from benchmarks.kernels.operations.blend import BLEND, BLENDED_RANKS, RANKS

@@ -11,10 +11,10 @@ from pikvpress.kernels.blend import reference
 
 
 def _scores(dtype: torch.dtype, device: str, batch: int, heads: int, experts: int, tokens: int) -> torch.Tensor:
-    """Return scores with runs of equal ones of every length, as a view of what has the experts after the tokens."""
+    """Return scores with ties of every length, as a view of a tensor with the experts after the tokens."""
     scores = torch.randn(batch, heads, tokens, experts, device=device)
     scores[..., 1::2] = scores[..., 1::2].exp().clamp(0.5, 2)
-    scores[:, :, : tokens // 8] = torch.inf  # as presses protect their sinks and windows
+    scores[:, :, : tokens // 8] = torch.inf  # like protected sinks and windows of presses
     return scores.to(dtype).transpose(2, 3)
 
 
@@ -24,7 +24,7 @@ def make_scores(dtype: torch.dtype, device: str, *, batch: int, heads: int, expe
 
 
 def _weights(device: str, batch: int, heads: int, experts: int) -> torch.Tensor:
-    """Return gate weights, of which every third is 0."""
+    """Return gate weights, every third of which is 0."""
     weights = torch.rand(batch, heads, experts, device=device) + 0.1
     weights[..., 2::3] = 0
     return weights / weights.sum(dim=-1, keepdim=True)
@@ -37,24 +37,24 @@ def make_weighted(dtype: torch.dtype, device: str, *, batch: int, heads: int, ex
 
 
 def make_ranked(dtype: torch.dtype, device: str, *, batch: int, heads: int, experts: int, tokens: int) -> Inputs:
-    """Return ranks, which are float32 whatever the model's type, and gate weights."""
+    """Return ranks, which are float32 for every model dtype, and gate weights."""
     ranked = reference.ranks(_scores(dtype, device, batch, heads, experts, tokens))
     return {"ranked": ranked, "weights": _weights(device, batch, heads, experts)}
 
 
 def work(element_size: int, *, batch: int, heads: int, experts: int, tokens: int, blended: bool = False) -> Work:
-    """Return the floor: scores read once, and a float32 written for each or for each key; the sort is not counted."""
+    """Return the floor: scores read once, and a float32 written per score or per key; sorting is not counted."""
     written = tokens if blended else experts * tokens
     return Work(bytes=batch * heads * (experts * tokens * element_size + 4 * written), flops=0)
 
 
 def blend_work(element_size: int, *, batch: int, heads: int, experts: int, tokens: int) -> Work:
-    """Return the floor: ranks of experts with a weight read once."""
+    """Return the floor: ranks of experts with non-zero weight read once."""
     return Work(bytes=4 * batch * heads * tokens * (experts - experts // 3 + 1), flops=0)
 
 
 def argsort_twice(scores: torch.Tensor) -> torch.Tensor:
-    """Return ranks by PyTorch's own operations, which give equal scores ranks of their own."""
+    """Return ranks with PyTorch's own operations, which give equal scores different ranks."""
     return scores.argsort(dim=-1).argsort(dim=-1).float() / max(1, scores.shape[-1] - 1)
 
 

@@ -19,7 +19,7 @@ def make(
     head_dim: int,
     chunk: int,
 ) -> Inputs:
-    """Return queries and keys whose logits, which nothing scales, are of the order of ten."""
+    """Return queries and keys whose unscaled logits are of the order of ten."""
     queries = torch.randn(batch, tokens, heads * group, head_dim, device=device).transpose(1, 2)  # as projected
     keys = torch.randn(batch, heads, tokens, head_dim, device=device) * (3 * head_dim**-0.5)
     keys[:, :, ::7] *= 3
@@ -36,7 +36,7 @@ def work(element_size: int, *, batch: int, heads: int, group: int, tokens: int, 
 
 
 def kvpress_scores(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> torch.Tensor:
-    """Return the same by kvpress's own code, given queries that are projected and rotated."""
+    """Return the same with kvpress's code, given projected and rotated queries."""
     heads = keys.shape[1]
     repeated = keys.repeat_interleave(queries.shape[1] // heads, dim=1)
     found: torch.Tensor = NonCausalAttnPress.non_causal_chunked_attn(queries.contiguous(), repeated, chunk)

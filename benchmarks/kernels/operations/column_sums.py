@@ -19,7 +19,7 @@ def make(
     head_dim: int,
     known: int = 0,
 ) -> Inputs:
-    """Return queries and keys, some of these strong; ``known`` is 1 where the log-sum-exps are at hand."""
+    """Return queries and keys, some of them strong; ``known`` is 1 if the log-sum-exps are available."""
     queries = torch.randn(batch, tokens, heads * group, head_dim, device=device).transpose(1, 2)  # as projected
     keys = torch.randn(batch, heads, tokens, head_dim, device=device)
     keys[:, :, :: max(1, tokens // 7)] *= 3
@@ -38,7 +38,7 @@ def make_without(dtype: torch.dtype, device: str, **shape: int) -> Inputs:
 
 
 def work_of(products: int, results: int, element_size: int, shape: dict[str, int]) -> Work:
-    """Return the floor: both read once, so many products over the lower triangle, float32 results."""
+    """Return the floor: both read once, the given number of products over the lower triangle, float32 results."""
     tokens, head_dim = shape["tokens"], shape["head_dim"]
     all_heads = shape["batch"] * shape["heads"] * shape["group"]
     numbers = shape["batch"] * shape["heads"] * (shape["group"] + 1) * tokens * head_dim
@@ -49,7 +49,7 @@ def work_of(products: int, results: int, element_size: int, shape: dict[str, int
 
 
 def work(element_size: int, **shape: int) -> Work:
-    """Return the floor: each logit is needed before its row's sum is known, and again after it."""
+    """Return the floor: each logit is needed before its row's sum is known, and again afterwards."""
     products = 1 if shape.get("known") else 2
     return work_of(products, shape["batch"] * shape["heads"] * shape["tokens"], element_size, shape)
 
@@ -60,7 +60,7 @@ def work_of_log_sums(element_size: int, **shape: int) -> Work:
 
 
 def eager(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Return the sums of the matrix that eager attention leaves, what kvpress's observed attention reads."""
+    """Return the sums of the matrix of eager attention, which kvpress's observed attention reads."""
     (batch, all_heads, tokens, _), heads = queries.shape, keys.shape[1]
     needed = 4 * batch * all_heads * tokens**2
     if needed > (2**34 if queries.is_cuda else 2**31):
@@ -72,7 +72,7 @@ def eager(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Te
 
 
 def flash_forward(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Return attention's output, another thing, at the cost that any pass over the lower triangle has today."""
+    """Return attention's output, a different result, as a reference for the cost of a pass over the lower triangle."""
     return F.scaled_dot_product_attention(queries, keys, keys, is_causal=True, scale=scaling, enable_gqa=True)
 
 

@@ -1,4 +1,4 @@
-"""Compaction: kept rows of each head without gaps, as they are or packed."""
+"""Compaction: kept rows of each head without gaps, unchanged or packed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GROUP = 64  # numbers that share a scale, as in pikvpress.cache
 def _rows(
     dtype: torch.dtype, device: str, batch: int, heads: int, tokens: int, head_dim: int, percent: int
 ) -> dict[str, torch.Tensor]:
-    """Return states as a projection leaves them and which of them stay: more in later heads, none in the first of many.
+    """Return states in projection layout and which of them are kept: more in later heads, none in the first of many.
 
-    Channels have scales and means of their own, and one is constant.
+    Channels have different scales and means, and one is constant.
     """
     states = torch.randn(batch, tokens, heads, head_dim, device=device) * torch.rand(head_dim, device=device)
     states += torch.randn(head_dim, device=device)
@@ -46,7 +46,7 @@ def make_packed(
     bits: int,
     along_tokens: int,
 ) -> Inputs:
-    """Return states, flags, their sums and how to pack."""
+    """Return states, flags, their sums and the packing."""
     rows = _rows(dtype, device, batch, heads, tokens, head_dim, percent)
     counts = rows["kept"].flatten(0, 1).sum(dim=-1).tolist()
     return rows | {"counts": counts, "bits": bits, "group": GROUP, "along_tokens": bool(along_tokens)}
@@ -76,14 +76,14 @@ def packed_work(
 
 
 def masked(states: torch.Tensor, kept: torch.Tensor, total: int) -> torch.Tensor:
-    """Return the rows by PyTorch's own masking, which counts them first and waits."""
+    """Return the rows with PyTorch's own masking, which counts them first and synchronises."""
     return states[kept]
 
 
 def rounded_only(
     states: torch.Tensor, kept: torch.Tensor, counts: Sequence[int], bits: int, group: int, along_tokens: bool
 ) -> list[torch.Tensor]:
-    """Return each head's numbers in steps of its whole range by PyTorch's own operations: no groups, no packing."""
+    """Return each head's numbers, quantised over its full range with PyTorch's operations: no groups, no packing."""
     found = []
     for rows in states[kept].split(list(counts)):
         if len(rows):
@@ -127,6 +127,6 @@ COMPACT_AND_PACK = Operation(
     large=[shape | {"bits": 4, "along_tokens": along} for along in (1, 0) for shape in LARGE],
     work=packed_work,
     rivals={"PyTorch, rounding alone": rounded_only},
-    # Bytes: torch divides by a constant with a product on a GPU, so that a scale may differ by its last bit there.
+    # Bytes: on a GPU, torch divides by a constant with a multiplication, so a scale may differ in its last bit.
     tolerance=dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), 5e-3),
 )

@@ -1,4 +1,4 @@
-"""Moments of queries, and the attention that keys would receive from queries of these moments."""
+"""Moments of queries, and the attention that keys would receive from queries with these moments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.kernels.operation import Inputs, Operation, Work
 
 
 def make_queries(dtype: torch.dtype, device: str, *, batch: int, heads: int, tokens: int, head_dim: int) -> Inputs:
-    """Return queries as a projection leaves them, with a mean in some channels and others that go together."""
+    """Return queries in projection layout, with a mean in some channels and correlation between others."""
     projected = torch.randn(batch, tokens, heads, head_dim, device=device)
     projected[..., ::5] += 4
     projected[..., 1::7] += projected[..., :1]
@@ -27,7 +27,7 @@ def moments_work(element_size: int, *, batch: int, heads: int, tokens: int, head
 
 
 def kvpress_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the moments of kvpress's ExpectedAttention, by its own code, given queries that are projected."""
+    """Return the moments of kvpress's ExpectedAttention with its own code, given projected queries."""
     batch, heads, tokens, head_dim = queries.shape
     as_they_are = queries.new_ones(1, 1, head_dim), queries.new_zeros(1, 1, head_dim)
     module = SimpleNamespace(
@@ -51,7 +51,7 @@ def make(
     head_dim: int,
     covariances: int,
 ) -> Inputs:
-    """Return moments under which attention is not flat; no covariance where `covariances` is 0."""
+    """Return moments for which attention is not uniform; no covariance if `covariances` is 0."""
     keys = torch.randn(batch, heads, tokens, head_dim, device=device)
     keys[:, :, :: max(1, tokens // 7)] *= 1.5
     mean = torch.randn(batch, heads * group, head_dim, device=device)
@@ -78,7 +78,7 @@ def work(
 def kvpress_attention(
     keys: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
-    """Return the scores of kvpress's ExpectedAttention, by its own code, given moments."""
+    """Return the scores of kvpress's ExpectedAttention with its own code, given moments."""
     press = ExpectedAttentionPress(n_sink=0, use_covariance=covariance is not None, use_vnorm=False)
     moments = mean.to(keys.dtype), None if covariance is None else covariance.to(keys.dtype)
     press.get_query_statistics = lambda *_: moments  # type: ignore[method-assign]

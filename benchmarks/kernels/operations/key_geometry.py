@@ -1,4 +1,4 @@
-"""How long keys and values are, and which way keys point."""
+"""Norms of keys and values, and directions of keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.kernels.operation import Inputs, Operation, Work
 
 
 def _keys(dtype: torch.dtype, device: str, batch: int, heads: int, tokens: int, head_dim: int) -> torch.Tensor:
-    """Return keys with a direction in common and one without length, as a projection leaves them."""
+    """Return keys in projection layout, with a common direction and one key of norm 0."""
     keys = torch.randn(batch, tokens, heads, head_dim, device=device)
     keys[..., ::4] += 2
     keys[:, 3:4] = 0
@@ -30,7 +30,7 @@ def make_keys(dtype: torch.dtype, device: str, *, batch: int, heads: int, tokens
 
 
 def make_direction(dtype: torch.dtype, device: str, *, batch: int, heads: int, tokens: int, head_dim: int) -> Inputs:
-    """Return keys and the direction they have in common."""
+    """Return keys and their common direction."""
     keys = _keys(dtype, device, batch, heads, tokens, head_dim)
     return {"keys": keys, "direction": F.normalize(keys.float(), dim=-1).sum(dim=2) / max(1, tokens)}
 
@@ -44,19 +44,19 @@ def work(
 
 
 def plain_geometry(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return the same by PyTorch's own operations."""
+    """Return the same with PyTorch's own operations."""
     key_norms, value_norms = keys.norm(dim=-1, dtype=torch.float32), values.norm(dim=-1, dtype=torch.float32)
     direction = (key_norms.clamp_min(1e-12).reciprocal().to(keys.dtype).unsqueeze(-2) @ keys).squeeze(-2)
     return key_norms, value_norms, direction / keys.shape[2]
 
 
 def normalised_mean(keys: torch.Tensor) -> torch.Tensor:
-    """Return the anchor by KeyDiff's own formula in kvpress."""
+    """Return the anchor with KeyDiff's formula in kvpress."""
     return F.normalize(keys, p=2, dim=-1).mean(dim=2)
 
 
 def cosine_similarity(keys: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Return the cosines by KeyDiff's own formula in kvpress, given its anchor."""
+    """Return the cosines with KeyDiff's formula in kvpress, given its anchor."""
     return F.cosine_similarity(keys, direction.to(keys.dtype).unsqueeze(2), dim=-1)
 
 

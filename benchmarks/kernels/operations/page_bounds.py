@@ -1,4 +1,4 @@
-"""Bounds of pages of keys, and what queries can find in them at most."""
+"""Bounds of pages of keys, and upper bounds of queries' scores in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pikvpress.kernels.page_bounds import reference
 def make_keys(
     dtype: torch.dtype, device: str, *, batch: int, heads: int, tokens: int, head_dim: int, page: int
 ) -> Inputs:
-    """Return keys as a projection leaves them."""
+    """Return keys in projection layout."""
     keys = torch.randn(batch, tokens, heads, head_dim, device=device) + torch.randn(head_dim, device=device)
     return {"keys": keys.to(dtype).transpose(1, 2), "page": page}
 
@@ -53,13 +53,13 @@ def scores_work(
 
 
 def aminmax(keys: torch.Tensor, page: int) -> tuple[torch.Tensor, ...]:
-    """Return the bounds of whole pages by PyTorch's one operation for both."""
+    """Return the bounds of complete pages with PyTorch's operation for both."""
     whole = keys.shape[2] // page
     return tuple(keys[:, :, : whole * page].unflatten(2, (whole, page)).aminmax(dim=3))
 
 
 def in_their_type(queries: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
-    """Return scores of the queries' type by two matrix products of all of a group's query heads."""
+    """Return scores in the queries' dtype with two matrix products for all query heads of a group."""
     per_head = queries.unflatten(1, (lowest.shape[1], -1))
     up, down = per_head.clamp(min=0), per_head.clamp(max=0)
     bound = up @ highest.unsqueeze(2).mT + down @ lowest.unsqueeze(2).mT

@@ -13,20 +13,20 @@ from benchmarks.kernels.operation import Inputs, Operation, Work
 from pikvpress.cache import CODECS, Codec
 from pikvpress.cache.ragged import Ragged, stored_bytes
 
-EXACT_BITS = 16  # in a shape, whatever the type
-OF_EACH = 1  # in a shape: a codec of its own for each head
-ROTATED = 20  # in a shape, with the bits of a rotated codec
+EXACT_BITS = 16  # in a shape: exact entries of any dtype
+OF_EACH = 1  # in a shape: a different codec for each head
+ROTATED = 20  # in a shape: added to the bits of a rotated codec
 
 
 class Context(list[tuple[Ragged, Ragged]]):
-    """What is held, with the tensors that it was taken from, for rivals.
+    """The held entries, and the tensors that they were taken from, for alternatives.
 
     Parameters
     ----------
     held : list of (Ragged, Ragged)
         Keys and values.
     keys, values : torch.Tensor
-        All of them, and the recent ones after them, shape (B, H, entries + recent, D).
+        All entries, followed by the recent ones, shape (B, H, entries + recent, D).
     masked : tuple of torch.Tensor
         Rows, heads and positions of entries that are not held.
     """
@@ -47,7 +47,7 @@ class Context(list[tuple[Ragged, Ragged]]):
         return sum(side.nbytes for pair in self for side in pair)
 
     def double(self) -> list[tuple[Wide, Wide]]:
-        """Return what is held in float64."""
+        """Return the held entries in float64."""
         return [(Wide(keys), Wide(values)) for keys, values in self]
 
 
@@ -57,7 +57,7 @@ class Wide:
     Parameters
     ----------
     ragged : Ragged
-        What they are read from.
+        The ragged rows that they are read from.
     """
 
     layout = None
@@ -66,15 +66,15 @@ class Wide:
         self._ragged = ragged
 
     def part(self, index: int) -> torch.Tensor:
-        """Return those of one head."""
+        """Return the rows of one head."""
         return self._ragged.part(index).double()
 
     def rotated_part(self, index: int) -> None:
-        """Return nothing: all are turned back."""
+        """Return None: all rows are rotated back."""
 
 
 def counts(parts: int, entries: int, least: int, most: int) -> list[int]:
-    """Return how many entries each head keeps, evenly from `least` to `most` percent of them, in no order."""
+    """Return how many entries each head keeps, uniformly from `least` to `most` percent, in random order."""
     shares = [least + (most - least) * (5 * part % parts) / max(1, parts - 1) for part in range(parts)]
     return [round(entries * share / 100) for share in shares]
 
@@ -107,7 +107,7 @@ def make(
 ) -> Inputs:
     """Return queries of the latest tokens, and entries of which each head keeps the first `least` to `most` percent.
 
-    So many channels of the held keys are 0, as ThinK leaves them.
+    Some channels of the held keys are 0, as after ThinK.
     """
     query = torch.randn(batch, heads * group, tokens, head_dim, device=device).to(dtype)
     keys = torch.randn(batch, heads, entries + recent, head_dim, device=device).to(dtype)
@@ -148,7 +148,7 @@ def work(
     value_bits: int,
     cleared: int,
 ) -> Work:
-    """Return the floor: what is held and recent read once, queries and results once, two matrix products."""
+    """Return the floor: held and recent entries read once, queries and results once, two matrix products."""
     parts = batch * heads
     lengths = counts(parts, entries, least, most)
     dtype = {2: torch.float16, 4: torch.float32}[element_size]
@@ -176,7 +176,7 @@ def over_everything(
     hidden: torch.Tensor,
     scaling: float,
 ) -> torch.Tensor:
-    """Return PyTorch's attention over all entries, as a DynamicCache holds them."""
+    """Return PyTorch's attention over all entries, as in a DynamicCache."""
     return _sdpa(query, held.keys, held.values, hidden, scaling)
 
 
@@ -188,7 +188,7 @@ def with_fake_keys(
     hidden: torch.Tensor,
     scaling: float,
 ) -> torch.Tensor:
-    """Return kvpress's attention, by its own code: entries that are not held get keys that no query attends to."""
+    """Return kvpress's attention with its own code: entries that are not held get keys that no query attends to."""
     module = SimpleNamespace(masked_key_indices=held.masked)
 
     def attention(_: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any) -> torch.Tensor:
@@ -209,7 +209,7 @@ def _sdpa(
 
 
 def shape(head_dim: int, entries: int, recent: int, **others: int) -> dict[str, int]:
-    """Return a shape, of exact entries of which all are kept unless told otherwise."""
+    """Return a shape, by default with exact entries, all of which are kept."""
     usual = {"batch": 1, "heads": 1, "group": 1, "tokens": 1, "entries": entries, "recent": recent}
     stored = {"head_dim": head_dim, "least": 100, "most": 100, "key_bits": EXACT_BITS, "value_bits": EXACT_BITS}
     return usual | stored | {"cleared": 0} | others
@@ -249,6 +249,6 @@ RAGGED_ATTENTION = Operation(
     ],
     work=work,
     rivals={"sdpa over all": over_everything, "kvpress fake keys": with_fake_keys},
-    # Queries that have been turned are rounded once more.
+    # Rotated queries are rounded once more.
     tolerance={torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2},
 )

@@ -21,7 +21,7 @@ def make(
     tokens: int,
     head_dim: int,
 ) -> Inputs:
-    """Return queries with a few strong attractions, so that attention is not flat."""
+    """Return queries that strongly attend to a few keys, so that attention is not uniform."""
     queries = torch.randn(batch, heads * group, window, head_dim, device=device)
     keys = torch.randn(batch, heads, tokens, head_dim, device=device)
     keys[:, :, :: max(1, tokens // 7)] *= 3
@@ -38,7 +38,7 @@ def work(element_size: int, *, batch: int, heads: int, group: int, window: int, 
 
 
 def kvpress_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Return the scores of kvpress's SnapKV, by its own code, given queries that are projected and rotated."""
+    """Return the scores of kvpress's SnapKV with its own code, given projected and rotated queries."""
     (batch, all_heads, window, head_dim), (heads, tokens) = queries.shape, keys.shape[1:3]
     module = SimpleNamespace(
         config=SimpleNamespace(num_attention_heads=all_heads, num_key_value_heads=heads),

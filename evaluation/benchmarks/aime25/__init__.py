@@ -18,5 +18,5 @@ class AIME25(BoxedAnswers):
     source = Source("aime25", "alessiodevoto/aime25", answer_kinds=(TEXT, WHOLE_NUMBER))
 
     def boxed(self, prediction: str) -> str:
-        # The last box; without a box, all the text: a bare number that is right counts as in kvpress.
+        # The last box or, without a box, the full text: as in kvpress, a correct number alone counts.
         return prediction.split(BOX)[-1].split("}")[0]

@@ -1,4 +1,4 @@
-"""Contexts with a continuation that no press sees, judged by what the model predicts along it."""
+"""Contexts with a continuation that no press sees, evaluated by the model's predictions along it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from evaluation.rows import Row
 class Fidelity(Benchmark):
     """Teacher-forced predictions from the compressed cache against those from the full one.
 
-    Six tasks, on the Python language reference and source of its library, texts that nothing in pikvpress was chosen
-    on: one needle (a number to be recalled), one of several ("multi_key"), several of one name ("multi_value"), pairs
-    of keys and values, and continuations of prose and of code. A question comes after the text, so a press can
-    only guess what will be needed. The Kullback-Leibler divergence is taken after every token of question, answer or
-    continuation; it is the sensitive measure where a small model's answers are mostly wrong with any cache.
+    Six tasks, on the Python language reference and the source of its library, on which nothing in pikvpress was chosen:
+    one needle (a number to recall), one of several ("multi_key"), several of one name ("multi_value"), pairs of keys
+    and values, and continuations of prose and of code. A question comes after the text, so a press can only guess what
+    will be needed. The Kullback-Leibler divergence is computed after every token of question, answer or continuation.
+    It is a sensitive measure where a small model's answers are mostly wrong with any cache.
 
-    Two further kinds of text are there by name, for studies that ask for them: Paul Graham's essays ("essays_needle",
+    Two other kinds of text are available by name: Paul Graham's essays ("essays_needle",
     "essays_multi_key", "essays_multi_value", "essays_prose") and the King James Bible ("scripture_needle", ...).
     """
 
@@ -36,7 +36,7 @@ class Fidelity(Benchmark):
     )
 
     def rows(self, request: Request) -> list[Row]:
-        """Return `Request.samples` rows a task, each as long as `Request.length` allows."""
+        """Return `Request.samples` rows per task, each as long as `Request.length` allows."""
         tasks = chosen_tasks(self.name, request.tasks or TASKS, tuple(TASKS_BY_NAME))
         return [
             make_row(task, request, random.Random(f"{request.seed}/{request.length}/{task}/{index}"))
@@ -45,7 +45,7 @@ class Fidelity(Benchmark):
         ]
 
     def summary(self, rows: Sequence[Row], figures: Sequence[Mapping[str, object]]) -> dict[str, dict[str, float]]:
-        """Return what is written into ``metrics.json``, by task and for all.
+        """Return the contents of ``metrics.json``, by task and for all tasks.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Two sets of predictions for the same tokens, compared."""
+"""Comparison of two sets of predictions for the same tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class Comparison:
-    """What compression changed in the predictions of one sample.
+    """The change of predictions by compression, for one sample.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class Comparison:
 
     @property
     def measures(self) -> dict[str, float]:
-        """The sample's figures; the 95th percentile over tokens is taken over samples together."""
+        """The sample's measures; the 95th percentile over tokens is computed over all samples."""
         kl = sum(self.token_kl) / len(self.token_kl)
         return {"kl": kl, "top1": self.top1, "log_perplexity_ratio": self.log_perplexity_ratio}
 
 
 def compare(full: torch.Tensor, compressed: torch.Tensor, tokens: Sequence[int]) -> Comparison:
-    """Compare log probabilities of what follows each of ``tokens``, both of shape (tokens, vocabulary)."""
+    """Compare log probabilities of the next token after each of ``tokens``, both of shape (tokens, vocabulary)."""
     kl = (full.exp() * (full - compressed)).sum(dim=-1)
     same = (full.argmax(dim=-1) == compressed.argmax(dim=-1)).float().mean().item() * 100
     following = torch.tensor(list(tokens[1:]), device=full.device).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Rows of the fidelity benchmark: texts with something planted in them, or simply continued."""
+"""Rows of the fidelity benchmark: texts with planted facts, or texts with a continuation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evaluation.rows import Row
 from evaluation.texts import essays, library, manual, scripture
 from pikvpress.prompts import token_ids
 
-CONTINUED = 64  # tokens of a continuation
+CONTINUED = 64  # number of tokens of a continuation
 NAMES = tuple(
     "anchor beacon cedar drum elbow falcon glacier hammer island jacket kettle lantern marble needle orchard pepper "
     "quarry ribbon saddle timber urchin velvet willow yonder zinnia".split()
@@ -25,7 +25,7 @@ def make_row(task: str, request: Request, rng: random.Random) -> Row:
     Raises
     ------
     ValueError
-        If no length, or one that is too short, is asked for.
+        If the length is missing or too short.
     """
     return TASKS_BY_NAME[task](request, rng)
 
@@ -91,12 +91,12 @@ def _continued(task: str, source: Callable[[], str], request: Request, rng: rand
 
 
 def _longest(row: Callable[[int], Row], request: Request, task: str) -> Row:
-    """Return the row with most context that fits, found by halving."""
+    """Return the row with the longest context that fits, found by bisection."""
     if request.length is None:
-        raise ValueError("the fidelity benchmark is made at any length: say which, for example --length 1024")
+        raise ValueError("the fidelity benchmark supports any length: specify one, for example --length 1024")
     low, high = 8, request.length
     if total(request, row(low)) > request.length:
-        raise ValueError(f"length {request.length} is too short for task {task!r} of fidelity: ask for 256 or more")
+        raise ValueError(f"length {request.length} is too short for task {task!r} of fidelity: use 256 or more")
     while low < high:
         middle = (low + high + 1) // 2
         if total(request, row(middle)) <= request.length:

@@ -1,4 +1,4 @@
-"""Figures of many samples."""
+"""Summary of many samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def summarise(tasks: Sequence[str], figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return figures by task, and of all samples under "all".
+    """Return summaries by task, and of all samples under "all".
 
     Parameters
     ----------

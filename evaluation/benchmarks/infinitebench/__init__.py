@@ -25,11 +25,9 @@ class InfiniteBench(AnswerBenchmark):
 
     Zhang et al., "∞Bench: Extending Long Context Evaluation Beyond 100K Tokens" (arXiv:2402.13718).
 
-    Notes
-    -----
-    kvpress's metric fails on "longbook_sum_eng", and on answers that are text where it compares numbers or wants a
-    function's name. The summary is judged by ROUGE-Lsum here, and such answers are read as numbers or looked up among
-    the question's options, as in the paper's own code.
+    Notes ----- kvpress's metric fails on "longbook_sum_eng", and on text answers where it expects numbers or the name
+    of a function. Here the summary is evaluated with ROUGE-Lsum, and such answers are parsed as numbers or looked up
+    among the question's options, as in the paper's code.
     """
 
     name = "infinitebench"

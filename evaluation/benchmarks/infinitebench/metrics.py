@@ -1,4 +1,4 @@
-"""How InfiniteBench judges the answers of each of its tasks; every figure lies in 0..1."""
+"""InfiniteBench's metrics for each of its tasks; all values are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def faulty_function(prediction: str, answer: list) -> float:
 
 
 def choice(prediction: str, answer: list) -> float:
-    """Return whether the prediction chooses the right letter."""
+    """Return whether the prediction chooses the correct letter."""
     text = prediction.strip()
     if _last_letter(text, "A-D") in answer:
         return 1.0
@@ -71,7 +71,7 @@ def first_number(prediction: str, answer: list) -> float:
 
 
 def leading_values(prediction: str, answer: list) -> float:
-    """Return which share of the values, from the first to the first wrong one, the prediction gives."""
+    """Return the share of correct values in the prediction before the first wrong one."""
     right = 0
     for value, digits in zip(answer, re.findall("[0-9]+", prediction), strict=False):
         if str(value) != (digits.lstrip("0") or "0"):
@@ -81,22 +81,22 @@ def leading_values(prediction: str, answer: list) -> float:
 
 
 def any_name(prediction: str, answer: list) -> float:
-    """Return whether one of the names occurs, in any case."""
+    """Return whether one of the names occurs, ignoring case."""
     return float(any(name.upper() in prediction.upper() for name in answer))
 
 
 def english_overlap(prediction: str, answer: list) -> float:
-    """Return the F1 of words against the answer that fits best."""
+    """Return the F1 of words against the best-matching answer."""
     return max(english_f1(prediction, truth) for truth in answer)
 
 
 def chinese_overlap(prediction: str, answer: list) -> float:
-    """Return the F1 of characters against the answer that fits best."""
+    """Return the F1 of characters against the best-matching answer."""
     return max(token_f1(normalized_chinese(prediction), normalized_chinese(truth)) for truth in answer)
 
 
 def summary(prediction: str, answer: list) -> float:
-    """Return the F of ROUGE-Lsum against the answer that fits best: the published metric, which kvpress refuses."""
+    """Return the F score of ROUGE-Lsum against the best-matching answer, the published metric, which kvpress lacks."""
     scorer = extra("rouge_score.rouge_scorer").RougeScorer(["rougeLsum"])
     return scorer.score_multi(answer, prediction)["rougeLsum"].fmeasure
 
@@ -130,7 +130,7 @@ def _last_letter(text: str, letters: str) -> str | None:
 
 
 def _after(text: str, prefixes: Iterable[str]) -> str | None:
-    """Return what follows the first of the prefixes that occurs, and the character behind it."""
+    """Return the text after the first prefix that occurs and the character after it."""
     for prefix in prefixes:
         _, found, rest = text.partition(prefix)
         if found:
@@ -139,12 +139,12 @@ def _after(text: str, prefixes: Iterable[str]) -> str | None:
 
 
 def as_judged(task: str, answer: list[Any], question: str) -> list[Any]:
-    """Return an answer as the task's metric reads it; the hub holds each as a list of text.
+    """Convert an answer to the format of the task's metric; on the hub each answer is a list of text.
 
     Raises
     ------
     ValueError
-        If it cannot be read so.
+        If it cannot be converted.
     """
     try:
         if task in ("code_run", "math_calc"):

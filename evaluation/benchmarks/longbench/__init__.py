@@ -30,10 +30,8 @@ class LongBench(AnswerBenchmark):
 
     Bai et al., "LongBench: A Bilingual, Multitask Benchmark for Long Context Understanding" (arXiv:2308.14508).
 
-    Notes
-    -----
-    By default the 16 English tasks that kvpress's hub repository holds are run; the five Chinese ones are judged too,
-    if they are asked for by name.
+    Notes ----- By default the 16 English tasks in kvpress's hub repository are run; the five Chinese tasks are also
+    supported if requested by name.
     """
 
     name = "longbench"
@@ -59,12 +57,12 @@ class LongBench(AnswerBenchmark):
     def _mean(self, task: str, answered: Answered) -> float:
         total = 0.0
         for row, prediction in answered:
-            total += self._share(row, prediction)  # not sum(): it adds in a way of its own since Python 3.12
+            total += self._share(row, prediction)  # not sum(), which uses compensated summation since Python 3.12
         return round(100 * total / len(answered), 2)
 
 
 def with_classes(source: Source, task: str) -> Source:
-    """Return the source; where the task is to name a class, each record must have the classes."""
+    """Return the source; for classification tasks, each record must have the classes."""
     extras: dict[str, Any] = {**source.extras}
     if task in ("trec", "lsht"):
         extras["all_classes"] = (TEXTS,)

@@ -1,4 +1,4 @@
-"""How LongBench judges the answers of each of its tasks; every figure lies in 0..1."""
+"""LongBench's metrics for each of its tasks; all values are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from evaluation.benchmarks.extra import extra
 from evaluation.benchmarks.rouge import rouge
 from evaluation.benchmarks.token_f1 import english_f1, normalized_chinese, token_f1
 
-# Few-shot tasks, where a model goes on with the next example: only the first line is its answer.
+# Few-shot tasks, where a model may continue with another example: only the first line is its answer.
 FIRST_LINE = ("trec", "triviaqa", "samsum", "lsht")
 CODE_REMARKS = ("`", "#", "//")
 
 
 def best_score(task: str, prediction: str, answers: Sequence[str], classes: Sequence[str] | None) -> float:
-    """Return the score against the answer that fits best."""
+    """Return the score against the best-matching answer."""
     return max((SCORERS[task](prediction, answer, classes or ()) for answer in answers), default=0.0)
 
 
@@ -44,10 +44,10 @@ def chinese_summary(prediction: str, answer: str, classes: Sequence[str]) -> flo
 
 
 def classification(prediction: str, answer: str, classes: Sequence[str]) -> float:
-    """Return 1 over the classes that the prediction names, if the right one is among them.
+    """Return 1 divided by the number of classes in the prediction, if the correct one is among them.
 
-    Classes whose name is a part of the right one's do not count; but the published scorer passes over the class after
-    each one it drops, and so does this.
+    Classes whose name is a part of the correct one's do not count. Like the published scorer, this skips the class
+    after each one that it drops.
     """
     kept, just_dropped = [], False
     for name in classes:
@@ -60,7 +60,7 @@ def classification(prediction: str, answer: str, classes: Sequence[str]) -> floa
 
 
 def paragraph(pattern: str) -> Callable[[str, str, Sequence[str]], float]:
-    """Return a scorer: which share of the numbers in the prediction is the paragraph that the answer names."""
+    """Return a scorer for the share of numbers in the prediction that equal the paragraph in the answer."""
 
     def score(prediction: str, answer: str, classes: Sequence[str]) -> float:
         number = re.search(pattern, answer)
@@ -72,13 +72,13 @@ def paragraph(pattern: str) -> Callable[[str, str, Sequence[str]], float]:
 
 
 def count(prediction: str, answer: str, classes: Sequence[str]) -> float:
-    """Return which share of the numbers in the prediction is the right one."""
+    """Return the share of numbers in the prediction that are correct."""
     numbers = re.findall(r"\d+", prediction)
     return numbers.count(answer) / len(numbers) if numbers else 0.0
 
 
 def code(prediction: str, answer: str, classes: Sequence[str]) -> float:
-    """Return how alike the first line that is neither comment nor fence and the answer are, in whole percent."""
+    """Return the similarity of the answer and the first line that is neither comment nor fence, in integer percent."""
     lines = prediction.lstrip("\n").split("\n")
     line = next((line for line in lines if not any(mark in line for mark in CODE_REMARKS)), "")
     return round(100 * SequenceMatcher(None, line, answer).ratio()) / 100

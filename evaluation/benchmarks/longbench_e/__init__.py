@@ -42,7 +42,7 @@ BUCKETS = {"0-4k": (0, 4000), "4-8k": (4000, 8000), "8k+": (8000, float("inf"))}
 
 
 class LongBenchE(AnswerBenchmark):
-    """The part of LongBench whose texts are spread evenly over lengths, judged in three buckets of words.
+    """The part of LongBench with uniformly distributed lengths, evaluated in three buckets of word counts.
 
     Bai et al., "LongBench: A Bilingual, Multitask Benchmark for Long Context Understanding" (arXiv:2308.14508).
     """
@@ -61,12 +61,12 @@ class LongBenchE(AnswerBenchmark):
         return one_or_all(rows, predictions, self._buckets)
 
     def _share(self, row: Row, prediction: str) -> float:
-        # Unlike LongBench's own scorer, this one leaves leading spaces.
+        # Unlike LongBench's scorer, this one keeps leading spaces.
         text = prediction.lstrip("\n").split("\n")[0] if row.task in FIRST_LINE else prediction
         return best_score(row.task, text, row.answer, row.extras["all_classes"])
 
     def _buckets(self, task: str, answered: Answered) -> dict[str, float]:
-        """Return the mean of each bucket; of an empty one, not a number."""
+        """Return the mean of each bucket; NaN for an empty one."""
         means = {}
         for name, (low, high) in BUCKETS.items():
             shares = [self._share(row, text) for row, text in answered if low <= row.extras["length"] < high]

@@ -41,6 +41,6 @@ class LongBenchV2(AnswerBenchmark):
 
 
 def is_correct(prediction: str, answer: str) -> bool:
-    """Return whether the prediction says that the answer is right, in the words that the prompt asks for."""
+    """Return whether the prediction gives the correct answer in the format that the prompt requests."""
     text = prediction.replace("*", "")
     return any(f"The correct answer is {choice}" in text for choice in (f"({answer})", answer))

@@ -23,10 +23,8 @@ class LooGLE(AnswerBenchmark):
 
     Li et al., "LooGLE: Can Long-Context Language Models Understand Long Contexts?" (arXiv:2311.04939).
 
-    Notes
-    -----
-    The score of one answer is the recall of ROUGE-L, or for clozes the share of masks that have exactly the right
-    name; it needs no model. `metrics` needs WordNet and BERTScore's model.
+    Notes ----- The score of one answer is the recall of ROUGE-L or, for clozes, the share of masks with exactly the
+    correct name; it needs no model. `metrics` needs WordNet and BERTScore's model.
     """
 
     name = "loogle"

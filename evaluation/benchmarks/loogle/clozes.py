@@ -1,4 +1,4 @@
-"""Clozes: names for masks, as a Python dictionary. The published scorer runs it as code; here it is only read."""
+"""Clozes: names for masks, as a Python dictionary. The published scorer runs it as code; here it is parsed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def exact_match(answer: str, prediction: str) -> tuple[int, int]:
-    """Return how many masks have exactly the right name, of how many.
+    """Return the number of masks with exactly the correct name, and the total number.
 
-    A prediction that is no dictionary counts as one mask, as published.
+    A prediction that is not a dictionary counts as one mask, as published.
     """
     truth, names = _truth(answer), _literal(prediction)
     if not isinstance(names, dict):
@@ -19,13 +19,13 @@ def exact_match(answer: str, prediction: str) -> tuple[int, int]:
 
 
 def partial_match(answer: str, prediction: str) -> tuple[int, int]:
-    """Return how many masks have a name that shares a word with the right one, of how many."""
+    """Return the number of masks whose name shares a word with the correct one, and the total number."""
     truth, names = _truth(answer), _literal(prediction)
     if not isinstance(names, dict):
         return 0, len(truth)
     try:
         shared = [set(name.split()) & set(names[mask].split()) for mask, name in truth.items() if mask in names]
-    except AttributeError:  # something that is no text fails the whole answer, as published
+    except AttributeError:  # a value that is not text fails the entire answer, as published
         return 0, len(truth)
     return sum(map(bool, shared)), len(truth)
 
@@ -40,7 +40,7 @@ def _truth(answer: str) -> dict[str, str]:
 def _literal(text: str) -> Any:
     """Return the value of a Python literal; None for anything else."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python's remarks on the model's spelling
+        warnings.simplefilter("ignore")  # Python's warnings about the model's syntax
         try:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

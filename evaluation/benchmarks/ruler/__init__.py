@@ -1,4 +1,4 @@
-"""RULER (https://arxiv.org/abs/2404.06654), made at any length; only its two "qa" tasks need a download."""
+"""RULER (https://arxiv.org/abs/2404.06654), generated at any length; only its two "qa" tasks need a download."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ruler(AnswerBenchmark):
     """Thirteen tasks of retrieval, tracing, counting and question answering.
 
     ``Request.data`` is a folder with ``squad.json`` for "qa_1" and ``hotpotqa.json`` for "qa_2". By default a task
-    without its file is left out.
+    without its file is omitted.
     """
 
     name = "ruler"
@@ -55,9 +55,9 @@ class Ruler(AnswerBenchmark):
 
     def rows(self, request: Request) -> list[Row]:
         if request.length is None:
-            raise ValueError("RULER is made at a length: give one, in tokens, such as 4096")
+            raise ValueError("RULER needs a length: pass one in tokens, such as 4096")
         if request.samples < 1:
-            raise ValueError(f"samples a task must be at least 1, not {request.samples}")
+            raise ValueError(f"samples per task must be at least 1, got {request.samples}")
         if request.data is not None and not any((request.data / file).is_file() for file in DATA_FILES.values()):
             raise FileNotFoundError(
                 f"{request.data} has neither {' nor '.join(DATA_FILES.values())}: {_HOW_TO_GET}; "
@@ -77,7 +77,7 @@ class Ruler(AnswerBenchmark):
         return string_match(rows, predictions)
 
     def label(self, tasks: Sequence[str]) -> str:
-        """Return "ruler" for all thirteen tasks; fewer are another figure, and say how many they are."""
+        """Return "ruler" for all thirteen tasks; for fewer, the name includes their number."""
         count = len(set(tasks))
         return self.name if count == len(GENERATORS) else f"{self.name}-{count}"
 
@@ -88,7 +88,7 @@ def data_file(task: str, folder: Path | None) -> Path:
     Raises
     ------
     FileNotFoundError
-        If it is not there; the message says where to get it.
+        If it is missing; the message explains where to get it.
     """
     if folder is None or not _has_file(task, folder):
         where = "no folder with data was given" if folder is None else f"{folder} does not have it"

@@ -1,4 +1,4 @@
-"""The words that a list repeats most: RULER's "cwe"."""
+"""The most frequent words of a list: RULER's "cwe"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LONG = 4096  # from here on words are repeated more often
 
 
 class CommonWords(Generator):
-    """A numbered list in which ten words stand more often than the others; RULER (https://arxiv.org/abs/2404.06654).
+    """A numbered list in which ten words occur more often than the others; RULER (https://arxiv.org/abs/2404.06654).
 
-    Words are wonderwords' nouns, adjectives and verbs. Where a list needs more words than there are, all of them are
-    adjective-noun pairs; RULER takes another list of English words there, which no wheel carries.
+    Words are the nouns, adjectives and verbs of wonderwords. If a list needs more words than there are, all of them are
+    adjective-noun pairs; RULER uses another list of English words in this case, which no wheel contains.
     """
 
     def least(self, index: int) -> int:
@@ -36,9 +36,9 @@ class CommonWords(Generator):
 
 
 def _listing(rng: random.Random, count: int, common_times: int, other_times: int) -> tuple[str, list[str]]:
-    """Return a shuffled list of so many words, repeated, and the ones that are repeated more."""
+    """Return a shuffled list of repeated words with a given size, and the more frequent words."""
     known = _known_words()
-    # All are shuffled and the first taken, so that a longer list begins with the words of a shorter one.
+    # All are shuffled and the first ones are taken, so that a longer list begins with the words of a shorter one.
     shuffled = rng.sample(known, len(known))
     chosen = shuffled[:count] if count <= len(known) else distinct(lambda: two_words(rng), count)
     listed = chosen[:COMMON] * common_times + chosen[COMMON:] * other_times

@@ -1,4 +1,4 @@
-"""Random numbers, words and names, none of them twice."""
+"""Random numbers, words and names without repetition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evaluation.texts import words
 
 
 def distinct(draw: Callable[[], str], count: int) -> list[str]:
-    """Return so many different draws, in the order they came; more of them begin with the same ones."""
+    """Return distinct draws in order; a larger number of draws begins with the same ones."""
     found: dict[str, None] = {}
     while len(found) < count:
         found[draw()] = None
@@ -23,7 +23,7 @@ def seven_digits(rng: random.Random) -> str:
 
 
 def two_words(rng: random.Random) -> str:
-    """Return an adjective and a noun with a hyphen between, of about six million."""
+    """Return an adjective and a noun joined by a hyphen, one of about six million pairs."""
     return f"{rng.choice(words('adjective'))}-{rng.choice(words('noun'))}"
 
 
@@ -33,5 +33,5 @@ def random_uuid(rng: random.Random) -> str:
 
 
 def letters(rng: random.Random, alphabet: str, count: int) -> str:
-    """Return so many letters of an alphabet."""
+    """Return a given number of letters of an alphabet."""
     return "".join(rng.choices(alphabet, k=count))

@@ -1,4 +1,4 @@
-"""Paul Graham's essays as a haystack of any number of words, cut into sentences."""
+"""Paul Graham's essays as a haystack with any number of words, split into sentences."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from evaluation.texts import essays
 
 @cache
 def essay_sentences() -> tuple[str, ...]:
-    """Return the essays' sentences, white space collapsed.
+    """Return the essays' sentences with collapsed white space.
 
-    RULER uses nltk's English punkt model, which is a download; the untrained splitter differs from it after
-    abbreviations only.
+    RULER uses nltk's English punkt model, which must be downloaded; the untrained splitter differs from it only after
+    abbreviations.
     """
     from nltk.tokenize.punkt import PunktSentenceTokenizer
 
@@ -21,12 +21,12 @@ def essay_sentences() -> tuple[str, ...]:
 
 
 def sentences(words: int, start: int = 0) -> list[str]:
-    """Return the sentences that the first so many words make; the last may be cut short.
+    """Return the sentences of the first words; the last one may be truncated.
 
     Parameters
     ----------
     words : int
-        How many; the essays begin again when they run out.
+        Number of words; the essays are repeated if necessary.
     start : int, default=0
         Index of the first sentence.
     """

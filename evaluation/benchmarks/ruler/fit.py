@@ -14,14 +14,14 @@ from evaluation.rows import Row
 
 @dataclass(frozen=True)
 class Generator(ABC):
-    """Makes rows of one task with a haystack of any size.
+    """Generator of rows of one task with a haystack of any size.
 
     Parameters
     ----------
     task : str
         Name of the task.
     length : int
-        Tokens that a row may take; some tasks change with it.
+        Maximum number of tokens of a row; some tasks depend on it.
     """
 
     task: str
@@ -29,27 +29,27 @@ class Generator(ABC):
 
     @abstractmethod
     def least(self, index: int) -> int:
-        """Return the fewest units of haystack with which sample `index` is still a sensible question."""
+        """Return the minimum number of haystack units for which sample `index` is a sensible question."""
 
     @abstractmethod
     def row(self, rng: random.Random, index: int, units: int) -> Row:
-        """Return sample `index` with a haystack of so many units.
+        """Return sample `index` with a haystack of `units` units.
 
-        A generator in the same state gives rows that differ in little but their size, so that size grows with `units`.
+        With the same random state, rows differ in little except their size, so that the size grows with `units`.
         """
 
     def rng(self, seed: int, index: int) -> random.Random:
-        """Return the source of all that is random in sample `index`, the same in every process."""
+        """Return the random generator of sample `index`, the same in every process."""
         return random.Random(f"{seed}/{self.length}/{self.task}/{index}")
 
 
 def fitted_rows(generator: Generator, request: Request) -> list[Row]:
-    """Return the request's number of samples, each with the largest haystack that fits.
+    """Return the requested number of samples, each with the largest haystack that fits.
 
     Raises
     ------
     ValueError
-        If the length is too short for a sample; the message gives the least length for all of them.
+        If the length is too short for a sample; the message gives the minimum length for all samples.
     """
     tokenizer, seed = request.tokenizer, request.seed
     rows = []
@@ -64,32 +64,32 @@ def fitted_rows(generator: Generator, request: Request) -> list[Row]:
         if units is None:
             raise ValueError(
                 f"{generator.length} tokens are too short for {request.samples} samples of task {generator.task!r}: "
-                f"give a length of at least {least_length(generator, request)}, or leave the task out"
+                f"use a length of at least {least_length(generator, request)}, or omit the task"
             )
         rows.append(made[units])
     return rows
 
 
 def largest(tokens: Callable[[int], int], least: int, room: int) -> int | None:
-    """Return the largest number of units, at least `least`, that takes no more tokens than there is room for.
+    """Return the largest number of units, at least `least`, that fits into the available tokens.
 
-    Tokens grow almost evenly with units, so that each look goes where the average growth says; looks that stay on one
-    side of the limit go further every time. That takes about 6 looks where halving takes 17, and at 128k tokens a look
-    is slow.
+    Tokens grow almost linearly with units, so each evaluation interpolates; repeated evaluations on the same side of
+    the limit take larger steps. This needs about 6 evaluations where bisection needs 17, and at 128k tokens an
+    evaluation is slow.
 
     Parameters
     ----------
     tokens : callable
-        Tokens that so many units take.
+        Number of tokens as a function of the number of units.
     least : int
-        Fewest units.
+        Minimum number of units.
     room : int
-        Most tokens.
+        Maximum number of tokens.
 
     Returns
     -------
     int or None
-        None if not even `least` units fit.
+        None if even `least` units do not fit.
     """
     first = free = room - tokens(least)
     if free < 0:
@@ -113,7 +113,7 @@ def largest(tokens: Callable[[int], int], least: int, room: int) -> int | None:
 
 
 def least_length(generator: Generator, request: Request) -> int:
-    """Return a length at which every sample of the request fits, found by growing one that is too short."""
+    """Return a length at which every sample of the request fits, found by increasing one that is too short."""
     length = generator.length
     while True:
         at = replace(generator, length=length)

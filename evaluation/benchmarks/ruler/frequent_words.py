@@ -1,4 +1,4 @@
-"""The most frequent words of a made-up language: RULER's "fwe"."""
+"""The most frequent words of an artificial language: RULER's "fwe"."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LEAST_WORDS = 53
 
 
 class FrequentWords(Generator):
-    """Coded words whose frequencies fall with the square of their rank; RULER (https://arxiv.org/abs/2404.06654).
+    """Coded words whose frequencies decrease with the square of their rank; RULER (https://arxiv.org/abs/2404.06654).
 
-    The most frequent word is three dots, which the question says to ignore; the answer is the next three. The
-    vocabulary has a word per 50 tokens.
+    The most frequent word is three dots, which the question asks to ignore; the answer is the next three words. The
+    vocabulary has one word per 50 tokens.
     """
 
     def least(self, index: int) -> int:

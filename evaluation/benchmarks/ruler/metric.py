@@ -1,4 +1,4 @@
-"""RULER's metric as kvpress computes it: the share of the references that an answer contains."""
+"""RULER's metric as computed by kvpress: the share of the references that an answer contains."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def share_found(row: Row, prediction: str) -> float:
-    """Return what share of the references is found, whatever the case; for "qa" tasks 1 if any is found."""
-    # Control characters are taken out, not replaced: a reference broken over two lines counts, as in kvpress.
+    """Return the share of the references that is found, ignoring case; for "qa" tasks 1 if any is found."""
+    # Control characters are removed, not replaced: a reference split over two lines counts, as in kvpress.
     said = _CONTROL.sub("", prediction.strip()).strip().lower()
     found = [float(reference.lower() in said) for reference in row.answer]
     return max(found) if row.task.split("_")[0] == "qa" else sum(found) / len(found)

@@ -17,28 +17,28 @@ KINDS: dict[str, Callable[[random.Random], str]] = {
     "words": two_words,
     "uuids": random_uuid,
 }
-# Where a needle may stand in essays, in percent of the sentences.
+# Positions of needles in essays, in percent of the sentences.
 DEPTHS = [round(100 * step / 39) for step in range(40)]
-# RULER begins at 500 words of essays, which with the answer's room do not fit 1k tokens; its 5 lines are kept.
+# RULER begins at 500 words of essays, which do not fit 1k tokens together with the answer; its 5 lines are kept.
 LEAST_WORDS, LEAST_LINES = 100, 5
 
 
 @dataclass(frozen=True)
 class Needles(Generator):
-    """Key-value sentences to be found again; "NIAH" of RULER (https://arxiv.org/abs/2404.06654).
+    """Key-value sentences to retrieve; "NIAH" of RULER (https://arxiv.org/abs/2404.06654).
 
     Parameters
     ----------
     haystack : str
         "noise" (one line, repeated), "essay", or "needle" (needles that are not asked for).
     key_kind, value_kind : str
-        Of `KINDS`.
+        Kinds of keys and values, from `KINDS`.
     keys : int
-        Needles with keys of their own.
+        Number of different keys.
     values : int
-        Values a key.
+        Number of values per key.
     queries : int
-        Keys that are asked for.
+        Number of keys that are asked for.
     """
 
     haystack: str
@@ -80,7 +80,7 @@ class Needles(Generator):
         return NEEDLE.format(kind=self.value_kind, key=key, value=value)
 
     def _distractors(self, rng: random.Random, keys: list[str], values: list[str], count: int) -> list[str]:
-        """Return needles with other keys and values; seeded apart, so that more lines begin with the same."""
+        """Return needles with other keys and values; separately seeded, so that more lines begin with the same ones."""
         lines = random.Random(rng.getrandbits(64))
         other = random.Random(rng.getrandbits(64))
         more_keys = distinct(lambda: KINDS[self.key_kind](lines), count + len(keys))
@@ -91,7 +91,7 @@ class Needles(Generator):
 
     @staticmethod
     def _between_lines(rng: random.Random, needles: list[str], lines: list[str]) -> str:
-        """Return the lines with each needle before one of them, drawn without repetition."""
+        """Return the lines with each needle inserted before one of them, drawn without repetition."""
         places = sorted(rng.sample(range(len(lines)), len(needles)), reverse=True)
         for place, needle in zip(places, needles, strict=True):
             lines.insert(place, needle)
@@ -99,7 +99,7 @@ class Needles(Generator):
 
     @staticmethod
     def _between_sentences(rng: random.Random, needles: list[str], text: list[str]) -> str:
-        """Return the sentences with each needle at a depth of its own; RULER's spaces at the ends are kept."""
+        """Return the sentences with each needle at a different depth; RULER's spaces at the ends are kept."""
         depths = sorted(rng.sample(DEPTHS, len(needles)))
         places = [0, *(len(text) * depth // 100 for depth in depths), len(text)]
         parts = []

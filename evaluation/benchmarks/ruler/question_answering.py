@@ -17,7 +17,7 @@ from evaluation.rows import Row
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """A question with its references, the documents that belong to it, and those on the same matter."""
+    """A question with its references, the documents that answer it, and documents on the same topic."""
 
     text: str
     answers: list[str]
@@ -27,10 +27,10 @@ class AskedQuestion:
 
 @dataclass(frozen=True)
 class QuestionAnswering(Generator):
-    """Documents, numbered and shuffled, some of which answer; RULER (https://arxiv.org/abs/2404.06654).
+    """Numbered and shuffled documents, some of which contain the answer; RULER (https://arxiv.org/abs/2404.06654).
 
-    Sample i asks the i-th question of the data, as in RULER; which documents stand around it is random. Those on the
-    same matter come first, and all are repeated when they run out.
+    Sample i asks the i-th question of the data, as in RULER; the other documents are random. Those on the same topic
+    are taken first, and all are repeated if necessary.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class QuestionAnswering(Generator):
     def _question(self, index: int) -> AskedQuestion:
         if index >= len(self.questions):
             raise ValueError(
-                f"task {self.task!r} has {len(self.questions)} questions in this data: ask for at most as many samples"
+                f"task {self.task!r} has {len(self.questions)} questions in this data: use at most that many samples"
             )
         return self.questions[index]
 
@@ -102,7 +102,7 @@ def read_hotpotqa(path: Path) -> tuple[list[AskedQuestion], list[str]]:
 def _read(
     path: Path, read: Callable[[Any], tuple[list[AskedQuestion], list[str]]], meant: str
 ) -> tuple[list[AskedQuestion], list[str]]:
-    """Return what `read` makes of a file, or say that the file is not the one that is meant."""
+    """Return the result of `read` for a file, or raise an error if it is not the expected file."""
     try:
         questions, documents = read(json.loads(path.read_text(encoding="utf-8")))
         if not questions:

@@ -1,7 +1,7 @@
-"""RULER's prompts, word for word, cut where kvpress cuts them into context, question and answer prefix.
+"""RULER's prompts, verbatim, split into context, question and answer prefix as in kvpress.
 
-From RULER (https://arxiv.org/abs/2404.06654, Apache-2.0), ``scripts/data/synthetic/constants.py``. The wording is the
-benchmark: another wording would give other figures.
+From RULER (https://arxiv.org/abs/2404.06654, Apache-2.0), ``scripts/data/synthetic/constants.py``. The wording is part
+of the benchmark: another wording would give other results.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Template:
     Parameters
     ----------
     context, question, answer_prefix : str
-        Its three parts; put together they are RULER's template.
+        Its three parts, which together are RULER's template.
     max_new_tokens : int
-        Most tokens of an answer.
+        Maximum number of tokens of an answer.
     """
 
     context: str
@@ -38,7 +38,7 @@ class Template:
         answer : list of str
             The references.
         before : str, default=""
-            Put before the context, for a worked example.
+            Text before the context, for a worked example.
         **fields
             Values of the fields.
         """
@@ -52,7 +52,7 @@ class Template:
         )
 
     def text(self, **fields: object) -> str:
-        """Return the whole prompt with the fields filled in."""
+        """Return the complete prompt with the fields filled in."""
         return (self.context + self.question + self.answer_prefix).format(**fields)
 
 
@@ -106,7 +106,7 @@ QUESTION_ANSWERING = Template(
     max_new_tokens=32,
 )
 
-# What hides the needles of three tasks: the noise line, and other needles.
+# Haystacks of three tasks: the noise line, and other needles.
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "One of the special magic {kind} for {key} is: {value}."
 DOCUMENT = "Document {number}:\n{text}"

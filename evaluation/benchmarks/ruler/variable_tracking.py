@@ -21,10 +21,10 @@ EXAMPLE_TOKENS = 500
 
 @dataclass(frozen=True)
 class VariableTracking(Generator):
-    """Names that hold one value, one assigned from another; RULER (https://arxiv.org/abs/2404.06654).
+    """Names with the same value, each assigned from the previous one; RULER (https://arxiv.org/abs/2404.06654).
 
-    A worked example with a chain as long, but shorter names, stands before the question: RULER's ``--add_fewshot`` is
-    off by default, yet its generator is called without it and adds the example all the same.
+    A worked example with a chain of the same length, but shorter names, comes before the question: RULER's
+    ``--add_fewshot`` is off by default, but its generator adds the example even without it.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class VariableTracking(Generator):
 
 
 def example_lines(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how many noise lines let the worked example, without its answer, take at most 500 tokens."""
+    """Return the number of noise lines with which the worked example, without its answer, has at most 500 tokens."""
 
     def tokens(lines: int) -> int:
         text, _, value = _chain(random.Random("example"), lines, name_letters=3)
@@ -55,7 +55,7 @@ def example_lines(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _chain(rng: random.Random, lines: int, name_letters: int) -> tuple[str, list[str], str]:
-    """Return noise lines with a chain of assignments between them, the chain's names, and their value."""
+    """Return noise lines with a chain of assignments in between, the chain's names, and their value."""
     names = distinct(lambda: letters(rng, string.ascii_uppercase, name_letters), NAMES)
     value = str(rng.randrange(10_000, 99_999))
     chain = [f"VAR {names[0]} = {value}"]

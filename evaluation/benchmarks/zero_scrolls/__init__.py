@@ -31,7 +31,7 @@ class ZeroScrolls(AnswerBenchmark):
 
     Notes
     -----
-    Its right answers are not public: there is nothing to measure here. Submit the predictions to its site,
+    The correct answers are not public, so nothing can be measured here. Submit the predictions to its site,
     https://www.zero.scrolls-benchmark.com.
     """
 

@@ -1,1 +1,1 @@
-"""Pictures of the report, drawn once for light and once for dark surfaces."""
+"""Figures of the report, drawn once for light and once for dark backgrounds."""

@@ -1,4 +1,4 @@
-"""Score against bytes, as shares of a cache in 16 bits: one line a press, fewer bytes to the right."""
+"""Score against bytes, as shares of a cache in 16 bits: one line per press, fewer bytes to the right."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SHARE = "share_of_16_bits"
 
 
 def spends_bytes(summary: Summary) -> bool:
-    """Return whether any press was given a budget in bytes."""
+    """Return whether any press has a budget in bytes."""
     return any(press.unit == "bytes" for press in summary.study.presses)
 
 
 def draw_bytes(summary: Summary, groups: Sequence[Group], theme: Theme, columns: int = 3) -> Figure:
-    """Return one panel a group. Presses that mask are left out: they free nothing."""
+    """Return one panel per group, without presses that mask, since they free no memory."""
     styles = looks(summary.presses, summary.highlighted, summary.masked)
     shown = [name for name in summary.presses if name not in summary.masked]
     labels = [summary.label(name) for name in shown]
@@ -70,8 +70,8 @@ def draw_bytes(summary: Summary, groups: Sequence[Group], theme: Theme, columns:
 def _points(summary: Summary, group: Group, presses: Sequence[str]) -> pd.DataFrame:
     """Return the results of some presses with the share of bytes that they hold.
 
-    What is stored as numbers of the model's type would take half of its bytes in 16 bits if that type has 32; what a
-    codec packs would take the same.
+    Numbers stored in the model's dtype would take half of their bytes in 16 bits if that dtype has 32 bits; numbers
+    packed by a codec would take the same.
     """
     table = summary.of(group)
     table = table[table["press"].isin(list(presses)) & (table["press"] != FULL_CACHE)]

@@ -27,7 +27,7 @@ SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    # Saves the search for a free place, a tenth of the time.
+    # Avoids the search for a free position, which takes a tenth of the time.
     "axes.titley": 1.0,
 }
 
@@ -51,8 +51,8 @@ class Box:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Draw with this report's settings."""
-    import matplotlib as mpl  # importing it takes a second, which reading a table does not need
+    """Apply the settings of this report to plots."""
+    import matplotlib as mpl  # imported late: the import takes a second, and tables do not need it
 
     with mpl.rc_context(SETTINGS):
         yield
@@ -81,7 +81,7 @@ def grid(
 
 
 def style_axes(panel: Axes, theme: Theme, title: str) -> None:
-    """Give a panel quiet axes, a light grid and a title."""
+    """Set unobtrusive axes, a light grid and a title for a panel."""
     panel.set_title(title, loc="left", fontsize=TEXT + 1, color=theme.ink, fontweight="bold", pad=10)
     panel.tick_params(colors=theme.muted, labelsize=TEXT - 0.5, length=0, which="both")
     panel.grid(color=theme.line, linewidth=0.8)
@@ -92,7 +92,7 @@ def style_axes(panel: Axes, theme: Theme, title: str) -> None:
 
 
 def say(artist: Artist, text: str) -> None:
-    """Have a part of a picture say something when a page's reader points at it."""
+    """Add a tooltip to a part of a figure."""
     artist.set_gid(SAID + text.replace('"', "'"))
 
 
@@ -109,11 +109,11 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     Parameters
     ----------
     figure : Figure
-        What to write.
+        The figure to write.
     name : str
         Unique on the page; ids begin with it.
     description : str
-        What a screen reader says.
+        Description for screen readers.
     """
     stream = io.StringIO()
     with settings():
@@ -125,11 +125,11 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->|<g id=\"[^\"]*\"/>", "", text, flags=re.S)
     text = re.sub(rf'<g id="{SAID}([^"]*)">', r"<g><title>\1</title>", text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    # Ids must be unique on a page with many pictures, or a marker is taken from a picture that may be hidden.
+    # Ids must be unique on a page with many figures, or a marker is taken from a figure that may be hidden.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(r"<[^>]+>", lambda tag: _with_short_numbers(tag.group()), text)  # what is written stays as it is
+    text = re.sub(r"<[^>]+>", lambda tag: _with_short_numbers(tag.group()), text)  # text is not changed
     for token, colour in LIGHT.tokens().items():
         text = re.sub(colour, f"var(--{token})", text, flags=re.I)
     head = f'<svg role="img" aria-label="{_escape(description)}" class="picture"'
@@ -138,7 +138,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
 
 
 def _with_short_numbers(tag: str) -> str:
-    """Return a tag with coordinates of two digits, which a pixel does not show the want of."""
+    """Return a tag with coordinates rounded to two digits, which is finer than a pixel."""
     return re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match.group()):.2f}".rstrip("0").rstrip("."), tag)
 
 

@@ -1,4 +1,4 @@
-"""Score against compression ratio: one line a press, the full cache dashed, names at the line ends."""
+"""Score against compression ratio: one line per press, the full cache dashed, names at the ends of the lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEADER = 18.0
 # Opacity of the shading, shared by all shaded presses so that they do not hide the lines.
 BAND = 0.16
 GAP = TEXT * 1.22
-# Axes of a picture that has the width of a page to itself, in points.
+# Axes of a figure with the full width of a page, in points.
 WIDE, HIGH = 500.0, 300.0
 
 
@@ -37,7 +37,7 @@ def draw_curves(
     scale: Sequence[Group] | None = None,
     wide: bool = False,
 ) -> Figure:
-    """Return one panel a group; all groups of `scale`, or all drawn if not given, share the score axis."""
+    """Return one panel per group; all groups of `scale`, or all drawn if not given, share the score axis."""
     presses = summary.presses
     names = widest([summary.label(name) for name in [*presses, FULL_CACHE]], TEXT - 0.5)
     names = max(names, widest(summary.highlighted_labels, TEXT - 0.5, bold=True))
@@ -62,7 +62,7 @@ def _title(group: Group, measure: Measure, box: Box) -> str:
 
 
 def score_limits(tables: Sequence[pd.DataFrame], measure: Measure, shaded: Sequence[str] = ()) -> tuple[float, float]:
-    """Return limits of the score axis that hold all means, and the intervals of the presses to be shaded."""
+    """Return limits of the score axis that include all means, and the intervals of the shaded presses."""
     table = pd.concat(tables)
     bands = table.loc[table["press"].isin(list(shaded)), ["low", "high"]]
     values = np.concatenate([table["mean"].to_numpy(dtype=float), bands.to_numpy(dtype=float).ravel()])
@@ -135,12 +135,12 @@ def draw_panel(
 
 
 def by_label(summary: Summary, styles: dict[str, Look]) -> dict[str, Look]:
-    """Return how presses are drawn, by what they are called."""
+    """Return the style of presses by their labels."""
     return {summary.label(name): look for name, look in styles.items()}
 
 
 def say_values(panel: Axes, line: pd.DataFrame, label: str, measure: Measure, colour: str) -> None:
-    """Put a spot around each point of a press that cannot be seen, and says the press and its value."""
+    """Add an invisible spot around each point of a press, with a tooltip of the press and its value."""
     for _, row in line.iterrows():
         between = interval(row, measure)
         text = f"{label}, ratio {row['ratio']:g}: {number(row['mean'], measure)}"
@@ -151,7 +151,7 @@ def say_values(panel: Axes, line: pd.DataFrame, label: str, measure: Measure, co
 
 
 def tick_labels(ratios: Sequence[float], box: Box) -> list[str]:
-    """Return a label for each ratio, empty where it would touch the one before; the last one stays."""
+    """Return a label for each ratio, empty if it would touch the previous one; the last one is kept."""
     span = (ratios[-1] - ratios[0]) or 1.0
     labels: list[str] = []
     free_from = ratios[-1] + 1.0
@@ -167,7 +167,7 @@ def tick_labels(ratios: Sequence[float], box: Box) -> list[str]:
 def draw_line(
     panel: Axes, line: pd.DataFrame, look: Look, colour: str, theme: Theme, band: float, across: str = "ratio"
 ) -> None:
-    """Draw one press against a column; only highlighted ones are thick, and shaded with the opacity `band`."""
+    """Draw one press against a column; only highlighted presses are thick, and shaded with the opacity `band`."""
     if look.highlighted:
         panel.fill_between(line[across], line["low"], line["high"], color=colour, alpha=band, linewidth=0, zorder=3)
     panel.plot(
@@ -188,7 +188,7 @@ def draw_line(
 def label_ends(
     panel: Axes, ends: list[tuple[str, float, float]], styles: dict[str, Look], theme: Theme, box: Box
 ) -> None:
-    """Write each name beside the end of its line, moved apart where they crowd, with a thin line to lead there."""
+    """Write each name next to the end of its line, moved apart where they overlap, with a thin connecting line."""
     colours = theme.tokens()
     to_axes = panel.transData + panel.transAxes.inverted()
     points = to_axes.transform(np.array([(ratio, mean) for _, ratio, mean in ends]))

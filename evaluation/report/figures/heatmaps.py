@@ -22,7 +22,7 @@ def draw_task_heat(summary: Summary, group: Group, ratio: float, theme: Theme) -
     """Return the heat map of one group at one ratio: presses down, tasks across."""
     heat = task_heat(summary, group, ratio)
     names = max(widest(heat.rows), widest(summary.highlighted_labels, bold=True))
-    # Task names stand at 45 degrees.
+    # Task names are rotated by 45 degrees.
     slanted = 0.71 * widest(heat.columns, TEXT - 0.5)
     box = Box(
         width=CELL_WIDTH * (len(heat.columns) + GAP),
@@ -53,7 +53,7 @@ def draw_task_heat(summary: Summary, group: Group, ratio: float, theme: Theme) -
 
 
 def draw_depth_heat(summary: Summary, groups: list[Group], ratio: float, theme: Theme, columns: int = 5) -> Figure:
-    """Return one panel a press: depth of the needle down, length across."""
+    """Return one panel per press: depth of the needle down, length across."""
     heats = depth_heat(summary, groups, ratio)
     first = next(iter(heats.values()))
     box = Box(

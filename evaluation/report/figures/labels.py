@@ -1,4 +1,4 @@
-"""Where to write labels so that none overlap."""
+"""Placement of labels without overlaps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Rectangle = tuple[float, float, float, float]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return positions at least `gap` apart, in the order of `wanted` and as near to it as can be.
+    """Return positions at least `gap` apart, in the order of `wanted` and as close to it as possible.
 
-    Labels that crowd form a block, centred on the mean of the places they want; blocks that touch join.
-    The answer leaves `low` to `high` only where there is no room.
+    Overlapping labels form a block, centred on the mean of their wanted positions; blocks that touch are merged.
+    Positions are outside `low` to `high` only if there is not enough room.
     """
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     blocks: list[tuple[float, list[int]]] = []
@@ -46,7 +46,7 @@ def place(
     bounds: Rectangle,
     upwards: bool = True,
 ) -> Rectangle | None:
-    """Return a free rectangle of the given size close to an anchor, None where all places are taken.
+    """Return a free rectangle of the given size close to an anchor, or None if there is none.
 
     Parameters
     ----------

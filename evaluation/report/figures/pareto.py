@@ -1,4 +1,4 @@
-"""Score against what it costs: bytes really held, or time that the press adds; the Pareto front drawn."""
+"""Score against cost: bytes actually held, or time that the press adds, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def draw_pareto(
     cost : str
         `held_percent` or `overhead_percent`.
     key : bool
-        Whether to add the key of colours below, which a page may show once instead.
+        Whether to add the legend below, which a page may show once instead.
     scale : sequence of tuple, optional
         The groups and ratios that share the score axis, those drawn if not given.
     """
@@ -80,7 +80,7 @@ def _draw_panel(
 ) -> None:
     panel.set_xlabel(AXES[cost], fontsize=TEXT - 0.5)
     low, high = panel.get_ylim()
-    # A log axis has no place for the full cache's KL, which is zero.
+    # A log axis cannot show the full cache's KL, which is zero.
     table = table[(table["mean"] >= low) & (table["mean"] <= high)]
     full = table.loc[table["press"] == FULL_CACHE_LABEL, "mean"]
     table = table[table["press"] != FULL_CACHE_LABEL]
@@ -142,7 +142,7 @@ def _set_cost_axis(panel: Axes, costs: np.ndarray, cost: str) -> None:
 
 
 class _Labels:
-    """Writes names into a panel where they cover neither points, nor the front, nor each other."""
+    """Write names into a panel where they cover neither points, nor the front, nor each other."""
 
     def __init__(self, panel: Axes, theme: Theme, upwards: bool) -> None:
         self.panel = panel
@@ -152,7 +152,7 @@ class _Labels:
         self.points = np.empty((0, 2))
 
     def keep_clear(self, costs: np.ndarray, scores: np.ndarray, front: list[int]) -> None:
-        """Keep clear of points, and of the front's steps."""
+        """Avoid points and the steps of the front."""
         self.points = self._in_points(costs, scores)
         self.taken += [(x - 4, y - 4, x + 4, y + 4) for x, y in self.points]
         for (x, y), (next_x, next_y) in pairwise(self.points[front]):
@@ -160,13 +160,13 @@ class _Labels:
             self.taken.append((next_x - 1, min(y, next_y), next_x + 1, max(y, next_y)))
 
     def write(self, label: str, candidates: Sequence[int] | np.ndarray, colour: str, bold: bool = False) -> None:
-        """Name one of the candidate points, the first with room beside it."""
+        """Label one of the candidate points, the first with enough room."""
         for index in candidates:
             if self._write_at(label, (self.points[index][0], self.points[index][1]), colour, bold):
                 return
 
     def write_on_line(self, label: str, score: float) -> None:
-        """Name a horizontal line, at the first place with room."""
+        """Label a horizontal line, at the first position with enough room."""
         height = self._in_points(np.zeros(1), np.array([score]))[0][1]
         self.taken.append((0.0, height - 1, BOX.width, height + 1))
         width = widest([label], TEXT - 0.5)
@@ -201,7 +201,7 @@ class _Labels:
 
 @dataclass(frozen=True)
 class _KeyLayout:
-    """Where the key goes: how many lines and how wide a column, and the room for it in points."""
+    """Layout of the legend: number of lines, width of a column, and its size in points."""
 
     lines: int
     column: float
@@ -210,7 +210,7 @@ class _KeyLayout:
 
 
 def _key_layout(names: list[str], used: int) -> _KeyLayout:
-    """Put the key beside a single panel, and below several."""
+    """Place the legend next to a single panel, or below several panels."""
     count, column = len(names) + 1, widest(names) + 32
     if used == 1:
         lines = max(1, int((BOX.height + BOX.bottom) // KEY_HEIGHT))

@@ -1,1 +1,1 @@
-"""What gates are fitted on: texts, and the contexts and futures that are made from them."""
+"""The data that gates are fitted on: texts, and the contexts and futures built from them."""

@@ -1,7 +1,7 @@
-"""What gates are fitted on: contexts made from any texts, and what is read after them.
+"""Contexts built from arbitrary texts, and futures that follow them, to fit gates on.
 
-A router is fitted for questions that nobody has asked yet, so each context has several futures of one kind of use:
-answers about planted facts, look-ups in a table, quotations from far back, plain continuation.
+A router is fitted for questions that are not known yet, so each context has several futures of one kind: answers about
+planted facts, look-ups in a table, quotations from far back, or plain continuation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PLACES = tuple(
 
 @dataclass(frozen=True)
 class Situation:
-    """A context and what may follow it.
+    """A context and its possible futures.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Situation:
     context : tuple of int
         Token ids that a press compresses.
     futures : tuple of tuple of int
-        Token ids after the context; each is read alone.
+        Token ids after the context; each future is read separately.
     """
 
     kind: str
@@ -54,20 +54,20 @@ class Situation:
 def make_situations(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], count: int, recipe: Recipe, seed: int
 ) -> list[Situation]:
-    """Make situations from texts, all kinds in turn.
+    """Build situations from texts, all kinds in turn.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        The model's.
+        The model's tokenizer.
     texts : sequence of str
         Documents. Short ones are joined until a context is full.
     count : int
-        How many situations.
+        Number of situations.
     recipe : Recipe
-        Says how many tokens contexts, continuations and quotations have.
+        Defines the number of tokens of contexts, continuations and quotations.
     seed : int
-        The same seed, texts and recipe make the same situations.
+        Random seed; the same seed, texts and recipe give the same situations.
 
     Raises
     ------
@@ -75,16 +75,16 @@ def make_situations(
         If the texts have too few tokens for a context and its continuation, or a setting is out of range.
     """
     if count < 1:
-        raise ValueError(f"at least 1 situation is needed, not {count}")
+        raise ValueError(f"at least 1 situation is needed, got {count}")
     length, continued = recipe.length, recipe.continued
     if length < recipe.fewest_tokens:
-        raise ValueError(f"contexts need at least {recipe.fewest_tokens} tokens, not {length}")
+        raise ValueError(f"contexts need at least {recipe.fewest_tokens} tokens, got {length}")
     documents = [_sentences(tokenizer, text) for text in texts]
     tokens = sum(len(sentence) for document in documents for sentence in document)
     if tokens < length + continued:
         raise ValueError(
             f"the texts have {tokens} tokens, but contexts of {length} and their continuation need at least "
-            f"{length + continued}: give more text, or ask for shorter contexts"
+            f"{length + continued}: use more text, or shorter contexts"
         )
     kinds = list(KINDS)
     return [
@@ -94,7 +94,7 @@ def make_situations(
 
 
 class _Maker:
-    """The random choices of one situation, and the text that it is made from."""
+    """The random choices of one situation, and the text that it is built from."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, documents: list[list[tuple[int, ...]]], recipe: Recipe, seed: str
@@ -106,7 +106,7 @@ class _Maker:
         self.head = tuple(token_ids(tokenizer, head))
 
     def passage(self, room: int) -> list[tuple[int, ...]]:
-        """Return sentences that follow each other and have at least ``room`` tokens, if the texts have as many."""
+        """Return consecutive sentences with at least ``room`` tokens, if the texts have that many."""
         order = self.rng.sample(self._documents, len(self._documents))
         sentences = [sentence for document in order for sentence in document]
         before, first = self.rng.random() * max(0, sum(map(len, order[0])) - room), 0
@@ -116,7 +116,7 @@ class _Maker:
         return sentences[first:] + sentences[:first]
 
     def fill(self, planted: Sequence[str] = ()) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-        """Return a context with sentences planted in it, and the text's sentences that stand in it."""
+        """Return a context with planted sentences, and the sentences of the text that it contains."""
         lines = [tuple(token_ids(self.tokenizer, f"\n{sentence}\n")) for sentence in planted]
         room = self.length - len(self.head) - sum(map(len, lines))
         body = _at_most(self.passage(room), room)
@@ -133,7 +133,7 @@ class _Maker:
 
 
 def _facts(maker: _Maker) -> Situation:
-    """Facts strewn over a text; some are asked for."""
+    """Facts scattered over a text, some of which are asked for."""
     count = maker.rng.choice((1, 2, 4, 8))
     facts = [_fact(maker.rng, owner, thing) for owner, thing in _distinct(maker.rng, count)]
     context, _ = maker.fill([sentence for sentence, _, _ in facts])
@@ -142,7 +142,7 @@ def _facts(maker: _Maker) -> Situation:
 
 
 def _several(maker: _Maker) -> Situation:
-    """Several numbers of one thing, strewn over a text and asked for together."""
+    """Several numbers of one thing, scattered over a text and asked for together."""
     ((owner, thing), (other, another)) = _distinct(maker.rng, 2)
     numbers = [maker.rng.randrange(10**4, 10**6) for _ in range(maker.rng.randrange(2, 5))]
     decoy = maker.rng.randrange(10**4, 10**6)
@@ -176,7 +176,7 @@ def _table(maker: _Maker) -> Situation:
 
 
 def _quotation(maker: _Maker) -> Situation:
-    """Passages to be quoted word for word, given how they begin."""
+    """Passages to be quoted verbatim, given their beginning."""
     context, body = maker.fill()
     futures = []
     for _ in range(3):
@@ -188,7 +188,7 @@ def _quotation(maker: _Maker) -> Situation:
 
 
 def _continuation(maker: _Maker) -> Situation:
-    """A text that goes on."""
+    """The continuation of a text."""
     start = token_ids(maker.tokenizer, framed(maker.tokenizer, "", chat=False)[0])
     room, continued = maker.length - len(start), maker.recipe.continued
     tokens = [token for sentence in maker.passage(room + continued) for token in sentence]
@@ -226,13 +226,13 @@ def _distinct(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 
 def _sentences(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[int, ...]]:
-    """Cut a text after full stops and line breaks; nothing is lost."""
+    """Split a text after full stops and line breaks, without losing characters."""
     pieces = [piece for piece in re.split(r"(?<=[.!?])(?=\s)|(?<=\n)(?=\S)", text.strip() + "\n\n") if piece]
     return [ids for piece in pieces if (ids := tuple(token_ids(tokenizer, piece)))]
 
 
 def _at_most(sentences: Sequence[tuple[int, ...]], room: int) -> list[tuple[int, ...]]:
-    """Return sentences from the front until ``room`` tokens are filled, the last one cut."""
+    """Return sentences from the start until ``room`` tokens are filled; the last one is truncated."""
     taken: list[tuple[int, ...]] = []
     for sentence in sentences:
         if room <= 0:

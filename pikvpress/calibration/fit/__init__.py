@@ -1,1 +1,1 @@
-"""From measurements to fitted parameters: one loop, and what it is given to minimise."""
+"""From measurements to fitted parameters: one training loop, and its losses."""

@@ -1,4 +1,4 @@
-"""Directions of keys and values by calibration, and what can be foreseen of the rest."""
+"""Calibrated directions of keys and values, and a prediction of part of the residual."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def calibrate_bases(
 ) -> Bases:
     """Find the leading directions of every head's keys and values over many contexts, for a `PiKVCache`.
 
-    They are the principal directions of what the cache holds, as Palu (https://arxiv.org/abs/2407.21118) and LoRC
-    (https://arxiv.org/abs/2410.03111) find those of the projection weights. Keys are taken as they are cached, rotated
-    by their positions, which spreads them over more directions. What the directions leave out is not independent of
-    the coordinates along them: a perceptron learns what it can, and is kept for heads where it helps on held-out text.
+    They are the principal directions of what the cache holds, whereas Palu (https://arxiv.org/abs/2407.21118) and LoRC
+    (https://arxiv.org/abs/2410.03111) compute those of the projection weights. Keys are used as cached, rotated by
+    their positions, which spreads them over more directions. The residual is not independent of the coordinates: a
+    perceptron learns to predict part of it, and is kept for heads where it helps on held-out text.
 
     Parameters
     ----------
     model, tokenizer
-        The model in eval mode, left as it was found; and its tokenizer.
+        The model in eval mode, restored at the end, and its tokenizer.
     texts : sequence of str, optional
-        Documents like those that the model will read. By default the ones that ship.
+        Documents similar to those that the model will read. By default the shipped texts.
     rank : int, default=32
-        Directions a head, fewer than its channels.
+        Number of directions per head, fewer than its channels.
     learned : bool, default=True
         Whether to learn a correction.
     contexts : int, default=12
-        How many to fit on; a third as many are held out.
+        Number of contexts to fit on; a third as many are held out.
     length, seed : int, default=1024, 0
-        Tokens of a context, and random seed.
+        Tokens per context, and random seed.
 
     Returns
     -------
     Bases
-        With `about["unexplained"]`: shares of the variance left on held-out text, mean over heads.
+        Bases with `about["unexplained"]`: shares of the variance left on held-out text, mean over heads.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def calibrate_bases(
 def _contexts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], count: int, recipe: Recipe
 ) -> Iterator[tuple[tuple[int, ...], bool]]:
-    """Give contexts to fit on, and a third as many that are held out; and which they are."""
+    """Yield contexts to fit on, and a third as many held-out ones, each with whether it is held out."""
     fit, held = split(texts, recipe.held_out_documents)
     made = make_situations(tokenizer, fit, count, recipe, recipe.seed)
     checks = make_situations(tokenizer, held, max(1, count // 3), recipe, recipe.seed + 1)
@@ -97,14 +97,14 @@ def _read(model: PreTrainedModel, context: Sequence[int]) -> tuple[torch.Tensor,
 
 
 class _Side:
-    """What is known of the keys, or of the values, while contexts are read.
+    """Statistics of the keys, or of the values, collected while contexts are read.
 
     Parameters
     ----------
     entries : int
-        Of a context, that are kept for learning and checking.
+        Number of entries per context that are kept for learning and validation.
     generator : torch.Generator
-        Draws them.
+        Random generator that draws them.
     """
 
     def __init__(self, entries: int, generator: torch.Generator):
@@ -114,14 +114,14 @@ class _Side:
         self._held: list[torch.Tensor] = []
 
     def add(self, states: torch.Tensor, held_out: bool) -> None:
-        """Add a context's states (layers, kv_heads, tokens, head_dim), of one that is held out or not."""
+        """Add the states (layers, kv_heads, tokens, head_dim) of a context, which may be held out."""
         if not held_out:
             self._moments.add(states)
         rows = torch.randperm(states.shape[2], generator=self._generator)[: self._entries]
         (self._held if held_out else self._fit).append(states[:, :, rows])
 
     def factors(self, rank: int, recipe: Recipe | None) -> tuple[Factors, dict[str, float]]:
-        """Return factors in float16, with a correction if there is a recipe for it, and the variance they leave."""
+        """Return factors in float16, with a correction if a recipe is given, and the variance they leave."""
         factors, held = self._moments.factors(rank), torch.cat(self._held, dim=2)
         before = _unexplained(held, factors)
         left = {"directions": before.mean().item()}
@@ -134,7 +134,7 @@ class _Side:
 
 
 class _Moments:
-    """Sums over entries, so that one context is held at a time."""
+    """Sums over entries, so that only one context is in memory at a time."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -170,7 +170,7 @@ def _unexplained(states: torch.Tensor, factors: Factors) -> torch.Tensor:
 
 
 def _learn(states: torch.Tensor, factors: Factors, recipe: Recipe, generator: torch.Generator) -> Factors:
-    """Return the factors with a perceptron for what they leave out, of all heads at once."""
+    """Return the factors with a perceptron for the residual, for all heads at once."""
     layers, heads, count, size = states.shape
     rank, hidden, batch = factors["spread"].shape[-1], recipe.bases_units, recipe.bases_batch
     coordinates = _coordinates(states, factors)

@@ -1,4 +1,4 @@
-"""How many keys each head keeps while routers are fitted, and the error curves that say so."""
+"""How many keys each head keeps while routers are fitted, and the error curves that determine this."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pikvpress.routers import Router
 
 @dataclass(frozen=True)
 class HeadBudgets:
-    """What each head keeps at each ratio: all the same, or shares by error curves.
+    """What each head keeps at each ratio: equal numbers, or shares according to error curves.
 
     Parameters
     ----------
     recipe : Recipe
-        Says the ratios, and the shares at which curves are measured.
+        Defines the ratios, and the shares at which curves are measured.
     curves : torch.Tensor, optional
         Predicted divergence by share kept, shape (ratios, layers, kv_heads, keep shares); NaN for layers that are not
         compressed. Without it budgets are equal.
@@ -46,7 +46,7 @@ class HeadBudgets:
 
 @torch.no_grad()
 def error_curves(router: Router, records: Sequence[Record], recipe: Recipe, progress: Progress) -> torch.Tensor:
-    """Return the mean predicted divergence of a router's blends over records, as in `HeadBudgets`."""
+    """Return the mean predicted divergence of a router's blends over records, shaped as in `HeadBudgets`."""
     ratios, shares = len(recipe.ratios), recipe.keep_shares
     curves = torch.full((ratios, *router.static.shape[:2], len(shares)), torch.nan)
     router.eval()

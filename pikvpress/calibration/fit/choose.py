@@ -1,4 +1,4 @@
-"""Which experts are worth their cost: those that a static blend of all candidates leans on."""
+"""Choice of the experts that are worth their cost: those with much weight in a static blend of all candidates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pikvpress.routers import Router
 def expert_costs(
     records: Sequence[Record], layers: int, heads: int, recipe: Recipe, progress: Progress
 ) -> torch.Tensor:
-    """Return what each expert's own selections cost a head at equal budgets, relative to all heads' mean.
+    """Return the cost of each expert's own selections per head at equal budgets, relative to the mean of all heads.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def expert_costs(
 
 
 def blend_by_costs(costs: torch.Tensor, sharpness: float) -> torch.Tensor:
-    """Return logits of a blend in which an expert's weight falls with that power of what it costs, shape as given."""
+    """Return logits of a blend in which an expert's weight is its cost to the power -sharpness, same shape."""
     return -sharpness * (costs.clamp_min(1e-12) / costs.amin(dim=-1, keepdim=True).clamp_min(1e-12)).log()
 
 
@@ -52,13 +52,13 @@ def choose_experts(router: Router, records: Sequence[Record], recipe: Recipe, pr
     Parameters
     ----------
     router : Router
-        Static, for all candidates; fitted here, at equal budgets.
+        A static router for all candidates; fitted here, at equal budgets.
     records : sequence of Record
-        What it is fitted on; none of those that decisions are reported on.
+        Records to fit on; none of those that results are reported on.
     recipe : Recipe
-        Says how many are chosen at most, and from which share of the blend on.
+        Defines the maximum number of experts, and their minimum share of the blend.
     progress : callable
-        Told of every step.
+        Called after every step.
     """
     fit_router(router, [router.static], records, HeadBudgets(recipe), recipe.epochs, progress)
     used = sorted({int(index) for record in records for index in record.layers})

@@ -1,4 +1,4 @@
-"""The end-to-end stage: gates fitted to what the whole model predicts, not to each head's own loss."""
+"""The end-to-end stage: gates are fitted to the model's predictions, not to each head's own loss."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Example = tuple[Record, Sequence[Sequence[int]]]  # a measured situation, and th
 
 
 def kept_by(router: Router, context: MeasuredContext, ratio: int, budgets: HeadBudgets) -> dict[int, torch.Tensor]:
-    """Return how far the router keeps each key, by layer, straight through: 0 or 1, with gradients.
+    """Return whether the router keeps each key, by layer, with a straight-through estimator: 0 or 1, with gradients.
 
     Parameters
     ----------
     router : Router
         Gradients flow to its parameters.
     context : MeasuredContext
-        Of a record.
+        The context of a record.
     ratio : int
-        Which of the recipe's.
+        Index of the ratio in the recipe.
     budgets : HeadBudgets
         What heads keep.
     """
@@ -47,24 +47,24 @@ def kept_by(router: Router, context: MeasuredContext, ratio: int, budgets: HeadB
 
 @dataclass(frozen=True)
 class EndToEndLosses:
-    """How far predictions from the compressed cache are from the full one's, at a ratio drawn anew.
+    """Divergence between predictions from the compressed and from the full cache, at a ratio drawn for each call.
 
-    The student's selection is straight-through.
+    The student's selection uses a straight-through estimator.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Frozen meanwhile.
+        The model, whose parameters are frozen during fitting.
     router : Router
         Gradients flow to its parameters.
     budgets : HeadBudgets
-        What heads keep; they bring the recipe.
+        What heads keep; contains the recipe.
     objective : Objective
-        What is minimised, and on which text.
+        The objective, and the text that it is computed on.
     scales : torch.Tensor
-        What a loss is divided by, so that ratios count alike, shape (ratios,).
+        Divisors of the loss, so that ratios count equally, shape (ratios,).
     generator : torch.Generator
-        Draws texts; on the CPU.
+        Random generator for texts, on the CPU.
     """
 
     model: PreTrainedModel
@@ -75,7 +75,7 @@ class EndToEndLosses:
     generator: torch.Generator
 
     def __call__(self, example: Example, early: bool, chance: random.Random) -> Iterator[torch.Tensor]:
-        """Give the loss on one of a situation's futures."""
+        """Yield the loss on one of a situation's futures."""
         record, futures = example
         context = record.context(self.model.device, self.model.dtype)
         ratio = chance.randrange(len(self.scales))
@@ -99,20 +99,20 @@ class EndToEndLosses:
 def fit_end_to_end(
     losses: EndToEndLosses, parameters: Sequence[torch.nn.Parameter], examples: Sequence[Example], progress: Progress
 ) -> None:
-    """Move a router's parameters so that predictions from the compressed cache come closer to the full one's.
+    """Fit a router's parameters so that predictions from the compressed cache come closer to those of the full one.
 
-    Dropout acts here too; balance losses do not, and the router is in eval mode afterwards.
+    Dropout applies here, but balance losses do not. The router is in eval mode afterwards.
 
     Parameters
     ----------
     losses : EndToEndLosses
-        What is minimised, and the router that is changed in place.
+        The losses to minimise, and the router that is changed in place.
     parameters : sequence of nn.Parameter
-        Of the router.
+        Parameters of the router.
     examples : sequence of (Record, futures)
         Measured situations and the token ids of their futures.
     progress : callable
-        Told of every situation.
+        Called after every situation.
     """
     recipe = losses.budgets.recipe
     pace = Pace(recipe.epochs_end_to_end, recipe.learning_rate_end_to_end, recipe.averaged, batch=recipe.accumulated)
@@ -136,7 +136,7 @@ def _frozen(model: PreTrainedModel) -> Iterator[None]:
 def real_divergence(
     model: PreTrainedModel, router: Router, examples: Sequence[Example], budgets: HeadBudgets, progress: Progress
 ) -> torch.Tensor:
-    """Return the mean KL divergence of the model's predictions, in nats a token, shape (ratios,)."""
+    """Return the mean KL divergence of the model's predictions, in nats per token, shape (ratios,)."""
     total = torch.zeros(len(budgets.recipe.ratios))
     for record, futures in examples:
         context = record.context(model.device, model.dtype)
@@ -150,6 +150,6 @@ def real_divergence(
 
 
 def mean_divergence(teachers: Sequence[torch.Tensor], students: Sequence[torch.Tensor]) -> float:
-    """Return the KL divergence in nats a token, the futures counting alike."""
+    """Return the KL divergence in nats per token, with equal weight for all futures."""
     found = [float(kl(teacher, student)) for teacher, student in zip(teachers, students, strict=True)]
     return sum(found) / len(found)

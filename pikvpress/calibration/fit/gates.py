@@ -1,4 +1,4 @@
-"""Fitting routers and budgets to what was measured; held-out contexts decide what is kept."""
+"""Fitting routers and budgets to measurements, with validation on held-out contexts."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ BUDGETS = ("equal", "fitted")
 
 @dataclass(frozen=True)
 class Examples:
-    """Measured situations, to fit on and held out, with the futures of each."""
+    """Measured situations, to fit on and held out, with their futures."""
 
     fit: Sequence[Example]
     held: Sequence[Example]
 
     @property
     def records(self) -> list[Record]:
-        """What was measured of those to fit on."""
+        """Records of the situations to fit on."""
         return [record for record, _ in self.fit]
 
     @property
     def held_records(self) -> list[Record]:
-        """What was measured of those held out."""
+        """Records of the held-out situations."""
         return [record for record, _ in self.held]
 
     def of(self, experts: Sequence[int]) -> Examples:
-        """Return them as they would be with some of the experts only."""
+        """Return the examples as they would be with only some of the experts."""
         fit, held = ([(record.of(experts), futures) for record, futures in part] for part in (self.fit, self.held))
         return Examples(fit, held)
 
 
 @dataclass(frozen=True)
 class FittedRouters:
-    """What was fitted.
+    """The result of fitting.
 
     Parameters
     ----------
     experts : list of int
-        Which of the candidates are used.
+        Indices of the candidates that are used.
     routers : dict of str to Router
-        By `pikvpress.gates.key`.
+        Routers by `pikvpress.gates.key`.
     curves : torch.Tensor
         Error curves of the first router with fitted budgets, as in `HeadBudgets`.
     """
@@ -69,9 +69,9 @@ class FittedRouters:
 
 
 def foreseen(recipe: Recipe, routers: int, candidates: int, fit: int, held: int) -> dict[str, int]:
-    """Return how many steps of each kind fitting will take, for so many contexts to fit on and held out."""
+    """Return the number of steps of each kind of fitting, given the numbers of contexts to fit on and held out."""
     chooses, end_to_end = candidates > recipe.max_experts, recipe.objective is not None
-    looks = 3 + end_to_end  # the prior is looked at too
+    looks = 3 + end_to_end  # the prior is measured as well
     epochs = recipe.epochs * (1 + chooses) + len(BUDGETS) * (
         2 * recipe.epochs + (routers - 1) * recipe.epochs_of_others
     )
@@ -87,20 +87,20 @@ def foreseen(recipe: Recipe, routers: int, candidates: int, fit: int, held: int)
 
 @dataclass
 class Fitting:
-    """Fitting, after everything has been measured.
+    """Fitting, after all measurements.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Left as it was found.
+        The model, which is restored at the end.
     candidates : sequence of Expert
-        What was measured.
+        The measured experts.
     recipe : Recipe
-        How it is done.
+        The numbers of the calibration.
     progress : callable
-        Told of every step.
+        Called after every step.
     figures : dict
-        Filled with what held-out contexts said of every stage.
+        Filled with the results of every stage on held-out contexts.
     """
 
     model: PreTrainedModel
@@ -133,7 +133,7 @@ class Fitting:
         return FittedRouters(chosen, routers, curves)
 
     def _choose(self, records: Sequence[Record]) -> tuple[list[int], torch.Tensor]:
-        """Return which experts are used, and the static blend of them that fitting starts from."""
+        """Return the experts to use, and the static blend of them that fitting starts from."""
         attention = models.attention_layers(self.model)
         shape = len(attention), models.num_key_value_heads(attention[0])
         costs = expert_costs(records, *shape, self.recipe, self.progress)
@@ -144,7 +144,7 @@ class Fitting:
         return chosen, start[..., chosen]
 
     def _router(self, name: str, experts: Sequence[Expert], static: torch.Tensor | None = None) -> Router:
-        """Return an unfitted router, or one with a static part."""
+        """Return a router that is unfitted or has a given static part."""
         settings = for_experts(self.recipe.settings, len(experts))
         router = make_router(
             name, experts, models.attention_layers(self.model)[0], settings, self.recipe.router_classes
@@ -160,10 +160,10 @@ class Fitting:
     def _fit_first(
         self, router: Router, name: str, start: torch.Tensor, examples: Examples, budgets: HeadBudgets
     ) -> None:
-        """Fit the static part alone; let features move; then go on end to end with what moves by then.
+        """Fit the static part alone, then with features, then end to end with the parameters in use by then.
 
-        After each stage the model's predictions after held-out contexts decide whether it is kept. Features must lower
-        their divergence by `Recipe.least_gain`: a router that looks at none of them spares the press to measure them.
+        Each stage is kept only if it improves the model's predictions after held-out contexts. Features must lower the
+        divergence by `Recipe.least_gain`, because a router that uses none of them saves the press their measurement.
         """
         recipe, progress, records = self.recipe, self.progress, examples.records
         held_out = HeldOut(
@@ -185,7 +185,7 @@ class Fitting:
         self.figures[name] = held_out.figures("divergence")
 
     def _fit_other(self, router: Router, name: str, examples: Examples, budgets: HeadBudgets) -> None:
-        """Start from what the first router has learnt, and go on with this one's own choices and losses."""
+        """Start from the first router's parameters, and continue with this router's own selection and losses."""
         held_out = HeldOut(router, lambda: predicted(router, examples.held_records, budgets), first="as the first")
         epochs = self.recipe.epochs_of_others
         fit_router(router, _moving(router), examples.records, budgets, epochs, self.progress)
@@ -194,7 +194,7 @@ class Fitting:
 
 
 def for_experts(settings: RouterSettings, count: int) -> RouterSettings:
-    """Return settings that fit so few experts: fewer are blended, in fewer groups, if there are no more."""
+    """Return settings adapted to the number of experts: at most that many are blended, in at most that many groups."""
     groups = min(settings.num_groups, count)
     return replace(
         settings,
@@ -205,5 +205,5 @@ def for_experts(settings: RouterSettings, count: int) -> RouterSettings:
 
 
 def _moving(router: Router) -> list[torch.nn.Parameter]:
-    """Return the parameters of a router that looks at the input, or of one that does not."""
+    """Return the parameters to fit, with or without those that look at the input."""
     return [router.static, router.evidence] if router.looks() else [router.static]

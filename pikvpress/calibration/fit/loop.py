@@ -1,4 +1,4 @@
-"""The one loop that fits parameters, and held-out contexts that decide what is kept of it."""
+"""The training loop shared by all fits, and validation on held-out contexts."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import torch
 from pikvpress.routers import Router
 
 Example = TypeVar("Example")
-# From an example, whether it is visited in the first half of the epochs, and a source of random choices: losses, whose
-# gradients add up. They are asked for one after the other, so that what one holds is free before the next is made.
+# From an example, a flag for the first half of the epochs, and a source of random choices to losses, whose gradients
+# are summed. Losses are generated one at a time, so that each one's memory is freed before the next.
 Losses = Callable[[Example, bool, random.Random], Iterable[torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a fit goes on, and how fast.
+    """Length and speed of a fit.
 
     Parameters
     ----------
     epochs : int
-        How often every example is visited.
+        Number of visits of every example.
     learning_rate : float
-        Of Adam.
+        Learning rate of Adam.
     averaged : int
-        The result is the mean over the last of so many parts of the steps.
+        The result is the mean over the last 1/averaged of the steps.
     batch : int, default=1
-        Examples whose gradients make one step.
+        Number of examples per step.
     slowing : float, default=0.0
-        Share of the learning rate that is lost, linearly, by the end.
+        Share of the learning rate that is removed, linearly, by the end.
     """
 
     epochs: int
@@ -52,22 +52,22 @@ def descend(
     seed: int,
     progress: Callable[[], None],
 ) -> None:
-    """Move parameters down the gradients of losses, in place.
+    """Minimise losses by gradient descent, in place.
 
-    Gradients that the parameters bring along from an earlier fit do not count.
+    Gradients left by an earlier fit are cleared first.
 
     Parameters
     ----------
     parameters : sequence of nn.Parameter
-        What moves.
+        Parameters to fit.
     losses : callable
-        What is minimised; see `Losses`.
+        Losses to minimise; see `Losses`.
     examples : sequence
-        Each is visited once an epoch.
+        Each is visited once per epoch.
     pace : Pace
-        How long and how fast.
+        Length and speed of the fit.
     seed : int
-        Of the order of the examples, and of what the losses choose at random.
+        Random seed of the order of the examples and of random choices in the losses.
     progress : callable
         Called after every example.
     """
@@ -93,16 +93,16 @@ def descend(
 
 
 class TailMean:
-    """The mean of parameters over the last of so many parts of their steps.
+    """The mean of parameters over the last part of their steps.
 
     Parameters
     ----------
     parameters : sequence of nn.Parameter
-        Changed by an optimizer meanwhile.
+        Parameters that an optimizer changes.
     steps : int
-        How many steps there will be.
+        Total number of steps.
     parts : int
-        Into how many parts they are cut.
+        Number of parts that the steps are divided into.
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], steps: int, parts: int):
@@ -119,15 +119,15 @@ class TailMean:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Give the parameters their mean."""
+        """Set the parameters to their mean."""
         for total, parameter in zip(self._totals, self._parameters, strict=True):
             parameter.copy_(total / (self._steps - self._skipped))
 
 
 @contextmanager
 def in_training(router: Router, seed: int) -> Iterator[None]:
-    """Let a router drop features out, the same ones for the same seed; in eval mode afterwards."""
-    torch.manual_seed(seed)  # the caller's generator is put back by `calibrate`
+    """Enable dropout of a router's features, reproducibly for a seed; the router is in eval mode afterwards."""
+    torch.manual_seed(seed)  # `calibrate` restores the caller's generator
     router.train()
     try:
         yield
@@ -136,12 +136,12 @@ def in_training(router: Router, seed: int) -> Iterator[None]:
 
 
 class HeldOut:
-    """The state of a router that held-out contexts like best.
+    """The best state of a router on held-out contexts.
 
     Parameters
     ----------
     router : Router
-        Looked at stage by stage.
+        The router, which is measured after each stage.
     measure : callable
         Returns its divergence on held-out contexts, shape (ratios,).
 
@@ -160,14 +160,14 @@ class HeldOut:
         self._kept = _copy(router)
 
     def look(self, stage: str, gain: float = 0.0) -> None:
-        """Measure the router after a stage; give it back what was best, if that is not better by a share ``gain``."""
+        """Measure the router after a stage; restore the best state unless this one is better by a share ``gain``."""
         self.found[stage] = self._measure()
         if self._relative(stage) < (1 - gain) * self._relative(self.best):
             self.best, self._kept = stage, _copy(self._router)
         self._router.load_state_dict(self._kept)
 
     def figures(self, name: str) -> dict[str, object]:
-        """Return what was found, under a name, and what is kept."""
+        """Return the divergences under a name, and the stage that is kept."""
         return {name: {stage: values.tolist() for stage, values in self.found.items()}, "kept": self.best}
 
     def _relative(self, stage: str) -> float:

@@ -1,4 +1,4 @@
-"""Divergences between a teacher's and a student's predictions, and which text they are taken on.
+"""Divergences between a teacher's and a student's predictions, and the text that they are computed on.
 
 The teacher predicts from the full cache, the student from the compressed one. p and q below are their distributions
 over the vocabulary; a divergence is averaged over tokens.
@@ -44,14 +44,14 @@ def skew_reverse_kl(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tenso
 
 @dataclass(frozen=True)
 class Objective:
-    """What the end-to-end stage minimises: the mean of one divergence or more, each on a text of its own.
+    """The objective of the end-to-end stage: the mean of one or more divergences, each on its own text.
 
     Parameters
     ----------
     terms : tuple of (str, callable)
-        Where the text comes from, and the divergence on it. "given" is the calibration's own future; "teacher" a
-        continuation sampled from the teacher; "student" one sampled from the student; "corrected" one that the
-        student proposes and the teacher corrects, token by token.
+        Source of the text, and the divergence on it. "given" is the calibration's own future, "teacher" a continuation
+        sampled from the teacher, "student" one sampled from the student, and "corrected" one that the student proposes
+        and the teacher corrects, token by token.
     """
 
     terms: tuple[tuple[str, Divergence], ...]
@@ -63,7 +63,7 @@ OBJECTIVES = Registry(
         "kl": Objective((("given", kl),)),
         "skew_kl": Objective((("given", skew_kl),)),
         "skew_reverse_kl": Objective((("given", skew_reverse_kl),)),
-        # DistiLLM-2 (https://arxiv.org/abs/2503.07067) raises what the teacher says, lowers what only the student says.
+        # DistiLLM-2 (https://arxiv.org/abs/2503.07067) raises the teacher's text and lowers the student's own.
         "contrastive": Objective((("teacher", skew_kl), ("student", skew_reverse_kl))),
         # Speculative knowledge distillation (https://arxiv.org/abs/2410.11325).
         "speculative": Objective((("corrected", kl),)),

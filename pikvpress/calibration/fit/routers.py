@@ -1,4 +1,4 @@
-"""Fitting a router layer by layer: gradients of the predicted divergence, through a selection made soft."""
+"""Fitting a router layer by layer: gradients of the predicted divergence, through a soft selection."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pikvpress.routers import Router
 
 @dataclass(frozen=True)
 class LayerLosses:
-    """What a router loses on a record, layer by layer, at a ratio drawn anew.
+    """The losses of a router on a record, layer by layer, at a ratio drawn for each call.
 
-    The loss of a head is the predicted divergence of what it keeps, divided by what all heads together lose at that
-    ratio before fitting; the router's auxiliary loss is added. The forward pass selects keys as the press does, the
-    backward pass through a sigmoid over the blended ranks. In the first half of the epochs all experts are blended by
-    their probability, so that those which the router leaves out learn too.
+    The loss of a head is the predicted divergence of what it keeps, divided by the loss of all heads together at that
+    ratio before fitting; the router's auxiliary loss is added. The forward pass selects keys as the press does; the
+    backward pass uses a sigmoid over the blended ranks. In the first half of the epochs, all experts are blended by
+    their probability, so that experts that the router does not select also receive gradients.
 
     Parameters
     ----------
     router : Router
         Gradients flow to its parameters.
     budgets : HeadBudgets
-        What heads keep; they bring the recipe.
+        What heads keep; contains the recipe.
     scales : torch.Tensor
-        What a loss is divided by, shape (ratios,).
+        Divisors of the loss, shape (ratios,).
     """
 
     router: Router
@@ -41,13 +41,13 @@ class LayerLosses:
     scales: torch.Tensor
 
     def __call__(self, record: Record, early: bool, chance: random.Random) -> Iterator[torch.Tensor]:
-        """Give the loss of one layer after the other."""
+        """Yield the loss of each layer."""
         ratio = chance.randrange(len(self.scales))
         for index in record.layers:
             yield self.of(index, record.layer(index, self.budgets.recipe.rows), ratio, dense=early)
 
     def of(self, index: int, layer: LayerRecord, ratio: int, dense: bool = False) -> torch.Tensor:
-        """Return the loss of one layer, a scalar, of the blend of all experts if dense."""
+        """Return the loss of one layer, a scalar; if dense, for the blend of all experts."""
         blended, auxiliary = blended_ranks(self.router, index, layer.seen, ratio, dense)
         return auxiliary + kept_cost(layer, blended, index, ratio, self.budgets).sum() / self.scales[ratio]
 
@@ -65,17 +65,17 @@ def fit_router(
     Parameters
     ----------
     router : Router
-        Fitted in place; in eval mode afterwards.
+        The router, fitted in place and in eval mode afterwards.
     parameters : sequence of nn.Parameter
-        Of the router.
+        Parameters of the router.
     records : sequence of Record
-        Each is visited once an epoch.
+        Each is visited once per epoch.
     budgets : HeadBudgets
-        Of what heads keep; they bring the recipe.
+        What heads keep; contains the recipe.
     epochs : int
-        How long.
+        Number of epochs.
     progress : callable
-        Told of every step.
+        Called after every step.
     """
     recipe = budgets.recipe
     losses = LayerLosses(router, budgets, predicted(router, records, budgets).clamp_min(1e-12))
@@ -99,6 +99,6 @@ def predicted(router: Router, records: Sequence[Record], budgets: HeadBudgets) -
 
 
 def kept_cost(layer: LayerRecord, scores: torch.Tensor, index: int, ratio: int, budgets: HeadBudgets) -> torch.Tensor:
-    """Return what each head loses if it keeps the keys of the highest ranks (kv_heads, keys), shape (kv_heads,)."""
+    """Return the loss of each head if it keeps the keys with the highest ranks (kv_heads, keys), shape (kv_heads,)."""
     counts = budgets.counts(ratio, scores.shape[1], index, scores.shape[0])
     return selection_cost(layer.reading, kept_keys(scores, counts, budgets.recipe.softness))

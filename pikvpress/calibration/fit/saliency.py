@@ -1,4 +1,4 @@
-"""Fitting the saliency expert: first to what each key is worth, then to what its selections cost."""
+"""Fitting the saliency expert: first to the value of each key, then to the cost of its selections."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def fit_saliency(
 ) -> tuple[torch.Tensor, dict[str, object]]:
     """Fit the weights of `SaliencyScorer` to records.
 
-    A ridge regression on the logarithm of the saliency starts; gradients of what the selection of the best keys costs,
-    at equal budgets, go on. Held-out records decide whether the second step stays.
+    The first step is a ridge regression on the logarithm of the saliency, the second gradient descent on the cost of
+    selecting the best keys at equal budgets. Held-out records decide whether the second step is kept.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Whose records these are; left as it was found.
+        The model that the records belong to; restored at the end.
     records, held : sequence of Record
-        To fit on, and to decide by.
+        Records to fit on, and for validation.
     recipe : Recipe
-        How it is fitted.
+        The numbers of the fit.
     progress : callable
-        Told of every visit of a record.
+        Called after every visit of a record.
 
     Returns
     -------
     (torch.Tensor, dict)
         Weights, shape (layers, kv_heads, features), float32, 0 for layers that are not compressed; and the predicted
-        divergence of each step on held-out records, by ratio, with the name of the one that was kept.
+        divergence of each step on held-out records, by ratio, with the name of the step that was kept.
     """
     with torch.no_grad(), _features_of(model) as features:
         fitting = _Fitting(features, recipe, progress)
@@ -68,7 +68,7 @@ def fit_saliency(
 
 @contextmanager
 def _features_of(model: PreTrainedModel) -> Iterator[Features]:
-    """Give a function that returns the saliency features of a layer of a record, shape (kv_heads, keys, features)."""
+    """Yield a function that returns the saliency features of a layer of a record, shape (kv_heads, keys, features)."""
     layers = models.attention_layers(model)
 
     def features(index: int, layer: LayerRecord) -> torch.Tensor:
@@ -82,7 +82,7 @@ def _features_of(model: PreTrainedModel) -> Iterator[Features]:
 
 @dataclass(frozen=True)
 class _Start:
-    """Weights (kv_heads, features), the features' standard deviations, and those of the scores (kv_heads, 1)."""
+    """Weights (kv_heads, features), and standard deviations of the features and of the scores (kv_heads, 1)."""
 
     weights: torch.Tensor
     spread: torch.Tensor
@@ -90,7 +90,7 @@ class _Start:
 
 
 class _Regression:
-    """Ridge regression of one layer's heads, features and target taken about their mean in each context."""
+    """Ridge regression for one layer's heads, with features and target centred in each context."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -105,7 +105,7 @@ class _Regression:
         self._with_target = self._with_target + (features.transpose(1, 2) @ target.double().unsqueeze(-1)).squeeze(-1)
 
     def solved(self, ridge: float) -> _Start:
-        """Return what was found."""
+        """Return the solution."""
         covariance, with_target = torch.as_tensor(self._products) / self._count, torch.as_tensor(self._with_target)
         spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-6)
         standard = covariance / spread.unsqueeze(1) / spread.unsqueeze(2)
@@ -117,14 +117,14 @@ class _Regression:
 
 @dataclass(frozen=True)
 class _Fitting:
-    """The two steps, and what they are compared by."""
+    """The two steps, and the measure to compare them."""
 
     features: Features
     recipe: Recipe
     progress: Progress
 
     def regressed(self, records: Sequence[Record]) -> dict[int, _Start]:
-        """Return by layer what explains the logarithm of the saliency best."""
+        """Return, for each layer, the weights that best explain the logarithm of the saliency."""
         regressions: defaultdict[int, _Regression] = defaultdict(_Regression)
         for record in records:
             for index in record.layers:
@@ -136,7 +136,7 @@ class _Fitting:
         return {index: regression.solved(self.recipe.ridge) for index, regression in regressions.items()}
 
     def descended(self, start: dict[int, _Start], records: Sequence[Record]) -> Weights:
-        """Return weights after some epochs of gradient descent on what selections cost, from others."""
+        """Return weights after some epochs of gradient descent on the cost of selections, starting from given ones."""
         recipe = self.recipe
         scales = self.predicted({index: layer.weights for index, layer in start.items()}, records).clamp_min(1e-12)
         parameters = {index: torch.nn.Parameter(one.weights * one.spread / one.size) for index, one in start.items()}

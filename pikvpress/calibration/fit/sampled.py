@@ -1,4 +1,4 @@
-"""The texts on which a teacher and a student are compared: a future as it is, or sampled from one of them or both."""
+"""Texts on which a teacher and a student are compared: the given future, or text sampled from one or both of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-# From a text to log probabilities of what follows each of its tokens, shape (tokens, vocabulary).
+# From a text to log probabilities of the next token after each of its tokens, shape (tokens, vocabulary).
 Predictor = Callable[[Sequence[int]], torch.Tensor]
 
 
@@ -18,20 +18,20 @@ def text_of(
     accepted: int,
     generator: torch.Generator,
 ) -> list[int]:
-    """Return a future as it is, or its first half continued by the teacher, the student, or both.
+    """Return a future unchanged, or its first half continued by the teacher, the student, or both.
 
     Parameters
     ----------
     future : sequence of int
         Token ids.
     source : {"given", "teacher", "student", "corrected"}
-        Who continues it; see `objectives.Objective`.
+        Source of the continuation; see `objectives.Objective`.
     predictors : (callable, callable)
         The teacher, which predicts from the full cache, and the student, from the compressed one.
     accepted : int
-        Of the teacher's best tokens a student's proposal may be, if it is corrected.
+        In "corrected" texts, a student's proposal is accepted if it is among this many of the teacher's best tokens.
     generator : torch.Generator
-        Draws tokens; on the CPU.
+        Random generator for tokens, on the CPU.
     """
     if source == "given":
         return list(future)
@@ -46,20 +46,20 @@ def text_of(
 
 
 def corrected(proposed: int, teacher: torch.Tensor, top_k: int, generator: torch.Generator) -> int:
-    """Return a student's token if it is among the teacher's ``top_k``, else one sampled from the teacher.
+    """Return a student's token if it is among the teacher's ``top_k``, otherwise one sampled from the teacher.
 
-    The interleaved sampling of speculative knowledge distillation (https://arxiv.org/abs/2410.11325).
+    This is the interleaved sampling of speculative knowledge distillation (https://arxiv.org/abs/2410.11325).
 
     Parameters
     ----------
     proposed : int
-        What the student would say.
+        Token proposed by the student.
     teacher : torch.Tensor
         The teacher's log probabilities, shape (vocabulary,).
     top_k : int
-        How many of the teacher's best tokens are accepted.
+        Number of the teacher's best tokens that are accepted.
     generator : torch.Generator
-        Draws the replacement.
+        Random generator for the replacement.
     """
     if proposed in teacher.topk(top_k).indices.tolist():
         return proposed

@@ -1,1 +1,1 @@
-"""What the full cache and the experts make of a context, and what a selection of its keys costs."""
+"""Measurements of a context with the full cache and the experts, and the cost of selecting its keys."""

@@ -1,4 +1,4 @@
-"""What keeping so many keys in so few bits would cost: error curves for budgets in bytes."""
+"""The cost of keeping a number of keys in a number of bits: error curves for budgets in bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pikvpress.routers import Router
 def codec_curves(router: Router, records: Sequence[Record], recipe: Recipe, progress: Progress) -> torch.Tensor:
     """Return the mean predicted divergence of a router's selections, stored in each pair of codecs, over records.
 
-    Keys and values are packed as a `PiKVCache` packs them, in groups of the context's own order.
+    Keys and values are packed as in a `PiKVCache`, in groups in the order of the context.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def codec_curves(router: Router, records: Sequence[Record], recipe: Recipe, prog
 
 
 def _packed(states: torch.Tensor, codec: Codec, is_keys: bool) -> torch.Tensor:
-    """Return states (kv_heads, keys, head_dim) as they come out of a codec."""
+    """Return states (kv_heads, keys, head_dim) after encoding and decoding."""
     if codec.bits is None:
         return states
     return torch.stack(

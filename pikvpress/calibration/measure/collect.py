@@ -1,4 +1,4 @@
-"""One situation, measured: how its futures read its context."""
+"""Measurement of one situation: how its futures read its context."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ def collect(model: PreTrainedModel, situation: Situation, samples: int, seed: in
     Parameters
     ----------
     model : PreTrainedModel
-        Left as it was found.
+        The model, which is restored at the end.
     situation : Situation
         A context and its futures.
     samples, seed : int
-        How many labels a token gradients are taken for, and the random seed of the labels.
+        Number of labels per token for which gradients are computed, and the random seed of the labels.
 
     Returns
     -------
     dict of torch.Tensor
-        By layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); and, unless
-        the layer attends a sliding window, of each future j "i/j/queries", "i/j/keys", "i/j/values", "i/j/gradients".
+        For each layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); and,
+        unless the layer has sliding-window attention, for each future j "i/j/queries", "i/j/keys", "i/j/values",
+        "i/j/gradients".
     """
     generator = torch.Generator().manual_seed(seed)
     cache = DynamicCache()
@@ -51,6 +52,6 @@ def collect(model: PreTrainedModel, situation: Situation, samples: int, seed: in
 
 
 def _stored(states: torch.Tensor) -> torch.Tensor:
-    """Return states in half the bytes: what they cost a fit is below the noise of sampling labels."""
+    """Return states in half the bytes: the effect on a fit is below the noise of sampling labels."""
     kind = torch.bfloat16 if states.dtype == torch.bfloat16 else torch.float16
     return states.to("cpu", kind).contiguous()

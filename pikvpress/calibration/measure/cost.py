@@ -1,4 +1,4 @@
-"""What a selection of keys would cost a future, in nats."""
+"""The cost of a selection of keys to a future, in nats."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pikvpress.calibration.measure.reading import FutureReading
 
 
 def divergence(reading: FutureReading, order: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-    """Return what keeping the first so many keys of an order costs: ½ E[(g · d)²] summed over a head's rows.
+    """Return the cost of keeping only the first keys of an order: ½ E[(g · d)²] summed over a head's rows.
 
-    d is the change of the attention output, g the gradient of the log probability of a token that the model itself
-    predicts. The sum over heads and layers is, to second order and without their interactions, the KL divergence that
-    the selection makes, in nats, summed over the futures' tokens (Fisher information; Amari 1998, and as saliency
-    LeCun et al., Optimal Brain Damage, 1990).
+    d is the change of the attention output, and g is the gradient of the log probability of a token that the model
+    itself predicts. To second order and without interactions, the sum over heads and layers is the KL divergence caused
+    by the selection, in nats, summed over the futures' tokens (Fisher information; Amari 1998, and as saliency LeCun et
+    al., Optimal Brain Damage, 1990).
 
     Parameters
     ----------
     reading : FutureReading
-        Of futures on a context.
+        Reading of a context by futures.
     order : torch.Tensor
         Positions of keys, the best first, int64, shape (kv_heads, n), n >= max(counts).
     counts : sequence of int
-        How many are kept, ascending, each at least 1.
+        Numbers of keys to keep, ascending, each at least 1.
 
     Returns
     -------
@@ -51,9 +51,9 @@ def cost(reading: FutureReading, output: torch.Tensor, mass: torch.Tensor) -> to
     Parameters
     ----------
     reading : FutureReading
-        Says what the output was and what hangs on it.
+        Provides the original output and the gradients.
     output : torch.Tensor
-        Sum of the attended values that are left, not normalised, shape (kv_heads, rows, head_dim).
+        Unnormalised sum of the attended values that are left, shape (kv_heads, rows, head_dim).
     mass : torch.Tensor
         Attention that is left, shape (kv_heads, rows).
     """
@@ -62,7 +62,7 @@ def cost(reading: FutureReading, output: torch.Tensor, mass: torch.Tensor) -> to
 
 
 def selection_cost(reading: FutureReading, kept: torch.Tensor) -> torch.Tensor:
-    """Return what each head loses, shape (kv_heads,), if it keeps keys so far: shape (kv_heads, keys)."""
+    """Return the loss of each head, shape (kv_heads,), if keys are kept to these degrees, shape (kv_heads, keys)."""
     weighed = reading.attention * kept.unsqueeze(1)
     output = reading.other_output + weighed @ reading.values
     return cost(reading, output, reading.other_mass + weighed.sum(dim=-1))
@@ -70,10 +70,10 @@ def selection_cost(reading: FutureReading, kept: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def removal_costs(reading: FutureReading) -> torch.Tensor:
-    """Return what predictions lose if one key is removed, in nats summed over a head's rows, shape (kv_heads, keys).
+    """Return the loss of predictions if one key is removed, in nats summed over a head's rows, shape (kv_heads, keys).
 
-    Without key t the others' attention grows in proportion, so that the output o changes by a_t / (1 - a_t) (o - v_t);
-    the loss is ½ E[(g · change)²], as in `divergence`.
+    Without key t, the attention to the other keys grows proportionally, so the output o changes by a_t / (1 - a_t) (o -
+    v_t); the loss is ½ E[(g · change)²], as in `divergence`.
     """
     worth = torch.einsum("shrd,hkd->shrk", reading.gradients, reading.values)
     worth -= (reading.gradients * reading.output).sum(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What experts and routers see of a context."""
+"""The experts' and routers' view of a context."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from pikvpress.routing.examination import Examination, examine
 def look(
     model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert], ratios: Sequence[float]
 ) -> dict[str, torch.Tensor]:
-    """Let experts look at a context.
+    """Examine a context with experts.
 
     Parameters
     ----------
     model : PreTrainedModel
-        Left as it was found.
+        The model, which is restored at the end.
     context : sequence of int
-        Its token ids.
+        Token ids of the context.
     experts : sequence of Expert
-        Told of the model before.
+        Experts that already have access to the model.
     ratios : sequence of float
-        Compression ratios that they are told.
+        Compression ratios for the experts.
 
     Returns
     -------
     dict of torch.Tensor
-        By layer i that is not sliding, on the CPU, without batch dimension: "i/ranks" (ratios, kv_heads, experts,
-        keys), int32, the ranks times 2 (keys - 1), and "i/features" (ratios, kv_heads, features).
+        For each layer i without a sliding window, on the CPU, without batch dimension: "i/ranks" (ratios, kv_heads,
+        experts, keys), int32, the ranks times 2 (keys - 1), and "i/features" (ratios, kv_heads, features).
     """
     _, found = examined(model, context, experts, ratios)
     scale = 2 * (len(context) - 1)
@@ -52,7 +52,7 @@ def look(
 def examined(
     model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert], ratios: Sequence[float] = Recipe.ratios
 ) -> tuple[DynamicCache, dict[int, list[Examination]]]:
-    """Prefill a context and examine its layers at each of some ratios; sliding ones are left out.
+    """Prefill a context and examine its layers at each of the ratios, except for sliding-window layers.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def examined(
         if short:
             raise ValueError(
                 f"contexts of {len(context)} tokens are too short for {', '.join(short)}: use longer contexts, or "
-                "leave them out"
+                "omit them"
             )
 
     handles = [layer.register_forward_hook(look, with_kwargs=True) for layer in models.attention_layers(model)]

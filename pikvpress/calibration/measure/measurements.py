@@ -1,4 +1,4 @@
-"""The folder in which a calibration leaves what it has measured: an interrupted one goes on where it stopped."""
+"""The folder with a calibration's measurements, from which an interrupted calibration resumes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from pikvpress.experts import Expert
 
 
 class Measurements:
-    """Measurements of situations, those that are there already not made again.
+    """Measurements of situations; existing ones are reused.
 
     Parameters
     ----------
     folder : Path
-        Where they are; it is there.
+        An existing folder for the measurements.
     model : PreTrainedModel
-        Left as it was found.
+        The model, which is restored at the end.
     recipe : Recipe
-        Says how many situations are measured, and how.
+        Defines how many situations are measured, and how.
     """
 
     def __init__(self, folder: Path, model: PreTrainedModel, recipe: Recipe):
@@ -40,16 +40,16 @@ class Measurements:
     def collect(
         self, situations: Sequence[Situation], held: Sequence[Situation], apart: int, steps: Steps
     ) -> dict[str, list[Path]]:
-        """Measure as many situations as time allows.
+        """Measure as many situations as time permits.
 
         Parameters
         ----------
         situations, held : sequence of Situation
-            To fit on, and held out.
+            Situations to fit on, and held-out ones.
         apart : int
-            Situations kept apart for the saliency expert, for each to fit routers on.
+            Situations reserved for the saliency expert per situation to fit routers on.
         steps : Steps
-            Told of every situation.
+            Called after every situation.
 
         Returns
         -------
@@ -80,7 +80,7 @@ class Measurements:
         weights: torch.Tensor | None,
         progress: Progress,
     ) -> list[Record]:
-        """Let experts look at measured situations, into files beside theirs: what they see depends on the weights."""
+        """Examine measured situations with experts, into separate files, since the result depends on fitted weights."""
         digest = "" if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
         records = []
         for path, situation in zip(paths, situations, strict=True):

@@ -1,4 +1,4 @@
-"""How futures read one layer of a context: where they attend, and what their predictions hang on."""
+"""How futures read one layer of a context: where they attend, and what their predictions depend on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import torch
 class FutureReading:
     """How the queries of one or several futures read one layer of a context. No batch dimension.
 
-    Each KV head's rows are the queries of its group, of all tokens and futures.
+    The rows of each KV head are the queries of its group, for all tokens and futures.
 
     Parameters
     ----------
     attention : torch.Tensor
-        On the context's keys, shape (kv_heads, rows, keys).
+        Attention to the context's keys, shape (kv_heads, rows, keys).
     values : torch.Tensor
-        Of the context, shape (kv_heads, keys, head_dim).
+        Values of the context, shape (kv_heads, keys, head_dim).
     other_mass : torch.Tensor
-        Attention on the future's own tokens, shape (kv_heads, rows).
+        Attention to the future's own tokens, shape (kv_heads, rows).
     other_output : torch.Tensor
-        Its part of the output, shape (kv_heads, rows, head_dim).
+        Contribution of the future's own tokens to the output, shape (kv_heads, rows, head_dim).
     output : torch.Tensor
-        Of all tokens, shape (kv_heads, rows, head_dim).
+        Output from all tokens, shape (kv_heads, rows, head_dim).
     gradients : torch.Tensor
         As in `teacher.LayerFuture`, shape (samples, kv_heads, rows, head_dim).
     """
@@ -50,14 +50,14 @@ def read(
     Parameters
     ----------
     keys, values : torch.Tensor
-        Of the context, shape (kv_heads, keys, head_dim).
+        Keys and values of the context, shape (kv_heads, keys, head_dim).
     futures : sequence of tuple of torch.Tensor
         Queries (heads, tokens, head_dim), keys and values (kv_heads, tokens, head_dim) and gradients
         (samples, heads, tokens, head_dim) of each.
     scaling : float
         Factor on the logits.
     most_rows : int, optional
-        Of each KV head only so many rows, those with the largest gradients, on which predictions hang most.
+        Maximum number of rows per KV head: those with the largest gradients, which affect predictions most.
     """
     heads, num_keys = keys.shape[0], keys.shape[1]
     queries = torch.cat([future[0].unflatten(0, (heads, -1)).flatten(1, 2) for future in futures], dim=1)
@@ -77,7 +77,7 @@ def read(
 
 
 def _hidden(futures: Sequence[tuple[torch.Tensor, ...]], heads: int) -> torch.Tensor:
-    """Return which of all futures' tokens each row must not see: other futures' and later ones, (rows, tokens)."""
+    """Return which tokens of all futures a row must not see: later ones and other futures, (rows, tokens)."""
     blocks = []
     for queries, *_ in futures:
         later = torch.ones(queries.shape[1], queries.shape[1], dtype=torch.bool, device=queries.device).triu(1)

@@ -1,8 +1,8 @@
-"""Measurements on disk: files of what fitting needs to know of every layer.
+"""Measurements on disk: files with what fitting needs of every layer.
 
-A file holds one context, and fitting reads one layer of it at a time: memory stays that of one context, and an
-interrupted calibration goes on with the next file. What experts see of the context is in a second file: one of them
-is fitted on the first.
+A file holds one context, and fitting reads one layer of it at a time. Memory is limited to one context, and an
+interrupted calibration continues with the next file. The experts' view of the context is in a second file, because one
+of the experts is fitted on the first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pikvpress.calibration.measure.reading import FutureReading, read
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], **about: str) -> None:
-    """Write what was measured, whole or not at all."""
+    """Write measurements atomically."""
     partial = path.with_suffix(".partial")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=about)
@@ -31,17 +31,17 @@ def save(path: Path, tensors: dict[str, torch.Tensor], **about: str) -> None:
 
 
 def described(kind: str, scaling: Sequence[float], seconds: float) -> dict[str, str]:
-    """Return what stands beside the tensors of `collect`: kind, factors on each layer's logits, how long it took."""
+    """Return the metadata for the tensors of `collect`: kind, logit scaling of each layer, duration."""
     return {"kind": kind, "seconds": repr(seconds), "scaling": ",".join(repr(float(factor)) for factor in scaling)}
 
 
 class Seen(NamedTuple):
-    """What a router sees of one layer of a context; empty as long as no expert has looked.
+    """What a router sees of one layer of a context; empty before experts have examined it.
 
     Attributes
     ----------
     ranks : torch.Tensor
-        Of every expert's scores, from 0 to 1, float32, shape (ratios, kv_heads, experts, keys).
+        Ranks of every expert's scores, from 0 to 1, float32, shape (ratios, kv_heads, experts, keys).
     features : torch.Tensor
         Head features, shape (ratios, kv_heads, features).
     """
@@ -57,7 +57,7 @@ class LayerRecord:
     Parameters
     ----------
     keys : torch.Tensor
-        Of the context, rotated, shape (kv_heads, keys, head_dim).
+        Rotated keys of the context, shape (kv_heads, keys, head_dim).
     reading : FutureReading
         How the futures read the context.
     seen : Seen
@@ -70,7 +70,7 @@ class LayerRecord:
 
     @property
     def num_keys(self) -> int:
-        """Tokens of the context."""
+        """Number of tokens of the context."""
         return self.keys.shape[1]
 
 
@@ -81,11 +81,11 @@ class MeasuredContext:
     Parameters
     ----------
     cache : DynamicCache
-        Full.
+        The full cache.
     layers : dict of int to Seen
-        By layer.
+        The router's view of each layer.
     num_keys : int
-        Tokens of the context.
+        Number of tokens of the context.
     """
 
     cache: DynamicCache
@@ -94,7 +94,7 @@ class MeasuredContext:
 
 
 def of_experts(features: torch.Tensor, experts: Sequence[int], num_experts: int) -> torch.Tensor:
-    """Return head features as they would be with some of the experts only: an expert's are relative to the mean."""
+    """Return head features as with only some experts, since those of an expert are relative to the mean."""
     columns = torch.tensor(list(experts), device=features.device)
     error, missed = features[..., columns], features[..., num_experts + columns]
     statistics = features[..., 2 * num_experts :]
@@ -108,16 +108,16 @@ class Record:
     Parameters
     ----------
     path : Path
-        A file that `save` wrote of what `collect` found.
+        A file written by `save` with the result of `collect`.
     seen : Path, optional
-        One of what `look` found.
+        A file with the result of `look`.
     experts : sequence of int, optional
-        Show only these of the experts that were measured.
+        Restrict the measured experts to these.
 
     Raises
     ------
     ValueError
-        If a file is not whole.
+        If a file is not complete.
     """
 
     def __init__(self, path: Path, seen: Path | None = None, experts: Sequence[int] | None = None):
@@ -131,7 +131,7 @@ class Record:
         self.layers = sorted(int(name.split("/")[0]) for name in self._names if name.endswith("/0/queries"))
 
     def of(self, experts: Sequence[int]) -> Record:
-        """Return it as it would be with some of the experts only."""
+        """Return the record as it would be with only some of the experts."""
         return Record(self._path, self._seen_path, experts)
 
     def layer(
@@ -140,7 +140,7 @@ class Record:
         most_rows: int | None = None,
         stored: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> LayerRecord:
-        """Read one layer, with all queries of a head or so many (see `measure.read`), its keys changed or not."""
+        """Read one layer, optionally with a limited number of queries per head (see `measure.read`) or changed keys."""
         with safe_open(self._path, framework="pt") as file:
 
             def tensor(name: str) -> torch.Tensor:
@@ -155,7 +155,7 @@ class Record:
         return LayerRecord(keys, reading, self._seen([index], keys.shape[1], torch.device("cpu"))[index])
 
     def context(self, device: torch.device, dtype: torch.dtype) -> MeasuredContext:
-        """Read the full cache, and what the router sees of all layers."""
+        """Read the full cache, and the router's view of all layers."""
         cache, num_keys = DynamicCache(), 0
         with safe_open(self._path, framework="pt", device=str(device)) as file:
             for index in range(len(self._scaling)):
@@ -181,9 +181,11 @@ class Record:
 
 
 def _contents(path: Path) -> tuple[set[str], dict[str, str]]:
-    """Return the names of a file's tensors, and what stands beside them."""
+    """Return the names of a file's tensors, and its metadata."""
     try:
         with safe_open(path, framework="pt") as file:
             return set(file.keys()), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole measurement ({error}): delete it to have it made anew") from error
+        raise ValueError(
+            f"{path} is not a complete measurement ({error}): delete it to repeat the measurement"
+        ) from error

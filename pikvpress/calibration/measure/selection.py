@@ -1,4 +1,4 @@
-"""Which keys are kept by a router's blend, in a way that gradients flow through."""
+"""Differentiable selection of the keys that a router's blend keeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def kept_keys(blended: torch.Tensor, counts: torch.Tensor, softness: float) -> t
     blended : torch.Tensor
         Blended ranks, or other scores, shape (kv_heads, keys); gradients flow to them.
     counts : torch.Tensor
-        How many each head keeps, shape (kv_heads,).
+        Number of keys that each head keeps, shape (kv_heads,).
     softness : float
         Width of the sigmoid, in units of the scores.
     """
@@ -31,7 +31,7 @@ def kept_keys(blended: torch.Tensor, counts: torch.Tensor, softness: float) -> t
 def blended_ranks(
     router: Router, index: int, seen: Seen, ratio: int, dense: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a layer's blended ranks (kv_heads, keys), of all experts if dense, and the router's auxiliary loss."""
+    """Return a layer's blended ranks (kv_heads, keys) and the auxiliary loss; if dense, all experts are blended."""
     available = torch.ones(seen.ranks.shape[2], dtype=torch.bool, device=seen.ranks.device)
     features = seen.features[ratio].unsqueeze(0)
     routing = router(index, features, available)

@@ -1,4 +1,4 @@
-"""Predictions from a compressed cache that gradients flow through: keys are weighed, not removed."""
+"""Differentiable predictions from a compressed cache: keys are weighted instead of removed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def predict(
     kept: Mapping[int, torch.Tensor],
     futures: Sequence[Sequence[int]],
 ) -> list[torch.Tensor]:
-    """Return log probabilities of what follows each token of each future, each of shape (tokens, vocabulary).
+    """Return log probabilities of the next token after each token of each future, each of shape (tokens, vocabulary).
 
     Parameters
     ----------
     model : PreTrainedModel
-        Left as it was found.
+        The model, which is restored at the end.
     cache : DynamicCache
-        The full cache of the context; left as it is.
+        The full cache of the context, which is not changed.
     kept : mapping of int to torch.Tensor
-        By layer, how far each key of the context is kept: 1 = kept, 0 = removed, shape (kv_heads, keys). Layers that
-        are not named keep all.
+        For each layer, the degree to which each key of the context is kept: 1 = kept, 0 = removed, shape (kv_heads,
+        keys). Layers that are not listed keep all keys.
     futures : sequence of sequences of int
-        Token ids after the context; none sees another.
+        Token ids after the context; futures do not see each other.
     """
     longest = max(map(len, futures))
     ids = torch.tensor([[*future, *[0] * (longest - len(future))] for future in futures], device=model.device)
@@ -66,7 +66,7 @@ def attend(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend to every key in proportion to how far it is kept; own tokens causally. Shapes as in transformers."""
+    """Attend to each key in proportion to how far it is kept, and causally to own tokens; shapes as in transformers."""
     heads, tokens, held = key.shape[1], query.shape[2], key.shape[2] - query.shape[2]
     logits = query.unflatten(1, (heads, -1)) @ key.unsqueeze(2).transpose(3, 4) * scaling
     place = torch.arange(key.shape[2], device=key.device)

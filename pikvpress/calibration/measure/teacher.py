@@ -1,4 +1,4 @@
-"""What the model does with its full cache: how futures attend to a context, and what their predictions hang on."""
+"""The model with its full cache: how futures attend to a context, and what their predictions depend on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pikvpress import models
 
 @dataclass(frozen=True)
 class LayerFuture:
-    """A future as one attention layer sees it. No batch dimension.
+    """A future as seen by one attention layer. No batch dimension.
 
     Parameters
     ----------
     queries : torch.Tensor
         Rotated queries, shape (heads, tokens, head_dim).
     keys, values : torch.Tensor
-        Of the future's own tokens, shape (kv_heads, tokens, head_dim).
+        Keys and values of the future's own tokens, shape (kv_heads, tokens, head_dim).
     gradients : torch.Tensor
-        Of the log probability of tokens sampled from the model's own predictions, with respect to each head's
+        Gradients of the log probability of tokens sampled from the model's own predictions, with respect to each head's
         attention output, shape (samples, heads, tokens, head_dim).
     """
 
@@ -42,28 +42,28 @@ def read_future(
     samples: int,
     generator: torch.Generator,
 ) -> list[LayerFuture]:
-    """Read a future after a context and take gradients of its predictions.
+    """Read a future after a context and compute gradients of its predictions.
 
-    The gradients are those whose outer product is the Fisher information: with d the change of an attention output,
-    ½ E[(g · d)²] is, to second order, the KL divergence that the change makes in the predictions.
+    The expected outer product of these gradients is the Fisher information: with d the change of an attention output, ½
+    E[(g · d)²] is, to second order, the resulting KL divergence of the predictions.
 
     Parameters
     ----------
     model : PreTrainedModel
-        In eval mode; its parameters' gradients are left alone.
+        A model in eval mode; the gradients of its parameters are not changed.
     cache : DynamicCache
-        The full cache of the context; left as it is.
+        The full cache of the context, which is not changed.
     future : sequence of int
         Token ids after the context.
     samples : int
-        How often labels are sampled.
+        Number of label samples.
     generator : torch.Generator
-        Samples them; on the CPU.
+        Random generator for labels, on the CPU.
 
     Returns
     -------
     list of LayerFuture
-        By layer.
+        One entry per layer.
     """
     held = cache.get_seq_length()
     ids = torch.tensor([list(future)], device=model.device)
@@ -105,7 +105,7 @@ def _states(model: PreTrainedModel) -> Iterator[list[tuple[torch.Tensor, tuple[t
 
 @contextmanager
 def _projection_inputs(model: PreTrainedModel, seen: list[torch.Tensor]) -> Iterator[None]:
-    """Collect what every attention layer gives to its output projection."""
+    """Collect every attention layer's input to its output projection."""
 
     def keep(module: nn.Module, args: tuple) -> None:
         seen.append(args[0])

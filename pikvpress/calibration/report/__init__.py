@@ -1,4 +1,4 @@
-"""The calibration report: what was found on held-out contexts, one HTML page and one picture."""
+"""The calibration report: the results on held-out contexts, as one HTML page and one figure."""
 
 from pikvpress.calibration.report.figure import draw
 from pikvpress.calibration.report.found import Calibration

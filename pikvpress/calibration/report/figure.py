@@ -1,4 +1,4 @@
-"""The picture of the calibration report."""
+"""The figure of the calibration report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def draw(calibration: Calibration) -> Figure:
-    """Draw winning experts, expert shares, regret, budgets and what the head features contribute."""
-    from matplotlib.figure import Figure  # drawing is optional work, and importing it takes a second
+    """Plot winning experts, expert shares, regret, budgets and the contribution of head features."""
+    from matplotlib.figure import Figure  # imported late: plotting is optional, and the import takes a second
 
     findings = calibration.findings
     figure = Figure(figsize=(13, 8.5), layout="constrained")
@@ -43,7 +43,7 @@ def draw(calibration: Calibration) -> Figure:
 
 
 def _middle(calibration: Calibration) -> tuple[int, str]:
-    """Return which of the ratios the maps are of, and the ratio as it is written."""
+    """Return the index of the ratio that the maps show, and the ratio as text."""
     ratios = calibration.gates.ratios
     return len(ratios) // 2, f"{100 * ratios[len(ratios) // 2]:.3g} %"
 
@@ -59,7 +59,7 @@ def _winners(axes: Axes, calibration: Calibration) -> None:
     colours = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#332288", "#882255"]
     palette = ListedColormap([colours[i % len(colours)] for i in range(count)])
     image = axes.imshow(winners.tolist(), aspect="auto", cmap=palette, vmin=-0.5, vmax=count - 0.5)
-    axes.set_title("expert of the largest weight", fontsize=10)
+    axes.set_title("expert with the largest weight", fontsize=10)
     axes.set_xlabel("KV head")
     axes.set_ylabel("layer")
     bar = axes.figure.colorbar(image, ax=axes, ticks=range(count), location="left")

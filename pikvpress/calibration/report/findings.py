@@ -1,4 +1,4 @@
-"""What a fitted router does on held-out contexts, for the report."""
+"""Results of a fitted router on held-out contexts, for the report."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from pikvpress.routers.feature_names import feature_names
 
 @dataclass(frozen=True)
 class Findings:
-    """Means over held-out contexts; divergences as predicted, in nats summed over a future's tokens.
+    """Means over held-out contexts; divergences are predicted, in nats summed over a future's tokens.
 
     Parameters
     ----------
     experts : list of str
-        In the order of the last dimension.
+        Names, in the order of the last dimension.
     weights : torch.Tensor
         Gate weights, shape (ratios, layers, kv_heads, experts).
     alone : torch.Tensor
         Predicted divergence of each expert alone at equal budgets, same shape.
     routed : torch.Tensor
-        Of the router at equal budgets, shape (ratios, layers, kv_heads).
+        Predicted divergence of the router at equal budgets, shape (ratios, layers, kv_heads).
     oracle : torch.Tensor
-        Of the expert that is best for head and input, same shape.
+        Predicted divergence of the best expert for each head and input, same shape.
     budgets : torch.Tensor
         Share of the keys that each head keeps with fitted budgets, same shape.
     without : dict of str to float
-        By head feature: predicted divergence without it, relative to that with all; above 1 it helps.
+        For each head feature, the predicted divergence without it, relative to that with all features; above 1, it
+        helps.
     """
 
     experts: list[str]
@@ -51,11 +52,11 @@ class Findings:
         return dict(zip(self.experts, mean, strict=True))
 
     def regret(self) -> list[float]:
-        """Return, by ratio, the router's divergence relative to the oracle's."""
+        """Return the router's divergence relative to the oracle's, for each ratio."""
         return (self.routed.nansum(dim=(1, 2)) / self.oracle.nansum(dim=(1, 2)).clamp_min(1e-12)).tolist()
 
     def best_alone(self) -> list[tuple[str, float]]:
-        """Return, by ratio, the best single expert and its divergence relative to the router's."""
+        """Return the best single expert and its divergence relative to the router's, for each ratio."""
         alone = self.alone.nansum(dim=(1, 2))
         routed = self.routed.nansum(dim=(1, 2)).clamp_min(1e-12)
         return [
@@ -68,20 +69,20 @@ class Findings:
 def find(
     router: Router, experts: Sequence[str], records: Sequence[Record], budgets: HeadBudgets, progress: Progress
 ) -> Findings:
-    """Look at a router on records that it was not fitted on.
+    """Evaluate a router on records that it was not fitted on.
 
     Parameters
     ----------
     router : Router
-        As it is with equal budgets.
+        The router for equal budgets.
     experts : sequence of str
-        Their names.
+        Names of the experts.
     records : sequence of Record
-        Of held-out contexts.
+        Records of held-out contexts.
     budgets : HeadBudgets
-        The fitted ones, to be shown; they bring the recipe.
+        The fitted budgets to show; contains the recipe.
     progress : callable
-        Told of every record.
+        Called after every record.
     """
     recipe, (layers, heads, count) = budgets.recipe, router.static.shape
     equal, shape = HeadBudgets(recipe), (len(recipe.ratios), layers, heads)
@@ -117,7 +118,7 @@ def find(
 def _without(
     router: Router, experts: Sequence[str], records: Sequence[Record], budgets: HeadBudgets
 ) -> dict[str, float]:
-    """Return what leaving each group of head features out does."""
+    """Return the effect of omitting each group of head features."""
     names = feature_names(experts)
     groups = [*dict.fromkeys(name.split("/")[0] for name in names)]
     whole = predicted(router, records, budgets).clamp_min(1e-12)

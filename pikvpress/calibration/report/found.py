@@ -1,4 +1,4 @@
-"""What a calibration gives back."""
+"""The return value of a calibration."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pikvpress.gates import Gates
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration found.
+    """The result of a calibration.
 
     Parameters
     ----------
     gates : Gates
-        As written.
+        The gates as written.
     path : Path
-        Where.
+        Path of the gates file.
     findings : Findings
-        What the report shows.
+        Contents of the report.
     """
 
     gates: Gates

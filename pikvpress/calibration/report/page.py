@@ -1,4 +1,4 @@
-"""The calibration report: one HTML page and one picture."""
+"""The calibration report: one HTML page and one figure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ img { max-width: 100%; background: white; border-radius: 6px; }
 
 
 def check_folder(folder: str | Path) -> None:
-    """Raise an ``OSError`` if no report can be written there, before anything is worked out for it."""
+    """Raise an ``OSError`` if no report can be written there, before it is computed."""
     folder = Path(folder).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
-        raise NotADirectoryError(f"the report cannot be written to {folder}: {there} is no folder; choose another")
+        raise NotADirectoryError(f"the report cannot be written to {folder}: {there} is not a folder; choose another")
     if not os.access(there, os.W_OK):
         raise PermissionError(f"the report cannot be written to {folder}: {there} is not writable; choose another")
 
@@ -38,7 +38,7 @@ def write_report(calibration: Calibration, folder: str | Path) -> tuple[Path, Pa
     Returns
     -------
     (Path, Path)
-        The page and the picture.
+        The page and the figure.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,13 +62,13 @@ def _page(calibration: Calibration, picture: str) -> str:
 <title>Calibration report</title><style>{_STYLE}</style>
 <h1>Calibration report</h1>
 <p>Gates for the model {html.escape(str(calibration.gates.model.get("model_type")))}, in
-<code>{html.escape(calibration.path.name)}</code>. All figures are from contexts that nothing was fitted on.</p>
+<code>{html.escape(calibration.path.name)}</code>. All numbers are from contexts that nothing was fitted on.</p>
 <img src="data:image/png;base64,{picture}"
  alt="Maps of the winning experts, the fitted budgets and the regret by layer and head; expert shares">
-<h2>Equal budgets, as each head's loss predicts</h2>
+<h2>Equal budgets, as predicted from each head's loss</h2>
 <p>Regret is the router's divergence relative to that of an oracle that chooses the best single expert for every head
 and input; it can be below 1, since the router blends.</p>
-{_table(["", "regret", "best expert alone", "its divergence, router = 1"], rows)}
+{_table(["", "regret", "best expert alone", "its divergence (router = 1)"], rows)}
 <h2>What was tried</h2>
 <p>By share removed.</p>
 {_tried(calibration)}
@@ -88,10 +88,12 @@ def _tried(calibration: Calibration) -> str:
                 mark = " (kept)" if stage == found["kept"] else ""
                 label = f"{router}, {budgets or 'equal'} budgets: {stage}{mark}"
                 rows.append([label, *(f"{value:.3g}" for value in values)])
-    text = f"<p>KL divergence of the model's predictions, nats a token:</p>{_table(['', *heads], tables['divergence'])}"
+    text = (
+        f"<p>KL divergence of the model's predictions, nats per token:</p>{_table(['', *heads], tables['divergence'])}"
+    )
     if tables["predicted_divergence"]:
         others = _table(["", *heads], tables["predicted_divergence"])
-        text += f"<p>Other routers, as each head's loss predicts it, nats summed over a future's tokens:</p>{others}"
+        text += f"<p>Other routers, predicted from each head's loss, nats summed over a future's tokens:</p>{others}"
     return text
 
 

@@ -78,7 +78,7 @@ def test_too_little_text_is_refused(texts):
     tokenizer = make_tokenizer()
     with pytest.raises(ValueError, match=r"the texts have \d+ tokens, but contexts of 5000 .* at least 5064"):
         make_situations(tokenizer, texts, 5, Recipe(length=5000), 0)
-    with pytest.raises(ValueError, match="need at least 256 tokens, not 100"):
+    with pytest.raises(ValueError, match="need at least 256 tokens, got 100"):
         make_situations(tokenizer, texts, 5, Recipe(length=100), 0)
     with pytest.raises(ValueError, match="at least 1 situation"):
         make_situations(tokenizer, texts, 0, RECIPE, 0)

@@ -20,8 +20,8 @@ def test_texts(tmp_path):
     assert read_texts([tmp_path]) == ["first", "second"]
     with pytest.raises(FileNotFoundError, match="there is no text at"):
         read_texts([tmp_path / "missing"])
-    with pytest.raises(ValueError, match="is no UTF-8 text"):
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
         read_texts([tmp_path / "c.bin"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds no \.txt or \.md file"):
+    with pytest.raises(ValueError, match=r"has no \.txt or \.md file"):
         read_texts([tmp_path / "empty"])

@@ -36,7 +36,7 @@ def test_what_is_collected_is_read_again(tmp_path, llama):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "seen"]
     for name in ("seen", "one"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
-        with pytest.raises(ValueError, match=f"{name} is not a whole measurement"):
+        with pytest.raises(ValueError, match=f"{name} is not a complete measurement"):
             Record(tmp_path / "one", tmp_path / "seen")
     with pytest.raises(ValueError, match="too short for compactor"):
         look(llama, ids[:12], experts, RECIPE.ratios)

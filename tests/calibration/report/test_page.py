@@ -32,5 +32,5 @@ def test_the_report_shows_what_was_found(tmp_path):
 def test_a_report_that_cannot_be_written_is_refused_early(tmp_path):
     (tmp_path / "file").write_text("")
     check_folder(tmp_path / "new" / "folder")
-    with pytest.raises(NotADirectoryError, match="is no folder; choose another"):
+    with pytest.raises(NotADirectoryError, match="is not a folder; choose another"):
         check_folder(tmp_path / "file" / "folder")

@@ -101,8 +101,8 @@ def test_task_can_be_a_column(tmp_path):
         ({"answers": "7"}, TypeError, r"column 'answers' must hold a list of text, not text \('7'\)"),
         ({"answers": []}, TypeError, r"'answers' must hold a list of text, not an empty list"),
         ({"answers": ["7", 7]}, TypeError, r"'answers' must hold a list of text, not a list of mixed things"),
-        ({"max_new_tokens": 8.5}, TypeError, r"'max_new_tokens' must hold a whole number, not float"),
-        ({"max_new_tokens": True}, TypeError, r"'max_new_tokens' must hold a whole number, not bool"),
+        ({"max_new_tokens": 8.5}, TypeError, r"'max_new_tokens' must hold an integer, not float"),
+        ({"max_new_tokens": True}, TypeError, r"'max_new_tokens' must hold an integer, not bool"),
         ({"question": None}, TypeError, r"'question' must hold text, not nothing"),
         ({"context": " "}, ValueError, r"demo.jsonl, record 2: .* empty context"),
         ({"max_new_tokens": 0}, ValueError, r"demo.jsonl, record 2: max_new_tokens must be at least 1"),
@@ -116,7 +116,7 @@ def test_bad_records_are_named(tmp_path, changes, error, message):
 
 def test_bad_cells_of_csv_are_named(tmp_path):
     write(tmp_path / "demo.csv", [record(max_new_tokens="eight")])
-    with pytest.raises(TypeError, match="'max_new_tokens' must hold a whole number, not text"):
+    with pytest.raises(TypeError, match="'max_new_tokens' must hold an integer, not text"):
         load_rows(SOURCE, tmp_path, "demo", "demo")
 
 

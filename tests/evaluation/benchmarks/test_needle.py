@@ -73,9 +73,9 @@ def test_score_and_metrics():
 
 
 def test_bad_requests():
-    with pytest.raises(ValueError, match="give one, in tokens"):
+    with pytest.raises(ValueError, match="pass one in tokens"):
         make(None)
-    with pytest.raises(ValueError, match="at least 1, not 0"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         make(samples=0)
     with pytest.raises(ValueError, match="unknown needle task 'depth_055'"):
         make(tasks=("depth_055",))

@@ -64,7 +64,7 @@ def test_needle_says_which_lengths_there_are(tokenizer, haystack):
     with pytest.raises(ValueError, match=r"162 tokens is too short .* more than 162"):
         benchmark.rows(request(tokenizer, haystack, length=162))
     assert len(benchmark.rows(request(tokenizer, haystack, length=3162))) == 11
-    with pytest.raises(ValueError, match="has 3000 tokens, 3001 are needed: give a length of at most 3162"):
+    with pytest.raises(ValueError, match="has 3000 tokens, 3001 are needed: use a length of at most 3162"):
         benchmark.rows(request(tokenizer, haystack, length=3163))
     with pytest.raises(FileNotFoundError, match="hf download alessiodevoto/paul_graham_essays"):
         benchmark.rows(request(tokenizer, haystack / "none", length=400))

@@ -368,9 +368,9 @@ def test_a_length_that_is_too_short_names_the_least_that_works(task, data):
 
 
 def test_bad_requests():
-    with pytest.raises(ValueError, match="give one, in tokens"):
+    with pytest.raises(ValueError, match="pass one in tokens"):
         make("vt", None)
-    with pytest.raises(ValueError, match="at least 1, not 0"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         make("vt", samples=0)
     with pytest.raises(ValueError, match=r"unknown ruler task 'niah_single_4': did you mean"):
         make("niah_single_4")

@@ -40,5 +40,5 @@ def test_they_run_where_the_future_is_known():
     assert [PRESSES[name].make().most for name in ("oracle_choice", "oracle_blend")] == [1, 3]
     settings = {"presses": ["oracle_blend"], "ratios": [0.5], "lengths": [300], "output": "unused"}
     assert make_study(settings | {"benchmarks": ["fidelity"]}).names == ("oracle_blend",)
-    with pytest.raises(ValueError, match="oracle_blend must be told what will be read"):
+    with pytest.raises(ValueError, match="oracle_blend needs the future text"):
         make_study(settings | {"benchmarks": ["ruler"]})

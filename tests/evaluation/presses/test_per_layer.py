@@ -19,7 +19,7 @@ def test_layers_have_presses_of_their_own():
     ("name", "message"),
     [
         ("per_layer", "write per_layer@presses="),
-        ("per_layer@presses={first: knorm}", "'first' is no layer"),
+        ("per_layer@presses={first: knorm}", "'first' is not a layer"),
         ("per_layer@presses=knorm", "layers to names"),
         ("per_layer@presses={0: knrm}", "did you mean knorm"),
         ("per_layer@presses={0: no_press}", "layer 0 has 'no_press'"),

@@ -22,11 +22,11 @@ def test_what_was_typed_stays_the_name():
         ("snapkv@window=3", "did you mean window_size"),
         ("snapkv@window_size", "write snapkv@option=value"),
         ("snapkv@window_size=[1", "cannot be read"),
-        ("snapkv@compression_ratio=0.3", "--ratio sets"),
+        ("snapkv@compression_ratio=0.3", "set by --ratio"),
         ("kvzap_mlp", "write kvzap_mlp@threshold="),
         ("moe_router@router_type=best", "known are base"),
         ("moe_router@top_k=9", "more experts than the 6"),
-        ("adakv_knorm@alpha_safeguard=2", "cannot be made"),
+        ("adakv_knorm@alpha_safeguard=2", "cannot be created"),
         ("no_press@a=1", "no settings"),
     ],
 )
