@@ -125,7 +125,7 @@ def test_bases_are_written_for_a_cache(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["x", "--rank", "99"], "rank must be from 1 to 15"), (["nowhere/x"], "nowhere is no folder")],
+    [(["x", "--rank", "99"], "rank must be from 1 to 15"), (["nowhere/x"], "nowhere is not a folder")],
 )
 def test_bad_bases_end_in_one_clear_line(arguments, message, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

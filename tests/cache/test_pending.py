@@ -49,5 +49,5 @@ def test_a_window_stays_exact_only_where_something_is_packed():
 
 def test_what_a_codec_cannot_take_is_refused_when_measured():
     odd = DenseTail(*(torch.zeros(1, HEADS, 4, 20) for _ in range(2)))
-    with pytest.raises(ValueError, match="codec 'int3' lays 8 numbers into whole bytes"):
+    with pytest.raises(ValueError, match="codec 'int3' packs 8 numbers into whole bytes"):
         pending((("int3", "int3"),) * 2, 4).nbytes(odd)

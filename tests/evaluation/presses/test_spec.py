@@ -21,7 +21,7 @@ def test_what_was_typed_stays_the_name():
         ("nothing_like_it", "known are .*adakv_compactor"),
         ("snapkv@window=3", "did you mean window_size"),
         ("snapkv@window_size", "write snapkv@option=value"),
-        ("snapkv@window_size=[1", "cannot be read"),
+        ("snapkv@window_size=[1", "cannot be parsed"),
         ("snapkv@compression_ratio=0.3", "set by --ratio"),
         ("kvzap_mlp", "write kvzap_mlp@threshold="),
         ("moe_router@router_type=best", "known are base"),
