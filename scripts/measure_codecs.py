@@ -31,8 +31,19 @@ from pikvpress.routing.make_router import make_router
 
 
 def with_codec_curves(gates: Gates, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path) -> Gates:
-    """Return gates with codec curves for the pairs of today's recipe."""
+    """Return gates with codec curves for the pairs of today's recipe.
+
+    Raises
+    ------
+    ValueError
+        If the gates are another model's, or were fitted on texts of somebody's own.
+    """
     about, steps = gates.about, Steps(None)
+    if about.get("texts") != "shipped":
+        raise ValueError(
+            "these gates were not fitted on the shipped texts, whose contexts are made again here: calibrate"
+        )
+    gates.check_model(models.fingerprint(models.attention_layers(model)[0]))
     recipe = Recipe(
         contexts=about["contexts"], held_out=about["held_out_contexts"], length=about["length"], seed=about["seed"]
     )

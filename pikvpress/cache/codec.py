@@ -11,6 +11,7 @@ from pikvpress import models
 from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, pack_bits, quantise, unpack_bits
 
 GROUP = 64  # numbers that share a scale
+HALF = torch.float16
 SCALE_BYTES = 4  # a scale and a zero point per group
 
 
@@ -114,3 +115,17 @@ class Codec:
         scale, zero = stored[:split].view(torch.float16).view(shape)
         codes = unpack_bits(stored[split:].view(rows, -1), self.bits)
         return dequantise(codes, scale, zero, GROUP, is_keys, dtype)
+
+
+def to_half(numbers: torch.Tensor) -> torch.Tensor:
+    """Return numbers in float16.
+
+    Raises
+    ------
+    ValueError
+        If one is too large for it.
+    """
+    half = numbers.to(HALF)
+    if not half.isfinite().all():
+        raise ValueError(f"numbers up to {numbers.abs().max().item():.3g} do not fit into float16: keep them exact")
+    return half

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress.cache.codec import Codec
+from pikvpress.cache.codec import HALF, Codec, to_half
 from pikvpress.cache.codecs import CODECS
-
-HALF = torch.float16
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ class LowRankCodec(Codec):
         if len(states) == 0:
             return torch.empty(0, dtype=torch.uint8, device=states.device)
         numbers = states.float()
-        mean = _half(numbers.mean(dim=0, keepdim=True))
+        mean = to_half(numbers.mean(dim=0, keepdim=True))
         singular = torch.linalg.svd(numbers - mean.float(), full_matrices=False)
-        directions = _half(singular.Vh[: min(self.rank, len(states))])
+        directions = to_half(singular.Vh[: min(self.rank, len(states))])
         coordinates = (numbers - mean.float()) @ directions.float().T
         stored = [torch.cat([mean, directions]).view(torch.uint8).flatten(), CODECS["int8"].encode(coordinates, True)]
         if self.residual is not None:
@@ -98,10 +96,3 @@ class LowRankCodec(Codec):
         size = CODECS["int8"].nbytes(rows, rank, dtype, True)
         coordinates = CODECS["int8"].decode(stored[split : split + size], rows, rank, dtype, True)
         return torch.addmm(factors[:1], coordinates, factors[1:])
-
-
-def _half(numbers: torch.Tensor) -> torch.Tensor:
-    half = numbers.to(HALF)
-    if not half.isfinite().all():
-        raise ValueError(f"numbers up to {numbers.abs().max().item():.3g} do not fit into float16: keep them exact")
-    return half

@@ -7,12 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pikvpress.cache.codec import GROUP, Codec
+from pikvpress.cache.codec import GROUP, HALF, Codec, to_half
 from pikvpress.kernels.packing import pack_bits
 from pikvpress.kernels.rotation import look_up, quantise_levels, rotation
-
-HALF = torch.float16
-
 
 # The norm of decoded vectors, see `quantise_levels`. Attention sums many values, so random errors cancel, but a norm
 # that is too small does not. For keys a slightly smaller norm is better, since noise in the logits raises exponentials.
@@ -66,17 +63,12 @@ class RotatedCodec(Codec):
             return torch.empty(0, dtype=torch.uint8, device=states.device)
         assert self.bits is not None
         turned = states.float() @ rotation(states.shape[1], states.device).T
-        lead = turned[: self.lead].to(HALF)
+        lead = to_half(turned[: self.lead])
         turned[: self.lead] = 0
         means = turned[:0].to(HALF)
         if is_keys:
-            means = self._means(turned).to(HALF)
+            means = to_half(self._means(turned))
             turned[self.lead :] -= self._spread(means, len(turned))[self.lead :]
-        if not (lead.isfinite().all() and means.isfinite().all()):
-            raise ValueError(
-                f"states up to {states.abs().max().item():.3g} cannot be packed: the first entry and the mean are "
-                "stored in float16, whose maximum is 65504; keep them exact"
-            )
         codes, scales = quantise_levels(turned, self.bits, KEY_LENGTH if is_keys else VALUE_LENGTH)
         halves = torch.cat([scales, lead.flatten(), means.flatten()])
         return torch.cat([pack_bits(codes, self.bits).flatten(), halves.view(torch.uint8)])

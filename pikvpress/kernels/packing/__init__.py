@@ -1,6 +1,7 @@
 """Packing numbers into a few bits."""
 
 from pikvpress.kernels.packing.reference import (
+    check_scales,
     codes_in_whole_bytes,
     dequantise,
     pack_bits,
@@ -8,4 +9,4 @@ from pikvpress.kernels.packing.reference import (
     unpack_bits,
 )
 
-__all__ = ["codes_in_whole_bytes", "dequantise", "pack_bits", "quantise", "unpack_bits"]
+__all__ = ["check_scales", "codes_in_whole_bytes", "dequantise", "pack_bits", "quantise", "unpack_bits"]

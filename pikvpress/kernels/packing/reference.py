@@ -85,15 +85,20 @@ def quantise(
     zero = grouped.amin(dim=dim + 1).to(SCALE_DTYPE)
     top = grouped.amax(dim=dim + 1)
     scale = ((top - zero.float()) / (2**bits - 1)).to(SCALE_DTYPE)
-    if not (zero.isfinite().all() and scale.isfinite().all()):
-        raise ValueError(
-            f"states up to {states.abs().max().item():.3g} cannot be packed: scales are kept in float16, whose largest "
-            "number is 65504; keep them exact"
-        )
+    check_scales(states, scale, zero)
     step = spread(scale, states.shape, group, along_tokens).float()
     distance = states.float() - spread(zero, states.shape, group, along_tokens).float()
     codes = torch.where(step > 0, distance / step.clamp_min(1e-30), 0).round_().clamp_(0, 2**bits - 1)
     return codes.to(torch.uint8), scale, zero
+
+
+def check_scales(states: torch.Tensor, *scales: torch.Tensor) -> None:
+    """Raise a ``ValueError`` that says how large states are if scales in float16 are too small a type for them."""
+    if not all(bool(part.isfinite().all()) for part in scales):
+        raise ValueError(
+            f"states up to {states.abs().max().item():.3g} cannot be packed: scales are kept in float16, whose largest "
+            "number is 65504; keep them exact"
+        )
 
 
 def dequantise(

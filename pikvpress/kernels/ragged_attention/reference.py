@@ -85,18 +85,20 @@ def _of_heads(
     wide = torch.promote_types(rows.dtype, torch.float32)
     shape = (*rows.shape[:2], most + keys.shape[1])
     logits = torch.full(shape, -torch.inf, dtype=wide, device=rows.device)
-    turned = rows @ rotation(rows.shape[2], rows.device).T.to(rows.dtype) if _any_rotated(parts) else rows
+    turn = rotation(rows.shape[2], rows.device).to(rows.dtype) if _any_rotated(parts) else None
+    turned = rows if turn is None else rows @ turn.T
     for index, start, key, _ in _places(parts):
         logits[index, :, start : start + len(key.numbers)] = (turned if key.is_rotated else rows)[index] @ key.numbers.T
     logits[..., most:] = (rows @ keys.transpose(1, 2)).masked_fill(masked, -torch.inf)
     logits *= scaling
     weights = logits.softmax(dim=-1).to(rows.dtype)
-    output, sums = weights[..., most:] @ values, torch.zeros_like(rows) if _any_rotated(parts) else None
+    output = weights[..., most:] @ values
+    rotated = output if turn is None else torch.zeros_like(output)
     for index, start, _, value in _places(parts):
-        into = sums if sums is not None and value.is_rotated else output
+        into = rotated if value.is_rotated else output
         into[index].addmm_(weights[index, :, start : start + len(value.numbers)], value.numbers)
-    if sums is not None:
-        output += sums @ rotation(rows.shape[2], rows.device).to(rows.dtype)
+    if turn is not None:
+        output += rotated @ turn
     return output, logits.logsumexp(dim=-1)
 
 

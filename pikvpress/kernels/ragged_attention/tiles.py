@@ -1,6 +1,6 @@
 """Tiles of keys and values as numbers, read from whatever they are stored as.
 
-BITS is that of a number: 0 for exact ones, 16 more (`plan.ROTATED`) for rotated ones, -1 (`plan.ANY`) where each part
+BITS is that of a number: 0 for exact ones, `plan.ROTATED` more for rotated ones, -1 (`plan.ANY`) where each part
 has its own, which is then told at run time. Codes, scales and zero points are addresses. What lies beyond a part is 0.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from pikvpress.kernels.ragged_attention import plan
 from pikvpress.kernels.rotation import LEVELS
 
+ROTATED = tl.constexpr(plan.ROTATED)
 UPPER_1, UPPER_2, UPPER_3, UPPER_4 = (tl.constexpr(LEVELS[bits][2 ** (bits - 1) :]) for bits in (1, 2, 3, 4))
 
 
@@ -23,18 +25,18 @@ def key_tile(
     """Return the stored channels of keys from `start` on, shape (ENTRIES, DIM), which must be of one group."""
     if BITS == 0:
         numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
-    elif BITS > 16:
+    elif BITS > ROTATED:
         numbers = _rotated_keys(
-            codes, scales, zeros, lead, row_bytes, width, bits, block, start, last, BITS - 16, ENTRIES, DIM
+            codes, scales, zeros, lead, row_bytes, width, bits, block, start, last, BITS - ROTATED, ENTRIES, DIM
         )
     elif BITS > 0:
         numbers = _packed_keys(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
     else:
         if bits == 0:
             numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM).to(tl.float32)
-        elif bits > 16:
+        elif bits > ROTATED:
             numbers = _rotated_keys(
-                codes, scales, zeros, lead, row_bytes, width, bits - 16, block, start, last, BITS, ENTRIES, DIM
+                codes, scales, zeros, lead, row_bytes, width, bits - ROTATED, block, start, last, BITS, ENTRIES, DIM
             )
         else:
             numbers = _packed_keys(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
@@ -50,15 +52,19 @@ def value_tile(
     """Return values from `start` on, shape (ENTRIES, DIM)."""
     if BITS == 0:
         numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM)
-    elif BITS > 16:
-        numbers = _rotated_values(codes, scales, lead, row_bytes, width, bits, start, last, BITS - 16, ENTRIES, DIM)
+    elif BITS > ROTATED:
+        numbers = _rotated_values(
+            codes, scales, lead, row_bytes, width, bits, start, last, BITS - ROTATED, ENTRIES, DIM
+        )
     elif BITS > 0:
         numbers = _packed_values(codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP)
     else:
         if bits == 0:
             numbers = _exact(codes, row_bytes, width, start, last, DTYPE, ENTRIES, DIM).to(tl.float32)
-        elif bits > 16:
-            numbers = _rotated_values(codes, scales, lead, row_bytes, width, bits - 16, start, last, BITS, ENTRIES, DIM)
+        elif bits > ROTATED:
+            numbers = _rotated_values(
+                codes, scales, lead, row_bytes, width, bits - ROTATED, start, last, BITS, ENTRIES, DIM
+            )
         else:
             numbers = _packed_values(
                 codes, scales, zeros, row_bytes, width, bits, start, last, BITS, ENTRIES, DIM, GROUP
@@ -263,26 +269,21 @@ def _levels_2(code):
 @triton.jit
 def _levels_3(code):
     place = tl.where((code & 4) != 0, code & 3, 3 - (code & 3))
-    size = tl.where(
-        (place & 2) != 0,
-        tl.where((place & 1) != 0, UPPER_3[3], UPPER_3[2]),
-        tl.where((place & 1) != 0, UPPER_3[1], UPPER_3[0]),
-    )
+    size = _one_of(place, UPPER_3[0], UPPER_3[1], UPPER_3[2], UPPER_3[3])
     return tl.where((code & 4) != 0, size, -size)
 
 
 @triton.jit
 def _levels_4(code):
     place = tl.where((code & 8) != 0, code & 7, 7 - (code & 7))
-    low = tl.where(
-        (place & 2) != 0,
-        tl.where((place & 1) != 0, UPPER_4[3], UPPER_4[2]),
-        tl.where((place & 1) != 0, UPPER_4[1], UPPER_4[0]),
-    )
-    high = tl.where(
-        (place & 2) != 0,
-        tl.where((place & 1) != 0, UPPER_4[7], UPPER_4[6]),
-        tl.where((place & 1) != 0, UPPER_4[5], UPPER_4[4]),
-    )
+    low = _one_of(place, UPPER_4[0], UPPER_4[1], UPPER_4[2], UPPER_4[3])
+    high = _one_of(place, UPPER_4[4], UPPER_4[5], UPPER_4[6], UPPER_4[7])
     size = tl.where((place & 4) != 0, high, low)
     return tl.where((code & 8) != 0, size, -size)
+
+
+@triton.jit
+def _one_of(place, first, second, third, fourth):
+    """Return one of four numbers, by the two lowest bits of a place."""
+    odd = (place & 1) != 0
+    return tl.where((place & 2) != 0, tl.where(odd, fourth, third), tl.where(odd, second, first))

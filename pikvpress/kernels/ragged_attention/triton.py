@@ -17,7 +17,7 @@ import triton.language as tl
 from pikvpress.kernels.ragged_attention import reference
 from pikvpress.kernels.ragged_attention.layout import Rows
 from pikvpress.kernels.ragged_attention.plan import Partition, Piece, entries_a_piece, plan
-from pikvpress.kernels.ragged_attention.tiles import key_tile, value_tile
+from pikvpress.kernels.ragged_attention.tiles import ROTATED, key_tile, value_tile
 from pikvpress.kernels.rotation import rotation
 from pikvpress.kernels.tiles import padded_size, precision, product
 
@@ -150,7 +150,7 @@ def _piece_kernel(
         channels = tl.load(columns + 9)
         packed = (tl.load(columns + 8) != 0) | (tl.load(columns + 14) != 0)
         if HAS_ROTATED:
-            query += tl.where(tl.load(columns + 8) > 16, turned, 0)
+            query += tl.where(tl.load(columns + 8) > ROTATED, turned, 0)
         dim = tl.arange(0, DIM)
         listed = tl.load(channels.to(tl.pointer_type(tl.int16)) + dim, mask=(dim < width) & (channels != 0), other=0)
         channel = tl.where(channels != 0, listed.to(tl.int32), dim)
@@ -316,8 +316,8 @@ def _merge_kernel(
         total = total * shrink + tl.sum(weight, axis=0)
         if HAS_ROTATED:
             bits = tl.load(table + piece.to(tl.int64) * COLUMNS + 14, mask=number < held, other=0)
-            rotated = rotated * shrink + tl.sum(tl.where(bits > 16, weight, 0.0)[:, None] * result, axis=0)
-            weight = tl.where(bits > 16, 0.0, weight)
+            rotated = rotated * shrink + tl.sum(tl.where(bits > ROTATED, weight, 0.0)[:, None] * result, axis=0)
+            weight = tl.where(bits > ROTATED, 0.0, weight)
         merged = merged * shrink + tl.sum(weight[:, None] * result, axis=0)
         largest = higher
     divisor = tl.where(total > 0, total, 1.0)

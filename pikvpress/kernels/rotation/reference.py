@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
-from pikvpress.kernels.packing import unpack_bits
+from pikvpress.kernels.packing import check_scales, unpack_bits
 
 SCALE_DTYPE = torch.float16
 SEED = 0  # of the signs: whatever is stored depends on it
@@ -84,11 +84,7 @@ def quantise_levels(states: torch.Tensor, bits: int, length: float) -> tuple[tor
     along = (unit * nearest).sum(dim=1)
     least, most = along / nearest.square().sum(dim=1), unit.square().sum(dim=1) / along.clamp_min(1e-30)
     scales = (size[:, 0] * least ** (1 - length) * most**length).to(SCALE_DTYPE)
-    if not scales.isfinite().all():
-        raise ValueError(
-            f"states up to {states.abs().max().item():.3g} cannot be packed: scales are kept in float16, whose largest "
-            "number is 65504; keep them exact"
-        )
+    check_scales(states, scales)
     return codes.to(torch.uint8), scales
 
 

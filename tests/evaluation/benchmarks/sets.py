@@ -9,12 +9,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from evaluation.benchmarks.benchmark import Request
-from evaluation.benchmarks.needle_in_haystack import NEEDLE
 from evaluation.rows import Row
 
 WORDS = [f"w{i}" for i in range(3000)]
-
-
 PLAIN = {"all_classes": None}
 
 
@@ -23,12 +20,6 @@ def make_tokenizer(vocabulary):
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-
-
-def word_tokenizer():
-    """Return a tokenizer of whole words, those of the templates among them."""
-    text = f"{NEEDLE} This is a very long story book: <book> </book>. Look here now Answer:"
-    return make_tokenizer([*WORDS, *text.split()])
 
 
 def record(**columns):

@@ -10,14 +10,8 @@ from tests.evaluation.benchmarks.sets import (
     record,
     request,
     row,
-    word_tokenizer,
     write,
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return word_tokenizer()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +48,7 @@ def test_infinitebench_shares():
     check(InfiniteBench(), [(row("longbook_sum_eng", ["a b\nc d"]), "a b\ne")], 4 / 7)
 
 
-def test_infinitebench_reads_text_answers_as_the_metric_needs_them(tokenizer, tmp_path):
+def test_infinitebench_reads_text_answers_as_the_metric_needs_them(word_tokenizer, tmp_path):
     question = "Which?\n\nOptions:\nA. foo\nB. bar\nC. baz\nD. qux"
     for task, answer in (
         ("code_debug", ["B"]),
@@ -64,11 +58,11 @@ def test_infinitebench_reads_text_answers_as_the_metric_needs_them(tokenizer, tm
     ):
         write(tmp_path / task / "test.parquet", {**record(answer=answer), "question": question})
     tasks = ("code_run", "code_debug", "math_find", "math_calc")
-    rows = InfiniteBench().rows(request(tokenizer, tmp_path, tasks=tasks))
+    rows = InfiniteBench().rows(request(word_tokenizer, tmp_path, tasks=tasks))
     assert [row.answer for row in rows] == [[7], ["bar", "B"], [1.5], [1, -2]]
     write(tmp_path / "code_run" / "test.parquet", record(answer=["seven"]))
     with pytest.raises(ValueError, match="answers of task 'code_run' must be numbers"):
-        InfiniteBench().rows(request(tokenizer, tmp_path, tasks=("code_run",)))
+        InfiniteBench().rows(request(word_tokenizer, tmp_path, tasks=("code_run",)))
     write(tmp_path / "code_debug" / "test.parquet", record(answer=["B"]))
     with pytest.raises(ValueError, match="does not list the option 'B'"):
-        InfiniteBench().rows(request(tokenizer, tmp_path, tasks=("code_debug",)))
+        InfiniteBench().rows(request(word_tokenizer, tmp_path, tasks=("code_debug",)))

@@ -11,25 +11,19 @@ from tests.evaluation.benchmarks.sets import (
     record,
     request,
     row,
-    word_tokenizer,
     write,
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return word_tokenizer()
-
-
-def test_longbench_takes_the_english_tasks_unless_told(tokenizer, tmp_path):
+def test_longbench_takes_the_english_tasks_unless_told(word_tokenizer, tmp_path):
     write(tmp_path / "all.parquet", *[record(answers=["x"], all_classes=["x"], task=t) for t in ("lsht", "qasper")])
-    (row,) = LongBench().rows(request(tokenizer, tmp_path, tasks=("lsht",)))
+    (row,) = LongBench().rows(request(word_tokenizer, tmp_path, tasks=("lsht",)))
     assert row.task == "lsht"
     with pytest.raises(FileNotFoundError, match="'narrativeqa'"):
-        LongBench().rows(request(tokenizer, tmp_path))
+        LongBench().rows(request(word_tokenizer, tmp_path))
     write(tmp_path / "trec.parquet", record(answers=["x"], all_classes=None))
     with pytest.raises(TypeError, match="'all_classes' must hold a list of text, not nothing"):
-        LongBench().rows(request(tokenizer, tmp_path, tasks=("trec",)))
+        LongBench().rows(request(word_tokenizer, tmp_path, tasks=("trec",)))
 
 
 def test_longbench_overlap():

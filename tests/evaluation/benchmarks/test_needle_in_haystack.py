@@ -12,14 +12,8 @@ from tests.evaluation.benchmarks.sets import (
     record,
     request,
     row,
-    word_tokenizer,
     write,
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return word_tokenizer()
 
 
 @pytest.fixture
@@ -30,8 +24,8 @@ def haystack(tmp_path):
     return tmp_path
 
 
-def test_needle_is_at_every_depth(tokenizer, haystack):
-    rows = NeedleInHaystack().rows(request(tokenizer, haystack, length=411))
+def test_needle_is_at_every_depth(word_tokenizer, haystack):
+    rows = NeedleInHaystack().rows(request(word_tokenizer, haystack, length=411))
     needle = rows[0].answer
     room = 411 - len(needle.split()) - 150
     assert [row.extras for row in rows] == [{"needle": needle, "needle_depth": depth} for depth in DEPTHS]
@@ -43,31 +37,31 @@ def test_needle_is_at_every_depth(tokenizer, haystack):
         assert (made.question, made.answer_prefix, made.max_new_tokens) == ("Look here now", "A:", 8)
 
 
-def test_needle_leaves_room_for_long_templates(tokenizer, haystack):
+def test_needle_leaves_room_for_long_templates(word_tokenizer, haystack):
     write(haystack / "data" / "test.parquet", record(context=" ".join(WORDS), needle=NEEDLE, max_new_tokens=500))
-    rows = NeedleInHaystack().rows(request(tokenizer, haystack, length=1000))
-    tokens = [len(tokenizer(row.context + row.question)["input_ids"]) + row.max_new_tokens for row in rows]
+    rows = NeedleInHaystack().rows(request(word_tokenizer, haystack, length=1000))
+    tokens = [len(word_tokenizer(row.context + row.question)["input_ids"]) + row.max_new_tokens for row in rows]
     assert max(tokens) <= 1000
 
 
-def test_needle_takes_the_essays_by_default(monkeypatch, tokenizer):
+def test_needle_takes_the_essays_by_default(monkeypatch, word_tokenizer):
     monkeypatch.setattr("evaluation.benchmarks.needle_in_haystack.essays", lambda: " ".join(WORDS))
-    rows = NeedleInHaystack().rows(request(tokenizer, None, length=400))
+    rows = NeedleInHaystack().rows(request(word_tokenizer, None, length=400))
     assert len(rows) == 11
     assert all(NEEDLE in row.context and row.answer == NEEDLE for row in rows)
 
 
-def test_needle_says_which_lengths_there_are(tokenizer, haystack):
+def test_needle_says_which_lengths_there_are(word_tokenizer, haystack):
     benchmark = NeedleInHaystack()
     with pytest.raises(ValueError, match="needs a length"):
-        benchmark.rows(request(tokenizer, haystack))
+        benchmark.rows(request(word_tokenizer, haystack))
     with pytest.raises(ValueError, match=r"162 tokens is too short .* more than 162"):
-        benchmark.rows(request(tokenizer, haystack, length=162))
-    assert len(benchmark.rows(request(tokenizer, haystack, length=3162))) == 11
+        benchmark.rows(request(word_tokenizer, haystack, length=162))
+    assert len(benchmark.rows(request(word_tokenizer, haystack, length=3162))) == 11
     with pytest.raises(ValueError, match="has 3000 tokens, 3001 are needed: use a length of at most 3162"):
-        benchmark.rows(request(tokenizer, haystack, length=3163))
+        benchmark.rows(request(word_tokenizer, haystack, length=3163))
     with pytest.raises(FileNotFoundError, match="hf download alessiodevoto/paul_graham_essays"):
-        benchmark.rows(request(tokenizer, haystack / "none", length=400))
+        benchmark.rows(request(word_tokenizer, haystack / "none", length=400))
 
 
 def test_needle_rouge():

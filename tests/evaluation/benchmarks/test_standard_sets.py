@@ -15,15 +15,8 @@ from evaluation.benchmarks.zero_scrolls import ZeroScrolls
 from tests.evaluation.benchmarks.sets import (
     record,
     request,
-    word_tokenizer,
     write,
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return word_tokenizer()
-
 
 LOADS = [
     (LongBench, "trec/test.parquet", record(answers=["x"], all_classes=["x", "y"], task="trec"), ("trec",)),
@@ -38,9 +31,9 @@ LOADS = [
 
 
 @pytest.mark.parametrize(("benchmark", "path", "columns", "tasks"), LOADS, ids=lambda value: getattr(value, "name", ""))
-def test_loads_from_a_folder(tokenizer, tmp_path, benchmark, path, columns, tasks):
+def test_loads_from_a_folder(word_tokenizer, tmp_path, benchmark, path, columns, tasks):
     write(tmp_path / path, columns, columns)
-    rows = benchmark().rows(request(tokenizer, tmp_path, tasks=tasks))
+    rows = benchmark().rows(request(word_tokenizer, tmp_path, tasks=tasks))
     assert len(rows) == 2
     assert rows[0].answer == columns.get("answer", columns.get("answers"))
     assert (rows[0].context, rows[0].max_new_tokens) == ("A text.", 8)
@@ -49,12 +42,12 @@ def test_loads_from_a_folder(tokenizer, tmp_path, benchmark, path, columns, task
 
 
 @pytest.mark.parametrize(("benchmark", "path", "columns", "tasks"), LOADS, ids=lambda value: getattr(value, "name", ""))
-def test_says_what_is_wrong_with_the_data(tokenizer, tmp_path, benchmark, path, columns, tasks):
+def test_says_what_is_wrong_with_the_data(word_tokenizer, tmp_path, benchmark, path, columns, tasks):
     with pytest.raises(FileNotFoundError, match="hf download"):
-        benchmark().rows(request(tokenizer, tmp_path, tasks=tasks))
+        benchmark().rows(request(word_tokenizer, tmp_path, tasks=tasks))
     with pytest.raises(ValueError, match="task 'no such task': known are"):
-        benchmark().rows(request(tokenizer, tmp_path, tasks=("no such task",)))
+        benchmark().rows(request(word_tokenizer, tmp_path, tasks=("no such task",)))
     answer = "answers" if "answers" in columns else "answer"
     write(tmp_path / path, {**columns, answer: 1.5})
     with pytest.raises(TypeError, match=f"test.parquet, record 1: column '{answer}' must hold .* not float"):
-        benchmark().rows(request(tokenizer, tmp_path, tasks=tasks))
+        benchmark().rows(request(word_tokenizer, tmp_path, tasks=tasks))
