@@ -236,6 +236,12 @@ def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     return torch.cat((turned, states[..., size:]), dim=-1) if size < states.shape[-1] else turned
 
 
+def unrotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return the states that `rotate` was given."""
+    scale = cos.square() + sin.square()  # not 1 if the embedding also scales attention
+    return rotate(states, cos / scale, -sin / scale)
+
+
 def fingerprint(attention: Attention) -> dict[str, str]:
     """Describe the model that an attention module belongs to: its shapes, and a digest of some of its weights.
 

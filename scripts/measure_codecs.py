@@ -1,4 +1,4 @@
-"""Measure the codec curves of gates anew, so that they know codecs that are newer than they are.
+"""Measure the codec curves of gates anew, and choose queries to refit values, so that old gates know new codecs.
 
     python scripts/measure_codecs.py GATES OUTPUT
 
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pikvpress import models
 from pikvpress.calibration.data.situations import make_situations
 from pikvpress.calibration.data.texts import shipped_texts, split
+from pikvpress.calibration.fit.queries import choose_queries
 from pikvpress.calibration.measure.codec_curves import codec_curves
 from pikvpress.calibration.measure.measurements import Measurements
 from pikvpress.calibration.recipe import Recipe
@@ -31,7 +32,7 @@ from pikvpress.routing.make_router import make_router
 
 
 def with_codec_curves(gates: Gates, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path) -> Gates:
-    """Return gates with codec curves for the pairs of today's recipe.
+    """Return gates with codec curves for the pairs of today's recipe, and with queries.
 
     Raises
     ------
@@ -59,7 +60,8 @@ def with_codec_curves(gates: Gates, model: PreTrainedModel, tokenizer: PreTraine
     router.load_state_dict(dict(gates.routers["pikv+fitted"]))
     curves = codec_curves(router, records, recipe, steps)
     measured = dict(about) | {"codecs_measured": date.today().isoformat()}
-    return replace(gates, codec_curves=curves, codecs=recipe.codec_pairs, about=measured)
+    queries = choose_queries(model, records[: len(fit)], recipe)
+    return replace(gates, codec_curves=curves, codecs=recipe.codec_pairs, queries=queries, about=measured)
 
 
 def main() -> None:

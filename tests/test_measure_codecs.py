@@ -14,7 +14,7 @@ from tests.conftest import make_tiny
 from tests.helpers import uneven_gates
 
 
-def test_only_the_codec_curves_change(tmp_path):
+def test_only_codec_curves_and_queries_change(tmp_path):
     model = make_tiny()
     about = {"contexts": 2, "held_out_contexts": 1, "length": 256, "seed": 0, "texts": "shipped"}
     gates = uneven_gates(model)
@@ -24,6 +24,7 @@ def test_only_the_codec_curves_change(tmp_path):
     after = with_codec_curves(before, model, Tokenizer(), tmp_path)
     assert after.codecs == Recipe.codec_pairs and after.curves is before.curves and after.routers is before.routers
     assert after.codec_curves.shape == (3, 2, 2, len(Recipe.codec_pairs), len(Recipe.keep_shares))
+    assert after.queries.shape == (2, 4, Recipe.bank, 16) and after.queries.flatten(1).any(dim=1).all()
     whole = after.codec_curves[..., 0].sum(dim=(0, 1, 2))  # of all tokens
     exact, coarsest = Recipe.codec_pairs.index(("exact", "exact")), Recipe.codec_pairs.index(("rot1", "rot1"))
     assert whole[exact] == whole.min() and whole[coarsest] == whole.max()

@@ -64,6 +64,13 @@ def test_partial_rotation_passes_the_other_channels_through():
     torch.testing.assert_close(turned.norm(dim=-1), states.norm(dim=-1))
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.3])
+def test_a_rotation_is_undone_also_one_that_scales(factor):
+    states, angles = torch.randn(1, 2, 3, 8), torch.randn(1, 3, 2).repeat(1, 1, 2)
+    turn = angles.cos() * factor, angles.sin() * factor
+    torch.testing.assert_close(models.unrotate(models.rotate(states, *turn), *turn), states)
+
+
 def test_a_fingerprint_survives_half_precision_and_tells_models_apart():
     model, other = make_tiny("llama"), make_tiny("llama", seed=1)
     attention = model.model.layers[0].self_attn

@@ -13,7 +13,7 @@ from pikvpress.kernels.compact import highest
 
 
 class UniformBytes(Budget):
-    """The same in every head: fewer bits first, then fewer tokens."""
+    """The same in every head, with the smallest total error according to the gates, if there are any with curves."""
 
     needs_shape: ClassVar[bool] = True
 
@@ -44,7 +44,7 @@ class UniformBytes(Budget):
         return self._spending[ratio, num_keys]
 
     def _spend(self, heads: Heads, ratio: float) -> Spending:
-        return spend_uniform(heads, ratio, self._shape.compressed)
+        return spend_uniform(heads, ratio, self._shape.compressed, self._gates)
 
 
 class FittedBytes(UniformBytes):

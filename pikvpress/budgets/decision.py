@@ -64,6 +64,13 @@ class Decision:
         """Whether heads may keep different numbers of entries."""
         return not isinstance(self.kept, int)
 
+    def mask(self) -> torch.Tensor:
+        """Return which entries are kept, bool, with the shape of the scores."""
+        if not isinstance(self.kept, int):
+            return self.kept
+        mask = torch.zeros_like(self.layer.scores, dtype=torch.bool)
+        return mask.scatter_(-1, select(self.layer.scores, self.kept), True)
+
     def gathered(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the kept keys and values in position order, if all heads keep the same number."""
         assert isinstance(self.kept, int)

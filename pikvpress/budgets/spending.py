@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ class Heads:
             for name, is_keys in zip(codecs, (True, False), strict=True)
         )
 
+    def most_tokens(self, codecs: tuple[str, str], room: int) -> int:
+        """Return how many tokens fit into the bytes of a head."""
+        return bisect.bisect_right(range(self.num_keys), room, key=lambda count: self.size(codecs, count + 1))
+
 
 def spend_fitted(gates: Gates, heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
     """Spend (1 - ratio) of the bytes where they reduce the error most, according to the gates' error curves.
@@ -110,11 +115,12 @@ def _mean_count(chosen: torch.Tensor, options: Sequence[tuple[tuple[str, str], i
     return sum(counts) / len(counts)
 
 
-def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int]) -> Spending:
-    """Spend (1 - ratio) of the bytes equally on all heads: fewer bits first, then fewer tokens.
+def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int], gates: Gates | None = None) -> Spending:
+    """Spend (1 - ratio) of the bytes equally on all heads.
 
-    If all tokens fit with one pair of codecs but not with the next larger one, the first heads get the larger one, so
-    that no bytes are left over.
+    All heads get the same number of tokens and the same codecs: those with the smallest total error, if there are gates
+    with error curves; otherwise fewer bits come first, then fewer tokens. If all tokens fit, the first heads get the
+    next larger codecs, so that no bytes are left over.
 
     Raises
     ------
@@ -123,29 +129,53 @@ def spend_uniform(heads: Heads, ratio: float, compressed: Sequence[int]) -> Spen
     """
     number = heads.heads * len(compressed)
     budget = int((1 - ratio) * heads.nbytes * number)
-    pairs = [pair for pair in UNIFORM if _fits(pair, heads.head_dim)]
-    sizes = [heads.size(pair, heads.num_keys) * number for pair in pairs]
-    count, dearer = heads.num_keys, 0
-    if sizes[-1] <= budget:
-        index = next(i for i, size in enumerate(sizes) if size <= budget)
-        if index:
-            dearer = (budget - sizes[index]) * number // (sizes[index - 1] - sizes[index])
-    else:
-        index = len(pairs) - 1
-        while count and heads.size(pairs[index], count) * number > budget:
-            count -= 1
-        if count == 0:
-            largest = 1 - heads.size(pairs[index], 1) / heads.nbytes
-            raise ValueError(
-                f"compression_ratio={ratio} leaves {budget // number} bytes per head, less than one token takes: "
-                f"{int(largest * 1000) / 1000} is the largest possible ratio here"
-            )
-    in_order = [pairs[index - 1]] * dearer + [pairs[index]] * (number - dearer)
-    codecs = [[pairs[index]] * heads.heads for _ in range(heads.layers)]
+    curves = gates if gates is not None and gates.codec_curves is not None else None
+    pairs = [pair for pair in (curves.codecs if curves else UNIFORM) if _fits(pair, heads.head_dim)]
+    counts = [heads.most_tokens(pair, budget // number) for pair in pairs]
+    if not any(counts):
+        smallest = min(heads.size(pair, 1) for pair in pairs)
+        raise ValueError(
+            f"compression_ratio={ratio} leaves {budget // number} bytes per head, less than one token takes: "
+            f"{int((1 - smallest / heads.nbytes) * 1000) / 1000} is the largest possible ratio here"
+        )
+    chosen = _least_error(curves, pairs, counts, heads.num_keys) if curves else _fewest_bits(counts, heads.num_keys)
+    in_order = [pairs[chosen]] * number
+    if counts[chosen] == heads.num_keys:
+        size = heads.size(pairs[chosen], heads.num_keys)
+        larger = [pair for pair in pairs if heads.size(pair, heads.num_keys) > size]
+        if larger:
+            dearer = min(larger, key=lambda pair: heads.size(pair, heads.num_keys))
+            upgraded = (budget - size * number) // (heads.size(dearer, heads.num_keys) - size)
+            in_order[:upgraded] = [dearer] * min(upgraded, number)
+    codecs = [[pairs[chosen]] * heads.heads for _ in range(heads.layers)]
     for place, layer in enumerate(compressed):
         codecs[layer] = in_order[place * heads.heads : (place + 1) * heads.heads]
-    total = sum(heads.size(pair, count) for pair in in_order)
-    return Spending(torch.full((heads.layers, heads.heads), count), codecs, total)
+    total = sum(heads.size(pair, counts[chosen]) for pair in in_order)
+    return Spending(torch.full((heads.layers, heads.heads), counts[chosen]), codecs, total)
+
+
+def _fewest_bits(counts: Sequence[int], num_keys: int) -> int:
+    """Return the index of the first codecs with which all tokens fit, or of the last ones."""
+    return next((index for index, count in enumerate(counts) if count == num_keys), len(counts) - 1)
+
+
+def _least_error(gates: Gates, pairs: Sequence[tuple[str, str]], counts: Sequence[int], num_keys: int) -> int:
+    """Return the index of the codecs with the smallest total error at these numbers of tokens.
+
+    If all numbers are below the measured ones, it is the largest number.
+    """
+    every = gates.codec_curves
+    assert every is not None
+    measured = [index for index, count in enumerate(counts) if count >= gates.keep_shares[-1] * num_keys]
+    if not measured:
+        return max(range(len(counts)), key=lambda index: counts[index])
+
+    def error(index: int) -> float:
+        share = counts[index] / num_keys
+        curves = every[nearest(gates, 1 - share)][:, :, gates.codecs.index(pairs[index])]
+        return float(_interpolated(curves, gates.keep_shares, [share]).nansum())
+
+    return min(measured, key=error)
 
 
 def _fits(pair: tuple[str, str], head_dim: int) -> bool:

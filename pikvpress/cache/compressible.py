@@ -16,6 +16,7 @@ from pikvpress.cache.entries import Entries
 from pikvpress.cache.kvpress_rules import is_read_again
 from pikvpress.cache.pending import Pending
 from pikvpress.cache.readers import READERS
+from pikvpress.cache.tail import DenseTail
 
 
 class CompressibleLayer:
@@ -121,7 +122,14 @@ class CompressibleLayer:
         if pending is not None:
             self._compress(pending)
 
-    def pack(self, kept: torch.Tensor, key_codecs: Sequence[Codec], value_codecs: Sequence[Codec], window: int) -> None:
+    def pack(
+        self,
+        kept: torch.Tensor,
+        key_codecs: Sequence[Codec],
+        value_codecs: Sequence[Codec],
+        window: int,
+        values: torch.Tensor | None = None,
+    ) -> None:
         """Keep some of the entries, in the codec of their head; `window` of the later entries stay exact.
 
         Parameters
@@ -132,6 +140,8 @@ class CompressibleLayer:
             By KV head.
         window : int
             Number of the most recent of these entries that stay exact.
+        values : torch.Tensor, optional
+            Values to store instead of those held, of the same shape.
 
         Raises
         ------
@@ -140,15 +150,16 @@ class CompressibleLayer:
         """
         if self.entries.are_compressed:
             raise ValueError("this layer already holds compressed entries: reset the cache, or crop it")
-        self._compress(self._decided(kept, (key_codecs, value_codecs), window))
+        dense = self.entries if values is None else Entries(DenseTail(self.entries.tail.keys, values))
+        self._compress(self._decided(kept, (key_codecs, value_codecs), window), dense)
 
-    def _compress(self, pending: Pending) -> None:
-        self.__dict__.update(self._after(pending))
+    def _compress(self, pending: Pending, dense: Entries | None = None) -> None:
+        self.__dict__.update(self._after(pending, dense))
         READERS.forget_mask(self)
 
-    def _after(self, pending: Pending) -> dict[str, Any]:
-        """Return the attributes that compression changes."""
-        entries = self.entries.after(pending, self._index)
+    def _after(self, pending: Pending, dense: Entries | None = None) -> dict[str, Any]:
+        """Return the attributes that compression changes; other dense entries may be given than those held."""
+        entries = (dense or self.entries).after(pending, self._index)
         return {"entries": entries, "_padding": None, "_following": pending.codecs if pending.packs else None}
 
     def pack_recent(self, hidden: torch.Tensor) -> None:

@@ -22,6 +22,7 @@ from pikvpress.calibration.data.texts import shipped_texts, split
 from pikvpress.calibration.fit.budgets import HeadBudgets
 from pikvpress.calibration.fit.gates import Examples, Fitting, foreseen
 from pikvpress.calibration.fit.objectives import OBJECTIVES
+from pikvpress.calibration.fit.queries import choose_queries
 from pikvpress.calibration.fit.saliency import fit_saliency
 from pikvpress.calibration.measure.codec_curves import codec_curves
 from pikvpress.calibration.measure.measurements import Measurements
@@ -192,6 +193,7 @@ class _Plan:
             codec_curves=codec_curves(fitted, examples.records, recipe, steps),
             codecs=recipe.codec_pairs,
             saliency=weights if SALIENCY in names else None,
+            queries=choose_queries(model, [Record(path) for path in (*paths["fit"], *paths["apart"])], recipe),
             about=self._about(len(fit), len(held), figures),
         )
         return gates, findings

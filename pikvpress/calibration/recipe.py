@@ -67,6 +67,8 @@ class Recipe:
     codec_pairs : tuple of (str, str)
         Codecs of keys and values whose error curves are measured, the largest first. Keys need at least as many bits as
         values.
+    bank : int, default=64
+        Number of queries of futures per head that are kept to refit values.
     rows : int, default=96
         Number of queries per head used for fitting: those with the largest gradients account for most of the loss.
     softness : float, default=0.05
@@ -162,6 +164,7 @@ class Recipe:
         ("rot2", "rot1"),
         ("rot1", "rot1"),
     )
+    bank: int = 64
     rows: int = 96
 
     softness: float = 0.05
@@ -222,8 +225,17 @@ class Recipe:
 
 
 _COUNTS = (
-    *("max_experts", "fewest_contexts", "most_contexts", "saliency_contexts", "held_out", "gradient_samples", "rows"),
-    *("epochs", "epochs_of_others", "averaged", "epochs_end_to_end", "accumulated", "accepted", "epochs_of_saliency"),
+    *("max_experts", "fewest_contexts", "most_contexts", "saliency_contexts", "held_out", "gradient_samples", "bank"),
+    *(
+        "rows",
+        "epochs",
+        "epochs_of_others",
+        "averaged",
+        "epochs_end_to_end",
+        "accumulated",
+        "accepted",
+        "epochs_of_saliency",
+    ),
     *("fewest_experts", "bases_entries", "bases_units", "bases_steps", "bases_batch"),
 )
 _LEAST = dict.fromkeys(_COUNTS, 1) | {"held_out_documents": 2}

@@ -41,7 +41,14 @@ def probe_queries(
     rows = torch.cat([torch.arange(count) * spread // max(1, count), torch.arange(spread, length)])
     queries = view.q_proj(hidden_states)[:, rows.to(hidden_states.device)]
     queries = queries.unflatten(-1, (-1, view.head_dim)).transpose(1, 2)
-    ahead = torch.arange(1, len(rows) + 1, device=keys.device)
+    return after_context(view, queries, keys, kwargs)
+
+
+def after_context(
+    view: LayerView, queries: torch.Tensor, keys: torch.Tensor, kwargs: Mapping[str, Any]
+) -> torch.Tensor:
+    """Rotate queries (batch, heads, n, head_dim) to the n positions after the context; arguments as above."""
+    ahead = torch.arange(1, queries.shape[2] + 1, device=keys.device)
     last = kwargs["cache_position"][-1] if kwargs.get("cache_position") is not None else keys.shape[2] - 1
     cos, sin = view.rotary_emb(queries, (last + ahead).unsqueeze(0))
     return models.rotate(queries, cos, sin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pikvpress.cache.codecs import CODECS
 from pikvpress.experts import saliency
 from pikvpress.routers import feature_names
 from pikvpress.tensor_file import read_tensors, write_tensors
@@ -18,6 +20,7 @@ from pikvpress.tensor_file import read_tensors, write_tensors
 FORMAT = "pikvpress-gates-3"
 CURVES = ("curves", "codec_curves")
 SALIENCY = "saliency"
+QUERIES, QUERY_CODEC = "queries", CODECS["rot4"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Gates:
     saliency : torch.Tensor, optional
         Weights of the "saliency" expert, if it is one of the experts: shape (layers, kv_heads, features), float32; 0
         for layers that are not compressed.
+    queries : torch.Tensor, optional
+        Queries of futures before rotation, to refit values (`pikvpress.refit`): shape (layers, heads, n, head_dim),
+        float16; 0 for layers that are not compressed. Files hold them in 4 bits.
     about : mapping of str to object
         How they were fitted: data, seed, versions, results. Stored as JSON.
     """
@@ -60,6 +66,7 @@ class Gates:
     codec_curves: torch.Tensor | None = None
     codecs: tuple[tuple[str, str], ...] = ()
     saliency: torch.Tensor | None = None
+    queries: torch.Tensor | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -135,6 +142,9 @@ def save_gates(path: str | Path, gates: Gates) -> None:
             tensors[name] = getattr(gates, name).float()
     if gates.saliency is not None:
         tensors[SALIENCY], metadata[SALIENCY] = gates.saliency.float(), saliency.VERSION
+    if gates.queries is not None:
+        tensors[QUERIES] = QUERY_CODEC.encode(gates.queries.float().flatten(0, 2), False)
+        metadata[QUERIES] = json.dumps(list(gates.queries.shape))
     write_tensors(path, tensors, metadata)
 
 
@@ -171,11 +181,19 @@ def load_gates(path: str | Path) -> Gates:
         curves=tensors.get("curves"),
         codec_curves=tensors.get("codec_curves"),
         saliency=tensors.get(SALIENCY),
+        queries=_queries(tensors.get(QUERIES), metadata),
         codecs=tuple((keys, values) for keys, values in json.loads(metadata["codecs"])),
         keep_shares=tuple(json.loads(metadata["keep_shares"])),
         ratios=tuple(json.loads(metadata["ratios"])),
         about=json.loads(metadata["about"]),
     )
+
+
+def _queries(stored: torch.Tensor | None, metadata: Mapping[str, str]) -> torch.Tensor | None:
+    if stored is None:
+        return None
+    *shape, width = json.loads(metadata[QUERIES])
+    return QUERY_CODEC.decode(stored, math.prod(shape), width, torch.float16, False).view(*shape, width)
 
 
 def _finite(item: tuple[str, torch.Tensor]) -> bool:

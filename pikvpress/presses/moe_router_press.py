@@ -89,6 +89,11 @@ class MoERouterPress(RouterPress, ScorerPress):
         the scores, in one pool per layer, as in AdaKV. "global": by the scores, in one pool for all layers. All except
         "equal" and "pyramid" leave heads of different lengths, which transformers' own caches cannot hold: removed
         entries are then masked, as in kvpress's AdaKVPress, and bytes are saved only in a `PiKVCache`.
+    refit : bool or "auto", default="auto"
+        Whether the values of kept entries are refitted, so that attention over them is closer to attention over all
+        entries (`pikvpress.refit`). True: for queries of the context and, if the gates have them, of calibration.
+        "auto": only with fitted budgets, if the gates have them. Values stay unchanged with "global" budgets, and
+        inside wrappers that select.
 
     Raises
     ------
@@ -213,8 +218,11 @@ class MoERouterPress(RouterPress, ScorerPress):
         layer = self._input(module, hidden_states, keys, values, attentions, kwargs)
         with self._record.press.span(keys.device):
             for decision in self._router_in(module).rank(layer, kind, self.compression_ratio):
+                if decision.layer.index == layer.index:
+                    decision = self._refitted(layer, decision, kind)
                 decided = decision.layer
                 if decision.is_ragged:
+                    values = decided.values if decided.index == layer.index else values
                     decided.module.masked_key_indices = decision.removed()
                     nbytes = decided.keys.nbytes + decided.values.nbytes
                 else:

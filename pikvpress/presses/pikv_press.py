@@ -34,6 +34,8 @@ class PiKVPress(RouterPress):
         Tokens and codecs of each head. "fitted": according to the error curves in the gates. "equal": the same in every
         head, in int8 or int4 if that meets the budget, otherwise fewer tokens in int4. "auto": "fitted" if there are
         gates, otherwise "equal".
+    refit : bool or "auto", default="auto"
+        Whether values are refitted, see `MoERouterPress`; they also make up for inexact keys.
     router_type, experts, num_experts, top_k, gates, ...
         See `MoERouterPress`.
 
@@ -80,8 +82,9 @@ class PiKVPress(RouterPress):
             router = self._router_in(module)
             (kind,) = router.budgets
             (decision,) = router.rank(layer, kind, self.compression_ratio)
-            assert isinstance(decision.kept, torch.Tensor) and decision.codecs is not None
+            decision = self._refitted(layer, decision, kind)
+            assert decision.codecs is not None
             key_codecs, value_codecs = ([codec(pair[side]) for pair in decision.codecs] for side in (0, 1))
-            cached.pack(decision.kept, key_codecs, value_codecs, window=0)
+            cached.pack(decision.mask(), key_codecs, value_codecs, window=0, values=decision.layer.values)
         self._record.selected(layer.index, decision.head_tokens(), cached.nbytes, list(decision.codecs))
         return output

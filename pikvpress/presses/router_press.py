@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,8 @@ from kvpress import ScorerPress
 from transformers import PreTrainedModel
 
 from pikvpress import models
-from pikvpress.budgets import Budget, ModelShape
+from pikvpress.budgets import Budget, Decision, ModelShape
+from pikvpress.cache import codec
 from pikvpress.experts import LayerInput
 from pikvpress.experts.projection_tap import ProjectionTap
 from pikvpress.gates import Gates
@@ -21,6 +22,7 @@ from pikvpress.layerwise import LayerwisePress
 from pikvpress.plan import Plan
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding, refuse_static
 from pikvpress.presses.prefill_watch import PrefillWatch
+from pikvpress.refit import refit
 from pikvpress.routers import RouterSettings
 from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
 
@@ -67,6 +69,7 @@ class RouterPress(LayerwisePress):
     balance_coefficient: float = RouterSettings.balance_coefficient
     gates: str | Path | None = AUTO
     budgets: str = AUTO
+    refit: bool | str = AUTO
     examiner: Examiner = field(default_factory=lambda: examine, init=False, repr=False, compare=False)
     _spec: RouterSpec = field(init=False, repr=False, compare=False)
     _router: BoundRouter | None = field(default=None, init=False, repr=False, compare=False)
@@ -78,6 +81,8 @@ class RouterPress(LayerwisePress):
         if self.budgets not in (AUTO, *self.known_budgets):
             known = ", ".join(map(repr, (AUTO, *self.known_budgets)))
             raise ValueError(f"budgets must be one of {known}, got {self.budgets!r}")
+        if self.refit not in (AUTO, True, False):
+            raise ValueError(f"refit must be True, False or {AUTO!r}, got {self.refit!r}")
         spec = RouterSpec.of(self)
         experts = spec.experts_of(spec.gates) if isinstance(spec.gates, Gates) else spec.experts
         self._record.describe(self.router_type, [expert.name for expert in experts], fitted=False)
@@ -179,6 +184,20 @@ class RouterPress(LayerwisePress):
         refuse_padding(kwargs.get("attention_mask"))
         outputs = self._tap.take(hidden_states)
         return LayerInput(module, hidden_states, keys, values, attentions, kwargs, outputs)
+
+    def _refitted(self, layer: LayerInput, decision: Decision, kind: str) -> Decision:
+        """Return a decision on a layer with values that stand in for what is removed, if values are refitted.
+
+        With budgets other than fitted ones, too much of what matters is removed for values to make up for it: by
+        default they are then left alone.
+        """
+        gates = self._router_in(layer.module).gates
+        bank = None if gates is None or gates.queries is None else gates.queries[layer.index]
+        if not self.refit or (self.refit == AUTO and (bank is None or kind != "fitted")):
+            return decision
+        codecs = None if decision.codecs is None else [codec(keys) for keys, _ in decision.codecs]
+        values = refit(layer, decision.mask(), codecs, bank)
+        return replace(decision, layer=replace(decision.layer, values=values))
 
     def _router_in(self, module: models.Attention) -> BoundRouter:
         """Return the router for the model of a module, created late if a wrapper does not pass the model on."""

@@ -39,3 +39,11 @@ def test_head_tokens_are_means_over_the_batch():
     kept = torch.zeros(2, 2, 10, dtype=torch.bool)
     kept[0, :, :2], kept[1, :, :6] = True, True
     assert Decision(scored(batch=2), kept).head_tokens() == [4, 4]
+
+
+def test_the_mask_says_the_same_for_a_number_and_for_heads_of_different_lengths():
+    layer = scored()
+    mask = Decision(layer, 4).mask()
+    assert torch.equal(layer.keys[mask].view(1, 2, 4, 4), Decision(layer, 4).gathered()[0])
+    kept = layer.scores > 0.5
+    assert Decision(layer, kept).mask() is kept

@@ -10,6 +10,7 @@ import torch
 from kvpress import AdaKVPress, KnormPress, KVComposePress, ThinKPress
 
 from pikvpress import PiKVCache, models
+from pikvpress.cache import codec
 from tests.cache.asking import CONTEXT, ask, read
 
 
@@ -93,3 +94,14 @@ def test_a_mask_that_comes_too_late_is_refused_once_and_forgotten(llama, context
     with pytest.raises(ValueError, match="already compressed, which is too late"):
         cache.settle()
     assert module.masked_key_indices is None and torch.equal(ask(llama, question, cache), expected)
+
+
+@torch.no_grad()
+def test_other_values_can_be_packed_than_those_held(llama, context):
+    cache = PiKVCache()
+    llama(input_ids=context, past_key_values=cache)
+    layer, exact = cache.layers[0], [codec("exact")] * 2
+    values = torch.randn_like(layer.values)
+    layer.pack(torch.ones(layer.keys.shape[:3], dtype=torch.bool), exact, exact, window=0, values=values)
+    for head in range(2):
+        assert torch.equal(layer.entries.compressed.context[0].values.part(head), values[0, head])

@@ -46,6 +46,19 @@ def test_fitted_gates_route(gates, llama, ids):
     assert fitted.plan.fitted
 
 
+def test_queries_are_kept_in_4_bits(tmp_path, llama):
+    queries = torch.randn(2, 4, 6, 16, generator=torch.Generator().manual_seed(0)).half()
+    queries[0] = 0
+    save_gates(tmp_path / "with", fitted(llama, queries=queries))
+    save_gates(tmp_path / "without", fitted(llama))
+    found = load_gates(tmp_path / "with").queries
+    assert found.shape == queries.shape and found.dtype == torch.float16 and not found[0].any()
+    assert (found - queries).float().norm() < 0.15 * queries.float().norm()
+    grown = (tmp_path / "with").stat().st_size - (tmp_path / "without").stat().st_size
+    assert grown < queries.nbytes * 0.4 + 300
+    assert load_gates(tmp_path / "without").queries is None
+
+
 def test_wrappers_that_do_not_pass_the_model_on_cannot_slip_gates_past_the_check(gates, ids, llama):
     from kvpress import PerLayerCompressionPress
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache
@@ -65,3 +67,40 @@ def test_gates_that_cannot_be_used_are_refused_before_the_model_is_touched(llama
     with pytest.raises(ValueError, match="gates"), press(llama):
         pytest.fail("the model was touched")
     assert {name: len(module._forward_hooks) for name, module in llama.named_modules()} == before
+
+
+def with_queries(model):
+    generator = torch.Generator().manual_seed(5)
+    return replace(uneven_gates(model), queries=torch.randn(2, 4, 8, 16, generator=generator).half())
+
+
+@pytest.mark.parametrize("make", [MoERouterPress, PiKVPress])
+def test_values_are_refitted_if_the_gates_have_queries_or_one_asks(make, llama, ids, tmp_path):
+    paths = {"with": tmp_path / "with", "without": tmp_path / "without"}
+    save_gates(paths["with"], with_queries(llama))
+    save_gates(paths["without"], uneven_gates(llama))
+
+    def values(gates, **settings):
+        cache = PiKVCache()
+        with torch.no_grad(), make(0.75, gates=paths[gates], budgets="fitted", **settings)(llama):
+            llama(input_ids=ids, past_key_values=cache)
+        cache.settle()
+        stretch = cache.layers[1].entries.compressed.context[0]
+        return torch.cat([stretch.values.part(head) for head in range(2)]), stretch.counts
+
+    (plain, counts), others = values("without"), {}
+    for name, gates, settings in (
+        ("auto", "with", {}),
+        ("asked", "without", {"refit": True}),
+        ("off", "with", {"refit": False}),
+    ):
+        others[name], found = values(gates, **settings)
+        assert found == counts  # what is kept stays the same
+    assert torch.equal(others["off"], plain)
+    assert not torch.equal(others["auto"], plain) and not torch.equal(others["asked"], plain)
+    assert not torch.equal(others["auto"], others["asked"])
+
+
+def test_refit_is_a_choice_of_three():
+    with pytest.raises(ValueError, match="refit must be True, False or 'auto', got 'yes'"):
+        MoERouterPress(0.5, refit="yes")

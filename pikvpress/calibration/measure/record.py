@@ -154,6 +154,20 @@ class Record:
         reading = read(keys, values, read_by, self._scaling[index], most_rows)  # type: ignore[arg-type]
         return LayerRecord(keys, reading, self._seen([index], keys.shape[1], torch.device("cpu"))[index])
 
+    def queries(self, index: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Read one layer's rotated queries (heads, tokens, head_dim) and gradients of each future, see `collect`."""
+        with safe_open(self._path, framework="pt") as file:
+            return [
+                (file.get_tensor(name).float(), file.get_tensor(name.replace("queries", "gradients")).float())
+                for name in sorted(self._names)
+                if name.startswith(f"{index}/") and name.endswith("/queries")
+            ]
+
+    def num_keys(self, index: int) -> int:
+        """Return the number of keys of the context in one layer."""
+        with safe_open(self._path, framework="pt") as file:
+            return int(file.get_slice(f"{index}/keys").get_shape()[1])
+
     def context(self, device: torch.device, dtype: torch.dtype) -> MeasuredContext:
         """Read the full cache, and the router's view of all layers."""
         cache, num_keys = DynamicCache(), 0

@@ -8,6 +8,7 @@ codes and one scale. Hadamard rotations with random signs and such levels are th
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from functools import cache
@@ -78,14 +79,28 @@ def quantise_levels(states: torch.Tensor, bits: int, length: float) -> tuple[tor
     numbers = states.float()
     size = numbers.norm(dim=1, keepdim=True) / math.sqrt(max(1, states.shape[1]))
     unit = numbers / size.clamp_min(torch.finfo(torch.float32).tiny)
-    table = levels(bits, states.device)
-    codes = torch.bucketize(unit, (table[1:] + table[:-1]) / 2)
-    nearest = table[codes]
-    along = (unit * nearest).sum(dim=1)
-    least, most = along / nearest.square().sum(dim=1), unit.square().sum(dim=1) / along.clamp_min(1e-30)
+    codes, nearest = _nearest_levels(unit, bits)
+    along = torch.linalg.vecdot(unit, nearest)
+    least = along / torch.linalg.vecdot(nearest, nearest)
+    most = torch.linalg.vecdot(unit, unit) / along.clamp_min(1e-30)
     scales = (size[:, 0] * least ** (1 - length) * most**length).to(SCALE_DTYPE)
     check_scales(states, scales)
-    return codes.to(torch.uint8), scales
+    return codes, scales
+
+
+def _nearest_levels(unit: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the codes of the levels nearest to numbers, and these levels.
+
+    Levels are counted among those of one sign: on a CPU, twice as fast as to search and look up.
+    """
+    size, nearest = unit.abs(), torch.full_like(unit, _UPPER[bits][0])
+    codes = torch.full(unit.shape, 2 ** (bits - 1), dtype=torch.uint8, device=unit.device)
+    for low, high in itertools.pairwise(_UPPER[bits]):
+        above = size > (low + high) / 2
+        codes += above
+        nearest.add_(above, alpha=high - low)
+    codes ^= (unit <= 0).to(torch.uint8).mul_(2**bits - 1)  # the level of the other sign: all bits flipped
+    return codes, nearest.copysign_(unit)
 
 
 def look_up(packed: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:

@@ -30,6 +30,9 @@ def test_what_is_collected_is_read_again(tmp_path, llama):
     assert torch.equal(record.of([1]).layer(1).seen.ranks, layer.seen.ranks[:, :, 1:])
     assert layer.seen.ranks.shape == (len(RECIPE.ratios), 2, 2, CONTEXT)
     assert layer.reading.attention.shape == (2, 2 * (FUTURE + 5), CONTEXT)
+    assert record.num_keys(1) == CONTEXT
+    (queries, gradients), (others, _) = record.queries(1)
+    assert queries.shape == (4, FUTURE, 16) and gradients.shape == (2, 4, FUTURE, 16) and others.shape == (4, 5, 16)
     cache = full_cache(llama, situation.context)
     torch.testing.assert_close(layer.reading.values, cache.layers[1].values[0], atol=1e-3, rtol=1e-2)
     torch.testing.assert_close(layer.keys, cache.layers[1].keys[0], atol=1e-2, rtol=1e-2)
