@@ -18,7 +18,14 @@ from pikvpress.gates import Gates
 STEPS = 4  # budgets tried between two measured keep shares
 ROUNDS = 3
 # Without curves, the first one with which all tokens fit is used; tokens are removed only if the last is too large.
-UNIFORM = (("exact", "exact"), ("int8", "int8"), ("int8", "int4"), ("int4", "int4"))
+UNIFORM = (
+    ("exact", "exact"),
+    ("int8", "int8"),
+    ("int8", "rot4"),
+    ("rot4", "rot4"),
+    ("rot4", "rot3"),
+    ("rot3", "rot3"),
+)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ class PiKVPress(RouterPress):
         Share of the bytes of keys and values to remove, in [0, 1): 0.875 leaves 1/8. Scales and padding count.
     budgets : {"auto", "equal", "fitted"}, default="auto"
         Tokens and codecs of each head. "fitted": according to the error curves in the gates. "equal": the same in every
-        head, in int8 or int4 if that meets the budget, otherwise fewer tokens in int4. "auto": "fitted" if there are
-        gates, otherwise "equal".
+        head, with the smallest total error according to these curves; without gates, all tokens in as many bits as fit
+        the budget, or fewer tokens in 3 bits. "auto": "fitted" if there are gates, otherwise "equal".
     refit : bool or "auto", default="auto"
         Whether values are refitted, see `MoERouterPress`; they also make up for inexact keys.
     router_type, experts, num_experts, top_k, gates, ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,10 +30,10 @@ def test_bytes_add_up_and_stay_within_the_budget(ratio):
 
 
 def test_fewer_bits_come_before_fewer_tokens():
-    assert (spend_uniform(HEADS, 0.87, (0, 1)).counts < 1000).all()
-    spending = spend_uniform(HEADS, 0.8, (0, 1))
+    assert (spend_uniform(HEADS, 0.91, (0, 1)).counts < 1000).all()
+    spending = spend_uniform(HEADS, 0.82, (0, 1))
     assert (spending.counts == 1000).all()
-    assert {pair for pairs in spending.codecs for pair in pairs} == {("int8", "int4"), ("int4", "int4")}
+    assert {pair for pairs in spending.codecs for pair in pairs} == {("int8", "rot4"), ("rot4", "rot4")}
 
 
 def test_layers_that_are_not_compressed_are_not_paid_for():
@@ -42,3 +44,19 @@ def test_layers_that_are_not_compressed_are_not_paid_for():
 def test_too_little_for_one_token_is_refused_with_the_largest_ratio():
     with pytest.raises(ValueError, match=r"leaves \d+ bytes per head, less than one token takes: 0.99\d* is the"):
         spend_uniform(HEADS, 0.9999, (0, 1))
+
+
+def test_with_curves_all_heads_get_the_codecs_of_least_error():
+    gates = uneven_gates(make_tiny())  # errors grow by 10 a halving of the tokens, and little with fewer bits ...
+    (pair,) = {pair for pairs in spend_uniform(HEADS, 0.95, (0, 1), gates).codecs for pair in pairs}
+    assert pair == ("int4", "int4")
+    cheap = torch.tensor([0.0, 0.1, 0.2, 0.3]).expand_as(gates.codec_curves)  # ... and here only with fewer tokens
+    gates = replace(gates, codec_curves=cheap)
+    (pair,) = {pair for pairs in spend_uniform(HEADS, 0.95, (0, 1), gates).codecs for pair in pairs}
+    assert pair == PAIRS[-1]
+
+
+def test_below_the_measured_shares_most_tokens_are_kept():
+    gates = uneven_gates(make_tiny())
+    (pair,) = {pair for pairs in spend_uniform(HEADS, 0.9975, (0, 1), gates).codecs for pair in pairs}
+    assert pair == PAIRS[-1]

@@ -48,7 +48,7 @@ def test_the_bytes_asked_for_are_held(ratio, architecture, ids):
     press = PiKVPress(ratio)
     cache, _ = read(model, ids, press)
     asked = (1 - ratio) * full_bytes(model, ids)
-    share = 0.95 if ratio != 0.5 else 0.75  # four heads are too few to spend a half to the last byte
+    share = {0.5: 0.75, 0.75: 0.9}.get(ratio, 0.95)  # four heads are too few to spend everything to the last byte
     assert asked * share <= cache.nbytes <= asked
     stats = press.get_stats()
     assert stats["bytes_after"] == cache.nbytes and stats["bytes_before"] == full_bytes(model, ids)
@@ -69,15 +69,15 @@ def test_budgets_go_where_the_curves_say(llama, ids, gates):
 
 def test_equal_budgets_spend_bits_first(llama, ids):
     found = {}
-    for ratio in (0.3, 0.85, 0.9):
+    for ratio in (0.3, 0.91, 0.94):
         press = PiKVPress(ratio, budgets="equal")
         read(llama, ids, press)
         codecs = [pair for layer in press.plan.layers for pair in layer.codecs]
         (count,) = {count for layer in press.plan.layers for count in layer.head_tokens}
         found[ratio] = codecs, count
     assert found[0.3] == ([("exact", "exact")] * 2 + [("int8", "int8")] * 2, 600)
-    assert found[0.85][0] == found[0.9][0] == [("int4", "int4")] * 4
-    assert 600 > found[0.85][1] > found[0.9][1] > 0
+    assert found[0.91][0] == found[0.94][0] == [("rot3", "rot3")] * 4
+    assert 600 > found[0.91][1] > found[0.94][1] > 0
 
 
 @torch.no_grad()
@@ -104,7 +104,7 @@ def test_generate(llama, ids):
 def test_a_batch_is_compressed_row_by_row(llama, ids):
     both = torch.cat([ids, ids.flip(1)])
     cache, _ = read(llama, both, PiKVPress(0.75))
-    assert 0.95 * 0.25 * full_bytes(llama, both) <= cache.nbytes <= 0.25 * full_bytes(llama, both)
+    assert 0.9 * 0.25 * full_bytes(llama, both) <= cache.nbytes <= 0.25 * full_bytes(llama, both)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
