@@ -20,19 +20,23 @@ from rich.table import Table
 from transformers import DynamicCache
 
 from evaluation.texts import manual
-from pikvpress import MoERouterPress, available_experts
+from pikvpress import MoERouterPress, PiKVCache, PiKVPress, available_experts
 from pikvpress.default_model import load_model
 from pikvpress.experts import make_experts
 
+BYTES_RATIO = 0.875  # of PiKVPress
+
 
 def contenders(ratio: float) -> dict[str, BasePress | None]:
-    """Return the presses to time: none, every expert alone, and MoERouterPress."""
+    """Return the presses to time: none, every expert alone, MoERouterPress, and PiKVPress at an eighth of the bytes."""
     presses: dict[str, BasePress | None] = {"no press": None}
     for name in available_experts():
         press = make_experts([name], None)[0].press
         press.compression_ratio = ratio
         presses[name] = press
     presses["MoERouterPress"] = MoERouterPress(ratio)
+    presses["PiKVPress"] = PiKVPress(BYTES_RATIO)
+    presses["PiKVPress, not refitted"] = PiKVPress(BYTES_RATIO, refit=False)
     return presses
 
 
@@ -58,7 +62,8 @@ def main(
         used = presses[name]
         began = time.perf_counter()
         with torch.no_grad(), used(network) if used is not None else nullcontext():
-            network.model(input_ids=ids, past_key_values=DynamicCache())
+            cache = PiKVCache() if isinstance(used, PiKVPress) else DynamicCache()
+            network.model(input_ids=ids, past_key_values=cache)
             if network.device.type == "cuda":
                 torch.cuda.synchronize()
         if round_:  # the first round warms up

@@ -83,6 +83,9 @@ def calibrate(
         list[str] | None, typer.Option(help="Router to fit; repeatable, the first one also end to end. Default: all.")
     ] = None,
     objective: Annotated[str, typer.Option(help="Objective of the end-to-end stage, or none to skip it.")] = "kl",
+    worth_of_time: Annotated[
+        float, typer.Option(help="Relative divergence accepted per share of a prefill's time saved; 0: no expert less.")
+    ] = 0.2,
     length: Annotated[int, typer.Option(help="Tokens per context.")] = 1024,
     setting: Annotated[
         list[str] | None,
@@ -105,6 +108,7 @@ def calibrate(
             max_experts=max_experts,
             routers=router,
             objective=None if objective == "none" else objective,
+            worth_of_time=worth_of_time,
             length=length,
             settings=setting,
             seed=seed,

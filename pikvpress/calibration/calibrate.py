@@ -25,6 +25,7 @@ from pikvpress.calibration.fit.objectives import OBJECTIVES
 from pikvpress.calibration.fit.queries import choose_queries
 from pikvpress.calibration.fit.saliency import fit_saliency
 from pikvpress.calibration.measure.codec_curves import codec_curves
+from pikvpress.calibration.measure.expert_times import expert_times
 from pikvpress.calibration.measure.measurements import Measurements
 from pikvpress.calibration.measure.record import Record
 from pikvpress.calibration.recipe import Recipe
@@ -36,7 +37,9 @@ from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
 from pikvpress.routers import ROUTERS, RouterSettings, feature_names
 
-CHOICES = ("minutes", "contexts", "length", "experts", "max_experts", "routers", "objective", "seed")
+CHOICES = (
+    *("minutes", "contexts", "length", "experts", "max_experts", "routers", "objective", "worth_of_time", "seed"),
+)
 
 
 def calibrate(
@@ -75,8 +78,8 @@ def calibrate(
     recipe : Recipe, optional
         Every number of a calibration.
     **choices
-        `minutes`, `contexts`, `length`, `experts`, `max_experts`, `routers`, `objective` and `seed`, which `Recipe`
-        describes; they override those of the recipe.
+        `minutes`, `contexts`, `length`, `experts`, `max_experts`, `routers`, `objective`, `worth_of_time` and `seed`,
+        which `Recipe` describes; they override those of the recipe.
 
     Returns
     -------
@@ -168,7 +171,8 @@ class _Plan:
         recipe, apart = self.recipe, _apart(self.candidates, self.recipe)
         measurements = Measurements(work, model, recipe)
         paths = measurements.collect(self.fit, self.held, apart, steps)
-        steps.plan(self._steps({use: len(found) for use, found in paths.items()}))
+        layers = len(models.attention_layers(model))
+        steps.plan(self._steps(layers, {use: len(found) for use, found in paths.items()}))
         weights, candidates, figures = None, self.candidates, dict[str, object]()
         if apart:
             records, held_records = ([Record(path) for path in paths[use]] for use in ("apart", "held"))
@@ -179,7 +183,8 @@ class _Plan:
             for use, made in (("fit", self.fit[: len(paths["fit"])]), ("held", self.held[: len(paths["held"])]))
         )
         examples = Examples(fit, held)
-        found = Fitting(model, candidates, recipe, steps, figures).run(examples, self.routers)
+        times = expert_times(model, self.fit[0].context, candidates)
+        found = Fitting(model, candidates, recipe, steps, times, figures).run(examples, self.routers)
         examples, names = examples.of(found.experts), [candidates[i].name for i in found.experts]
         equal, fitted = (found.routers[key(self.routers[0], kind)] for kind in ("equal", "fitted"))
         findings = find(equal, names, examples.held_records, HeadBudgets(recipe, found.curves), steps)
@@ -198,14 +203,14 @@ class _Plan:
         )
         return gates, findings
 
-    def _steps(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Return the number of steps of each kind, given the numbers of situations of each use."""
+    def _steps(self, layers: int, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the number of steps of each kind, given the model's layers and the situations of each use."""
         fit, held, apart = counts["fit"], counts["held"], counts["apart"]
         steps = {"collecting": fit + held + apart}
         if apart:
             steps["fitting saliency"] = (2 + self.recipe.epochs_of_saliency) * apart + 2 * held
         steps["examining"] = fit + held
-        return steps | foreseen(self.recipe, len(self.routers), len(self.candidates), fit, held)
+        return steps | foreseen(self.recipe, len(self.routers), len(self.candidates), layers, fit, held)
 
     def _about(self, fit: int, held: int, figures: dict[str, object]) -> dict[str, object]:
         """Return the description of the calibration that is stored in the gates file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,9 +53,8 @@ class SaliencyScorer(OrderedScorerPress):
         ValueError
             If there are no weights.
         """
-        weights = self.weights_for(module)[module.layer_idx].to(keys.device, torch.float32).unsqueeze(-1)
-        blocks = _blocks(keys, values, *positions_of(module, keys, kwargs))
-        return torch.cat([(block @ weights).squeeze(-1) for block in blocks], dim=-1)
+        weights = self.weights_for(module)[module.layer_idx].to(keys.device, torch.float32)
+        return saliency_scores(keys, values, *positions_of(module, keys, kwargs), weights)
 
     def weights_for(self, module: models.Attention) -> torch.Tensor:
         """Return the weights for the model that an attention module belongs to, or raise a ``ValueError``."""
@@ -122,28 +121,65 @@ def saliency_features(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tenso
     torch.Tensor
         float32, shape (batch, kv_heads, keys, 2 head_dim + 6).
     """
-    return torch.cat(list(_blocks(keys, values, cos, sin)), dim=2)
+    key_lengths, value_lengths = (_lengths(states) for states in (keys, values))
+    before = models.rotate(keys.float(), cos.float(), -sin.float())
+    parts = [
+        before / key_lengths.mean(dim=2, keepdim=True),
+        values / value_lengths.mean(dim=2, keepdim=True),
+        key_lengths.log(),
+        value_lengths.log(),
+        _places(keys).expand(*keys.shape[:2], -1, -1),
+    ]
+    return torch.cat(parts, dim=-1)
 
 
-def _blocks(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the features of consecutive blocks of keys."""
-    count = keys.shape[2]
-    lengths = [torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32) for states in (keys, values)]
-    key_lengths, value_lengths = (length.clamp_min(1e-12) for length in lengths)
-    key_scale, value_scale = (length.mean(dim=2, keepdim=True) for length in (key_lengths, value_lengths))
-    place = torch.arange(count, device=keys.device, dtype=torch.float32)
-    columns = (place, ((count - place) / count).log(), ((place + 1) / count).log(), (place < SINKS).float())
-    places = torch.stack([columns[0] / count, *columns[1:]], dim=-1)
-    for first in range(0, count, BLOCK):
-        rows = slice(first, first + BLOCK)
-        before = models.rotate(keys[:, :, rows].float(), cos[:, rows].float(), -sin[:, rows].float())
-        yield torch.cat(
-            [
-                before / key_scale,
-                values[:, :, rows] / value_scale,
-                key_lengths[:, :, rows].log(),
-                value_lengths[:, :, rows].log(),
-                places[rows].expand(*keys.shape[:2], -1, -1),
-            ],
-            dim=-1,
+def saliency_scores(
+    keys: torch.Tensor, values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Return ``saliency_features(keys, values, cos, sin) @ weights`` without the features.
+
+    Instead of keys, the weights are rotated, to each position.
+
+    Parameters
+    ----------
+    keys, values, cos, sin : torch.Tensor
+        As in `saliency_features`.
+    weights : torch.Tensor
+        float32, shape (kv_heads, 2 head_dim + 6).
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (batch, kv_heads, keys).
+    """
+    dim, size = keys.shape[3], cos.shape[-1]
+    key_lengths, value_lengths = (_lengths(states) for states in (keys, values))
+    of_keys, of_values, of_lengths, of_places = weights.unsqueeze(-1).split([dim, dim, 2, 4], dim=1)
+    first, second = of_keys[:, :size].transpose(1, 2).chunk(2, dim=-1)  # (kv_heads, 1, size / 2)
+    found = []
+    for start in range(0, keys.shape[2], BLOCK):
+        rows = slice(start, start + BLOCK)
+        (cos_1, cos_2), (sin_1, sin_2) = (part[0, rows].float().chunk(2, dim=-1) for part in (cos, sin))
+        block = keys[:, :, rows].float()
+        on_keys = torch.linalg.vecdot(block[..., : size // 2], torch.addcmul(cos_1 * first, sin_2, second, value=-1))
+        on_keys += torch.linalg.vecdot(block[..., size // 2 : size], torch.addcmul(sin_1 * first, cos_2, second))
+        if size < dim:  # a partial rotation
+            on_keys += (block[..., size:] @ of_keys[:, size:]).squeeze(-1)
+        on_values = (values[:, :, rows].float() @ of_values).squeeze(-1)
+        found.append(
+            on_keys / key_lengths.mean(dim=(2, 3))[..., None] + on_values / value_lengths.mean(dim=(2, 3))[..., None]
         )
+    lengths = torch.cat([key_lengths, value_lengths], dim=-1).log()
+    return torch.cat(found, dim=-1) + (lengths @ of_lengths + _places(keys) @ of_places).squeeze(-1)
+
+
+def _lengths(states: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32).clamp_min(1e-12)
+
+
+def _places(keys: torch.Tensor) -> torch.Tensor:
+    """Return the features of positions, shape (keys, 4)."""
+    count = keys.shape[2]
+    place = torch.arange(count, device=keys.device, dtype=torch.float32)
+    columns = (place / count, ((count - place) / count).log(), ((place + 1) / count).log(), (place < SINKS).float())
+    return torch.stack(columns, dim=-1)

@@ -13,6 +13,8 @@ from pikvpress.routers.settings import RouterSettings
 
 # How strongly measured errors affect the unfitted gate: weights are prior / error ** EVIDENCE, normalised.
 EVIDENCE = 0.5
+# Smaller weights are 0, so that experts which calibration has taken away from a head need not be computed for it.
+NEGLIGIBLE = 1e-6
 # Head features that only a cache-aware router sees.
 CACHE_FEATURES = ("missed/", "context_length", "keep_share")
 
@@ -137,7 +139,10 @@ class Router(nn.Module):
         probabilities = self.probabilities(layer, features, available)
         chosen = self.select(probabilities, available)
         weights = probabilities * chosen
-        weights = weights / weights.sum(dim=-1, keepdim=True)
+        total = weights.sum(dim=-1, keepdim=True)
+        even = chosen / chosen.sum(dim=-1, keepdim=True)  # if all that is left to a head has no probability
+        weights = torch.where(total > 0, weights / total.clamp_min(1e-30), even)
+        weights = weights.masked_fill(weights < NEGLIGIBLE, 0)
         return Routing(weights, self.auxiliary_loss(probabilities, chosen))
 
 

@@ -17,8 +17,9 @@ from pikvpress.experts import Expert, LayerInput
 from pikvpress.gates import Gates, key
 from pikvpress.kernels.blend import blend, transport
 from pikvpress.plan import describe_heads
-from pikvpress.routers import Router
-from pikvpress.routing.examination import Examination
+from pikvpress.routers import Router, Routing
+from pikvpress.routers.feature_names import feature_names
+from pikvpress.routing.examination import Examination, able_experts, no_features
 from pikvpress.routing.make_router import make_router
 from pikvpress.routing.recorder import Recorder
 from pikvpress.routing.router_spec import RouterSpec, routed_for
@@ -48,6 +49,9 @@ class BoundRouter:
         Routers by kind of budgets.
     budgets : mapping of str to Budget
         Budgets by kind.
+    used : mapping of str to sequence of list of int, or None
+        For each kind of budgets the experts that some head of each layer uses, so that others need not be computed.
+        None if that depends on the input.
     examiner : callable
         `examine`, or a replacement for it.
     record : Recorder
@@ -59,6 +63,7 @@ class BoundRouter:
     gates: Gates | None
     routers: Mapping[str, Router]
     budgets: Mapping[str, Budget]
+    used: Mapping[str, Sequence[list[int]] | None]
     examiner: Examiner
     record: Recorder
 
@@ -83,25 +88,45 @@ class BoundRouter:
         asked = self.budgets[budgets].share_removed(ratio, layer.num_keys)
         compared = asked or NOMINAL_RATIO
         router = self.routers[budgets].to(layer.keys.device)
-        has_curves = self.gates is not None and self.gates.curves is not None
-        seen = self.examiner(self.experts, layer, compared, router.looks() or not has_curves)
-        available = torch.zeros(len(self.experts), dtype=torch.bool, device=layer.keys.device)
-        available[seen.available] = True
-        routing = router(layer.index, seen.features, available)
-        order = blend(seen.ranked, routing.weights[..., seen.available])
-        if has_curves:
-            assert self.gates is not None
+        if self.gates is not None and self.gates.curves is not None:
+            used = self.used[budgets]
+            if used is None:
+                routing, order, _ = self._measured(router, layer, compared)
+            else:
+                routing, order = self._blended(router, layer, compared, used[layer.index])
             worth = worth_by_curves(self.gates, compared, layer.index, layer.num_keys).to(order.device)
             scores = transport(order, worth.expand_as(order))
         else:
-            assert seen.mass is not None
-            scores = transport(order, seen.mass)
+            routing, order, mass = self._measured(router, layer, compared)
+            scores = transport(order, mass)
         num_kept = compute_n_kept(layer.num_keys, asked)
         self.record.record(layer.index, routing, layer.keys, layer.values, num_kept)
         if logger.isEnabledFor(logging.DEBUG):
             heads = describe_heads([expert.name for expert in self.experts], routing.weights.mean(dim=0).tolist())
             logger.debug("layer %d: keep %d of %d; heads: %s", layer.index, num_kept, layer.num_keys, heads)
         return ScoredLayer(layer.module, layer.keys, layer.values, scores, routing.weights)
+
+    def _blended(
+        self, router: Router, layer: LayerInput, ratio: float, used: Sequence[int]
+    ) -> tuple[Routing, torch.Tensor]:
+        """Return the routing of a layer and the blended ranks, with only the used experts that can score it."""
+        able = able_experts(self.experts, layer.num_keys, layer.hidden_states.shape[1])
+        computed = [index for index in used if index in able] or able
+        seen = self.examiner([self.experts[index] for index in computed], layer, ratio, False)
+        routing = router(layer.index, no_features(self.experts, layer), self._among(computed, layer))
+        return routing, blend(seen.ranked, routing.weights[..., computed])
+
+    def _measured(self, router: Router, layer: LayerInput, ratio: float) -> tuple[Routing, torch.Tensor, torch.Tensor]:
+        """Return the routing of a layer, the blended ranks, and the probes' attention, with all experts measured."""
+        seen = self.examiner(self.experts, layer, ratio, True)
+        assert seen.mass is not None
+        routing = router(layer.index, seen.features, self._among(seen.available, layer))
+        return routing, blend(seen.ranked, routing.weights[..., seen.available]), seen.mass
+
+    def _among(self, available: Sequence[int], layer: LayerInput) -> torch.Tensor:
+        mask = torch.zeros(len(self.experts), dtype=torch.bool, device=layer.keys.device)
+        mask[list(available)] = True
+        return mask
 
     def rank(self, layer: LayerInput, budgets: str, ratio: float) -> Sequence[Decision]:
         """Return the decisions that can be made after this layer: for this layer, for none yet, or for several.
@@ -155,8 +180,19 @@ def bind(
         for kind, router in routers.items():
             router.load_state_dict(dict(gates.parameters(spec.router_type, names, routed_for(kind))))
     made = {kind: budget(gates, shape) for kind, budget in budgets.items()}
+    used = {kind: _used(router, experts) for kind, router in routers.items()}
     record.describe(spec.router_type, [expert.name for expert in experts], fitted=gates is not None)
-    return BoundRouter(module.config, experts, gates, routers, made, examiner, record)
+    return BoundRouter(module.config, experts, gates, routers, made, used, examiner, record)
+
+
+def _used(router: Router, experts: Sequence[Expert]) -> list[list[int]] | None:
+    """Return the experts that some head of each layer uses, or None if the router looks at the input."""
+    if router.looks():
+        return None
+    nothing = torch.zeros(1, router.static.shape[1], len(feature_names([expert.name for expert in experts])))
+    every = torch.ones(len(experts), dtype=torch.bool)
+    weights = (router(layer, nothing, every).weights for layer in range(router.static.shape[0]))
+    return [part.flatten(0, 1).any(dim=0).nonzero()[:, 0].tolist() for part in weights]
 
 
 def knows_router(gates: Gates, spec: RouterSpec, budgets: str) -> bool:

@@ -56,7 +56,7 @@ def examine(experts: Sequence[Expert], layer: LayerInput, ratio: float, measures
         If there are no keys, no expert can score the input, or there are NaN or infinite values. Keys and values are
         always checked, hidden states only if an expert fails or its scores are NaN.
     """
-    available = _available(experts, layer.num_keys, layer.hidden_states.shape[1])
+    available = able_experts(experts, layer.num_keys, layer.hidden_states.shape[1])
     try:
         scores = {experts[i].name: experts[i].score(layer, ratio).float() for i in available}
     except Exception:
@@ -65,15 +65,27 @@ def examine(experts: Sequence[Expert], layer: LayerInput, ratio: float, measures
     check_scores(layer.index, scores, layer.tensors)
     ranked = ranks(torch.stack([*scores.values()], dim=2))
     if not measures:
-        unmeasured = ranked.new_zeros(*ranked.shape[:2], len(feature_names([expert.name for expert in experts])))
-        return Examination(available, ranked, unmeasured, None)
+        return Examination(available, ranked, no_features(experts, layer), None)
     kept = torch.zeros_like(ranked, dtype=torch.bool)
     kept.scatter_(-1, ranked.topk(compute_n_kept(layer.num_keys, ratio), dim=-1, sorted=False).indices, True)
     measured = features.collect(layer, kept, available, len(experts))
     return Examination(available, ranked, measured.values, measured.mass)
 
 
-def _available(experts: Sequence[Expert], num_keys: int, num_hidden_states: int) -> list[int]:
+def no_features(experts: Sequence[Expert], layer: LayerInput) -> torch.Tensor:
+    """Return head features that were not measured: 0, float32, shape (batch, kv_heads, features)."""
+    names = feature_names([expert.name for expert in experts])
+    return layer.keys.new_zeros(*layer.keys.shape[:2], len(names), dtype=torch.float32)
+
+
+def able_experts(experts: Sequence[Expert], num_keys: int, num_hidden_states: int) -> list[int]:
+    """Return the indices of the experts that can score so many keys with so many hidden states.
+
+    Raises
+    ------
+    ValueError
+        If there are no keys, or no expert can.
+    """
     if num_keys == 0:
         raise ValueError("there are no keys to score: the context is empty")
     able = [i for i, expert in enumerate(experts) if expert.can_score(num_keys, num_hidden_states)]

@@ -8,7 +8,7 @@ import torch
 from pikvpress import MoERouterPress, models
 from pikvpress.experts import SaliencyScorer, available_experts, make_experts
 from pikvpress.experts import saliency as module
-from pikvpress.experts.saliency import num_features, positions_of, saliency_features
+from pikvpress.experts.saliency import num_features, positions_of, saliency_features, saliency_scores
 from tests.conftest import make_tiny
 from tests.helpers import prefill
 
@@ -49,6 +49,18 @@ def test_features_see_keys_as_they_were_before_rotation(architecture, ids):
         strict=True,
     ):
         torch.testing.assert_close(column, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rotary", [16, 8])
+@pytest.mark.parametrize("block", [17, 100])
+def test_scores_are_the_features_times_the_weights(rotary, block, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", block)
+    generator = torch.Generator().manual_seed(1)
+    keys, values = (torch.randn(2, 3, 50, 16, generator=generator) for _ in range(2))
+    angles = torch.rand(1, 50, rotary // 2, generator=generator).repeat(1, 1, 2)
+    turn, weights = (angles.cos(), angles.sin()), torch.randn(3, num_features(16), generator=generator)
+    expected = (saliency_features(keys, values, *turn) @ weights.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(saliency_scores(keys, values, *turn, weights), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_long_contexts_are_scored_in_blocks(weights, ids, llama, monkeypatch):

@@ -84,3 +84,25 @@ def test_a_press_lets_go_of_its_router_after_the_model(llama, ids, tmp_path):
     assert mine != others
     with pytest.raises(ValueError, match="these gates were fitted for another model"), press(other):
         pass
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_experts_that_no_head_uses_are_not_computed_unless_the_router_looks(layer, llama, looks):
+    gates = uneven_gates(llama, ("keydiff", "knorm"))
+    parameters = gates.routers["pikv"]
+    with torch.no_grad():
+        parameters["static"][1, :, 0] = -1000.0  # layer 1 does without keydiff
+        parameters["evidence"].zero_()
+        parameters["evidence"][0, 0] = float(looks)
+    asked = []
+
+    def examiner(experts, layer, ratio, measures):
+        asked.append([expert.name for expert in experts])
+        return examine(experts, layer, ratio, measures)
+
+    router = bound(layer, "equal", gates=gates, experts=["keydiff", "knorm"], examiner=examiner)
+    scored = router.score(layer, "equal", 0.5)
+    assert asked == [["keydiff", "knorm"] if looks else ["knorm"]]
+    assert router.used == {"equal": None if looks else [[0, 1], [1]]}
+    if not looks:
+        assert scored.weights[..., 1].eq(1).all()

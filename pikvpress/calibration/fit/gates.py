@@ -14,6 +14,7 @@ from pikvpress.calibration.fit.choose import blend_by_costs, choose_experts, exp
 from pikvpress.calibration.fit.end_to_end import EndToEndLosses, Example, fit_end_to_end, real_divergence
 from pikvpress.calibration.fit.loop import HeldOut
 from pikvpress.calibration.fit.objectives import OBJECTIVES
+from pikvpress.calibration.fit.prune import prune
 from pikvpress.calibration.fit.routers import fit_router, predicted
 from pikvpress.calibration.measure.record import Record
 from pikvpress.calibration.recipe import Recipe
@@ -68,8 +69,18 @@ class FittedRouters:
     curves: torch.Tensor
 
 
-def foreseen(recipe: Recipe, routers: int, candidates: int, fit: int, held: int) -> dict[str, int]:
-    """Return the number of steps of each kind of fitting, given the numbers of contexts to fit on and held out."""
+def foreseen(recipe: Recipe, routers: int, candidates: int, layers: int, fit: int, held: int) -> dict[str, int]:
+    """Return the number of steps of each kind of fitting.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The numbers of the calibration.
+    routers, candidates, layers : int
+        Numbers of routers to fit, of candidate experts, and of the model's layers.
+    fit, held : int
+        Numbers of contexts to fit on and held out.
+    """
     chooses, end_to_end = candidates > recipe.max_experts, recipe.objective is not None
     looks = 3 + end_to_end  # the prior is measured as well
     epochs = recipe.epochs * (1 + chooses) + len(BUDGETS) * (
@@ -81,7 +92,8 @@ def foreseen(recipe: Recipe, routers: int, candidates: int, fit: int, held: int)
         "measuring error curves": 2 * fit,
         "measuring codecs": fit,
         "fitting end to end": len(BUDGETS) * fit * recipe.epochs_end_to_end * end_to_end,
-        "checking on held-out text": held * (len(BUDGETS) * looks + 1),
+        "pruning": len(BUDGETS) * layers * (recipe.worth_of_time > 0),
+        "checking on held-out text": held * (len(BUDGETS) * (looks + (recipe.worth_of_time > 0)) + 1),
     }
 
 
@@ -99,6 +111,8 @@ class Fitting:
         The numbers of the calibration.
     progress : callable
         Called after every step.
+    times : sequence of float
+        Time of each candidate, as a share of the prefill.
     figures : dict
         Filled with the results of every stage on held-out contexts.
     """
@@ -107,12 +121,14 @@ class Fitting:
     candidates: Sequence[Expert]
     recipe: Recipe
     progress: Progress
+    times: Sequence[float]
     figures: dict[str, object] = field(default_factory=dict)
 
     def run(self, examples: Examples, types: Sequence[str]) -> FittedRouters:
         """Choose experts, and fit routers for equal and for fitted budgets."""
         chosen, start = self._choose(examples.records)
         examples, experts = examples.of(chosen), [self.candidates[i] for i in chosen]
+        times = [self.times[i] for i in chosen]
         records, equal = examples.records, HeadBudgets(self.recipe)
         router = self._router("static", experts, start)
         fit_router(router, [router.static], records, equal, self.recipe.epochs, self.progress)
@@ -121,7 +137,11 @@ class Fitting:
         for kind in BUDGETS:
             budgets = equal if kind == "equal" else HeadBudgets(self.recipe, curves)
             first = self._router(types[0], experts)
-            self._fit_first(first, key(types[0], kind), start, examples, budgets)
+            held_out = self._fit_first(first, start, examples, budgets)
+            if not first.looks() and self.recipe.worth_of_time > 0:
+                prune(first, records, budgets, times, self.progress)
+                held_out.look("pruned", -self.recipe.most_loss)
+            self.figures[key(types[0], kind)] = held_out.figures("divergence")
             routers[key(types[0], kind)] = first
             if kind == "fitted":
                 curves = self._curves(first, records)
@@ -157,9 +177,7 @@ class Fitting:
     def _curves(self, router: Router, records: Sequence[Record]) -> torch.Tensor:
         return error_curves(router, records, self.recipe, self.progress)
 
-    def _fit_first(
-        self, router: Router, name: str, start: torch.Tensor, examples: Examples, budgets: HeadBudgets
-    ) -> None:
+    def _fit_first(self, router: Router, start: torch.Tensor, examples: Examples, budgets: HeadBudgets) -> HeldOut:
         """Fit the static part alone, then with features, then end to end with the parameters in use by then.
 
         Each stage is kept only if it improves the model's predictions after held-out contexts. Features must lower the
@@ -182,7 +200,7 @@ class Fitting:
             losses = EndToEndLosses(self.model, router, budgets, OBJECTIVES[recipe.objective], scales, generator)
             fit_end_to_end(losses, _moving(router), examples.fit, progress)
             held_out.look("end to end")
-        self.figures[name] = held_out.figures("divergence")
+        return held_out
 
     def _fit_other(self, router: Router, name: str, examples: Examples, budgets: HeadBudgets) -> None:
         """Start from the first router's parameters, and continue with this router's own selection and losses."""

@@ -30,9 +30,9 @@ def fitted(monkeypatch, divergences):
     monkeypatch.setattr(gates, "real_divergence", lambda *args: torch.full((3,), next(stages)))
     monkeypatch.setattr(gates, "fit_router", fit_router)
     monkeypatch.setattr(gates, "fit_end_to_end", fit_end_to_end)
-    fitting = Fitting(None, (), RECIPE, quiet)
-    fitting._fit_first(router, "pikv", torch.zeros(1, 1, 2), Examples([], []), HeadBudgets(RECIPE))
-    return router, moved, fitting.figures["pikv"]["kept"]
+    fitting = Fitting(None, (), RECIPE, quiet, ())
+    held_out = fitting._fit_first(router, torch.zeros(1, 1, 2), Examples([], []), HeadBudgets(RECIPE))
+    return router, moved, held_out.best
 
 
 @pytest.mark.parametrize(
