@@ -171,7 +171,7 @@ class _Plan:
         recipe, apart = self.recipe, _apart(self.candidates, self.recipe)
         measurements = Measurements(work, model, recipe)
         paths = measurements.collect(self.fit, self.held, apart, steps)
-        layers = len(models.attention_layers(model))
+        layers = sum(not models.is_sliding(layer) for layer in models.attention_layers(model))
         steps.plan(self._steps(layers, {use: len(found) for use, found in paths.items()}))
         weights, candidates, figures = None, self.candidates, dict[str, object]()
         if apart:
@@ -183,7 +183,7 @@ class _Plan:
             for use, made in (("fit", self.fit[: len(paths["fit"])]), ("held", self.held[: len(paths["held"])]))
         )
         examples = Examples(fit, held)
-        times = expert_times(model, self.fit[0].context, candidates)
+        times = expert_times(model, self.fit[0].context, candidates) if recipe.worth_of_time else ()
         found = Fitting(model, candidates, recipe, steps, times, figures).run(examples, self.routers)
         examples, names = examples.of(found.experts), [candidates[i].name for i in found.experts]
         equal, fitted = (found.routers[key(self.routers[0], kind)] for kind in ("equal", "fitted"))
@@ -201,10 +201,11 @@ class _Plan:
             queries=choose_queries(model, [Record(path) for path in (*paths["fit"], *paths["apart"])], recipe),
             about=self._about(len(fit), len(held), figures),
         )
+        steps.finish("measuring codecs")
         return gates, findings
 
     def _steps(self, layers: int, counts: Mapping[str, int]) -> dict[str, int]:
-        """Return the number of steps of each kind, given the model's layers and the situations of each use."""
+        """Return the number of steps of each kind, given the compressed layers and the situations of each use."""
         fit, held, apart = counts["fit"], counts["held"], counts["apart"]
         steps = {"collecting": fit + held + apart}
         if apart:

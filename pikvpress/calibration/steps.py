@@ -11,7 +11,7 @@ Progress = Callable[[str], None]  # called after every step with its kind
 
 
 class Steps:
-    """Count steps for a progress bar. A step is one visit of one context.
+    """Count steps for a progress bar. A step is one visit of one context, or of one layer.
 
     Parameters
     ----------
@@ -29,6 +29,7 @@ class Steps:
         "measuring error curves": 4,
         "measuring codecs": 12,
         "fitting end to end": 4,
+        "pruning": 6,
         "checking on held-out text": 9,
     }
 
@@ -52,5 +53,12 @@ class Steps:
         self._done[what] += 1
         if self._report is not None:
             done = sum(min(count, self._planned[name]) * self.SIZES[name] for name, count in self._done.items())
-            total = sum(count * self.SIZES[name] for name, count in self._planned.items())
-            self._report(what, done, total)
+            self._report(what, done, self._total())
+
+    def finish(self, what: str) -> None:
+        """Report that everything is done, also steps that turned out not to be needed."""
+        if self._report is not None:
+            self._report(what, self._total(), self._total())
+
+    def _total(self) -> int:
+        return sum(count * self.SIZES[name] for name, count in self._planned.items())

@@ -31,7 +31,8 @@ def test_fitted_gates_are_found_and_used(architecture, home, ids):
     model = make_tiny(architecture, seed=11)
     before, state = weights_of(model), torch.get_rng_state()
     told = []
-    found = calibrate(model, Tokenizer(), TEXTS, **SETTINGS, progress=lambda *step: told.append(step))
+    settings = SETTINGS | {"worth_of_time": 0.2}
+    found = calibrate(model, Tokenizer(), TEXTS, **settings, progress=lambda *step: told.append(step))
     assert found.path.parent == home and [path.name for path in home.iterdir()] == [found.path.name]
     assert 1 <= len(found.gates.experts) <= 3 and set(found.gates.experts) <= set(EXPERTS)
     assert set(found.gates.routers) == {"pikv", "pikv+fitted", "eplb", "eplb+fitted"}

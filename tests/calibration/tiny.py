@@ -18,6 +18,7 @@ from pikvpress.routers.feature_names import feature_names
 
 EXPERTS = ["saliency", "keydiff", "knorm", "probe_attention"]
 SETTINGS = {"contexts": 4, "length": 256, "experts": EXPERTS, "max_experts": 3, "routers": ["pikv", "eplb"]}
+SETTINGS |= {"worth_of_time": 0}  # times vary, and gates are compared
 TEXTS = ["".join(f"Line {i} of text {n} tells of things. " for i in range(40)) for n in range(8)]
 NAMES = ["keydiff", "knorm", "streaming_llm", "probe_attention"]  # of experts, all of which four-expert routers know
 RECIPE = Recipe()

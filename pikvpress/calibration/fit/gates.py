@@ -77,7 +77,7 @@ def foreseen(recipe: Recipe, routers: int, candidates: int, layers: int, fit: in
     recipe : Recipe
         The numbers of the calibration.
     routers, candidates, layers : int
-        Numbers of routers to fit, of candidate experts, and of the model's layers.
+        Numbers of routers to fit, of candidate experts, and of layers that are compressed.
     fit, held : int
         Numbers of contexts to fit on and held out.
     """
@@ -112,7 +112,7 @@ class Fitting:
     progress : callable
         Called after every step.
     times : sequence of float
-        Time of each candidate, as a share of the prefill.
+        Time of each candidate, as a share of the prefill; not needed if `Recipe.worth_of_time` is 0.
     figures : dict
         Filled with the results of every stage on held-out contexts.
     """
@@ -128,7 +128,7 @@ class Fitting:
         """Choose experts, and fit routers for equal and for fitted budgets."""
         chosen, start = self._choose(examples.records)
         examples, experts = examples.of(chosen), [self.candidates[i] for i in chosen]
-        times = [self.times[i] for i in chosen]
+        times = [self.times[i] for i in chosen if self.times]
         records, equal = examples.records, HeadBudgets(self.recipe)
         router = self._router("static", experts, start)
         fit_router(router, [router.static], records, equal, self.recipe.epochs, self.progress)
