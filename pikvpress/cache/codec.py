@@ -116,6 +116,10 @@ class Codec:
         codes = unpack_bits(stored[split:].view(rows, -1), self.bits)
         return dequantise(codes, scale, zero, GROUP, is_keys, dtype)
 
+    def read_back(self, states: torch.Tensor, is_keys: bool) -> torch.Tensor:
+        """Return rows (n, d) as they are read after being stored."""
+        return self.decode(self.encode(states, is_keys), len(states), states.shape[1], states.dtype, is_keys)
+
 
 def to_half(numbers: torch.Tensor) -> torch.Tensor:
     """Return numbers in float16.

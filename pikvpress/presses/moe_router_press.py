@@ -218,11 +218,11 @@ class MoERouterPress(RouterPress, ScorerPress):
         layer = self._input(module, hidden_states, keys, values, attentions, kwargs)
         with self._record.press.span(keys.device):
             for decision in self._router_in(module).rank(layer, kind, self.compression_ratio):
-                if decision.layer.index == layer.index:
+                if not TOKEN_BUDGETS[kind].waits:
                     decision = self._refitted(layer, decision, kind)
+                    values = decision.layer.values
                 decided = decision.layer
                 if decision.is_ragged:
-                    values = decided.values if decided.index == layer.index else values
                     decided.module.masked_key_indices = decision.removed()
                     nbytes = decided.keys.nbytes + decided.values.nbytes
                 else:

@@ -49,14 +49,7 @@ def refit(
         codec = EXACT if codecs is None else codecs[head]
         if codec == EXACT and len(entries) == keys.shape[2]:
             continue  # nothing is missing
-        left = _read_back(keys[row, head, entries], codec)
+        left = codec.read_back(keys[row, head, entries], True)
         new = refit_values(queries[row, head], wanted[row, head], left, values[row, head, entries], scaling)
         refitted[row, head, entries] = new.to(refitted.dtype)
     return refitted
-
-
-def _read_back(keys: torch.Tensor, codec: Codec) -> torch.Tensor:
-    """Return keys (kept, head_dim) as they will be read."""
-    if codec == EXACT:
-        return keys
-    return codec.decode(codec.encode(keys, True), len(keys), keys.shape[1], keys.dtype, True)

@@ -18,8 +18,7 @@ from pikvpress.gates import Gates, key
 from pikvpress.kernels.blend import blend, transport
 from pikvpress.plan import describe_heads
 from pikvpress.routers import Router, Routing
-from pikvpress.routers.feature_names import feature_names
-from pikvpress.routing.examination import Examination, able_experts, no_features
+from pikvpress.routing.examination import Examination, able_experts
 from pikvpress.routing.make_router import make_router
 from pikvpress.routing.recorder import Recorder
 from pikvpress.routing.router_spec import RouterSpec, routed_for
@@ -113,7 +112,8 @@ class BoundRouter:
         able = able_experts(self.experts, layer.num_keys, layer.hidden_states.shape[1])
         computed = [index for index in used if index in able] or able
         seen = self.examiner([self.experts[index] for index in computed], layer, ratio, False)
-        routing = router(layer.index, no_features(self.experts, layer), self._among(computed, layer))
+        unmeasured = torch.zeros(*layer.keys.shape[:2], len(router.evidence), device=layer.keys.device)
+        routing = router(layer.index, unmeasured, self._among(computed, layer))
         return routing, blend(seen.ranked, routing.weights[..., computed])
 
     def _measured(self, router: Router, layer: LayerInput, ratio: float) -> tuple[Routing, torch.Tensor, torch.Tensor]:
@@ -180,18 +180,18 @@ def bind(
         for kind, router in routers.items():
             router.load_state_dict(dict(gates.parameters(spec.router_type, names, routed_for(kind))))
     made = {kind: budget(gates, shape) for kind, budget in budgets.items()}
-    used = {kind: _used(router, experts) for kind, router in routers.items()}
+    used = {kind: _used(router) for kind, router in routers.items()}
     record.describe(spec.router_type, [expert.name for expert in experts], fitted=gates is not None)
     return BoundRouter(module.config, experts, gates, routers, made, used, examiner, record)
 
 
-def _used(router: Router, experts: Sequence[Expert]) -> list[list[int]] | None:
+def _used(router: Router) -> list[list[int]] | None:
     """Return the experts that some head of each layer uses, or None if the router looks at the input."""
     if router.looks():
         return None
-    nothing = torch.zeros(1, router.static.shape[1], len(feature_names([expert.name for expert in experts])))
-    every = torch.ones(len(experts), dtype=torch.bool)
-    weights = (router(layer, nothing, every).weights for layer in range(router.static.shape[0]))
+    unmeasured = torch.zeros(1, router.static.shape[1], len(router.evidence))
+    every = torch.ones(router.num_experts, dtype=torch.bool)
+    weights = (router(layer, unmeasured, every).weights for layer in range(router.static.shape[0]))
     return [part.flatten(0, 1).any(dim=0).nonzero()[:, 0].tolist() for part in weights]
 
 

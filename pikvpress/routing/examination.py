@@ -65,17 +65,12 @@ def examine(experts: Sequence[Expert], layer: LayerInput, ratio: float, measures
     check_scores(layer.index, scores, layer.tensors)
     ranked = ranks(torch.stack([*scores.values()], dim=2))
     if not measures:
-        return Examination(available, ranked, no_features(experts, layer), None)
+        unmeasured = ranked.new_zeros(*ranked.shape[:2], len(feature_names([expert.name for expert in experts])))
+        return Examination(available, ranked, unmeasured, None)
     kept = torch.zeros_like(ranked, dtype=torch.bool)
     kept.scatter_(-1, ranked.topk(compute_n_kept(layer.num_keys, ratio), dim=-1, sorted=False).indices, True)
     measured = features.collect(layer, kept, available, len(experts))
     return Examination(available, ranked, measured.values, measured.mass)
-
-
-def no_features(experts: Sequence[Expert], layer: LayerInput) -> torch.Tensor:
-    """Return head features that were not measured: 0, float32, shape (batch, kv_heads, features)."""
-    names = feature_names([expert.name for expert in experts])
-    return layer.keys.new_zeros(*layer.keys.shape[:2], len(names), dtype=torch.float32)
 
 
 def able_experts(experts: Sequence[Expert], num_keys: int, num_hidden_states: int) -> list[int]:

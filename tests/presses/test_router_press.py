@@ -101,6 +101,19 @@ def test_values_are_refitted_if_the_gates_have_queries_or_one_asks(make, llama, 
     assert not torch.equal(others["auto"], others["asked"])
 
 
+def test_values_stay_as_they_were_where_several_layers_are_decided_at_once(llama, ids):
+    def values(**settings):
+        cache = PiKVCache()
+        with torch.no_grad(), MoERouterPress(0.5, gates=None, budgets="global", **settings)(llama):
+            llama(input_ids=ids, past_key_values=cache)
+        cache.settle()
+        stretches = [layer.entries.compressed.context[0].values for layer in cache.layers]
+        return [stretch.part(head) for stretch in stretches for head in range(2)]
+
+    for asked, plain in zip(values(refit=True), values(), strict=True):
+        assert torch.equal(asked, plain)
+
+
 def test_refit_is_a_choice_of_three():
     with pytest.raises(ValueError, match="refit must be True, False or 'auto', got 'yes'"):
         MoERouterPress(0.5, refit="yes")

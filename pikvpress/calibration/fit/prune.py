@@ -71,12 +71,9 @@ def _relative_cost(
     totals: torch.Tensor,
 ) -> float:
     """Return a layer's predicted divergence with some experts, relative to that of all layers, the mean over ratios."""
-    static = router.static[index].clone()
-    router.static[index, :, ~used] = NEVER
     found = 0.0
     for layer in layers:
         for ratio, total in enumerate(totals):
-            blended, _ = blended_ranks(router, index, layer.seen, ratio)
+            blended, _ = blended_ranks(router, index, layer.seen, ratio, available=used)
             found += float(kept_cost(layer, blended, index, ratio, budgets).sum() / total)
-    router.static[index] = static
     return found / len(layers) / len(totals)

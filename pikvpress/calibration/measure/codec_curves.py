@@ -57,8 +57,4 @@ def codec_curves(router: Router, records: Sequence[Record], recipe: Recipe, prog
 
 def _packed(states: torch.Tensor, codec: Codec, is_keys: bool) -> torch.Tensor:
     """Return states (kv_heads, keys, head_dim) after encoding and decoding."""
-    if codec.bits is None:
-        return states
-    return torch.stack(
-        [codec.decode(codec.encode(head, is_keys), len(head), head.shape[1], head.dtype, is_keys) for head in states]
-    )
+    return torch.stack([codec.read_back(head, is_keys) for head in states])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from pikvpress import models
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.experts import Expert, LayerInput
+from pikvpress.experts.projection_tap import ProjectionTap
 from pikvpress.routing.examination import Examination, examine
 
 
@@ -59,23 +60,55 @@ def examined(
     ValueError
         If the context is too short for an expert.
     """
-    cache, found = DynamicCache(), {}
+    found: dict[int, list[Examination]] = {}
 
-    def look(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        index = module.layer_idx
-        if models.is_sliding(module, cache.layers[index]):
-            return
-        keys, values = extract_keys_and_values(cache, index)
-        layer = LayerInput(module, kwargs["hidden_states"], keys, values, kwargs=kwargs)
-        found[index] = [examine(experts, layer, ratio) for ratio in ratios]
-        short = [expert.name for i, expert in enumerate(experts) if i not in found[index][0].available]
+    def look(layer: LayerInput) -> None:
+        found[layer.index] = [examine(experts, layer, ratio) for ratio in ratios]
+        short = [expert.name for i, expert in enumerate(experts) if i not in found[layer.index][0].available]
         if short:
             raise ValueError(
                 f"contexts of {len(context)} tokens are too short for {', '.join(short)}: use longer contexts, or "
                 "omit them"
             )
 
-    handles = [layer.register_forward_hook(look, with_kwargs=True) for layer in models.attention_layers(model)]
+    return prefill_seen(model, context, look), found
+
+
+@torch.no_grad()
+def prefill_seen(
+    model: PreTrainedModel,
+    context: Sequence[int],
+    see: Callable[[LayerInput], None],
+    tap: ProjectionTap | None = None,
+) -> DynamicCache:
+    """Prefill a context, with a function called for each layer after its attention, except for sliding-window layers.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model, which is restored at the end.
+    context : sequence of int
+        Token ids of the context.
+    see : callable
+        Called with the layer's input.
+    tap : ProjectionTap, optional
+        A tap on the model, which provides what the layer has projected itself.
+
+    Returns
+    -------
+    DynamicCache
+        The full cache.
+    """
+    cache = DynamicCache()
+
+    def after(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if models.is_sliding(module, cache.layers[module.layer_idx]):
+            return
+        keys, values = extract_keys_and_values(cache, module.layer_idx)
+        outputs = {} if tap is None else tap.take(kwargs["hidden_states"])
+        see(LayerInput(module, kwargs["hidden_states"], keys, values, None, kwargs, outputs))
+
+    handles = [layer.register_forward_hook(after, with_kwargs=True) for layer in models.attention_layers(model)]
     with models.hooked(handles), models.rotary_at_hand(model):
         model.model(input_ids=torch.tensor([list(context)], device=model.device), past_key_values=cache)
-    return cache, found
+    return cache

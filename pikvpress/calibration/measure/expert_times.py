@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from pikvpress import models
+from pikvpress.calibration.measure.examine import prefill_seen
 from pikvpress.experts import Expert, LayerInput
 from pikvpress.experts.projection_tap import ProjectionTap
 from pikvpress.stopwatch import Stopwatch
@@ -36,23 +35,17 @@ def expert_times(model: PreTrainedModel, context: Sequence[int], experts: Sequen
 
 
 def _measured(model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert]) -> list[float]:
-    cache, tap = DynamicCache(), ProjectionTap()
     watches = [Stopwatch() for _ in experts]
 
-    def score(module: models.Attention, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        cached = cache.layers[module.layer_idx]
-        outputs = tap.take(kwargs["hidden_states"])
-        if models.is_sliding(module, cached):
-            return
-        layer = LayerInput(module, kwargs["hidden_states"], cached.keys, cached.values, None, kwargs, outputs)
+    def score(layer: LayerInput) -> None:
         for expert, watch in zip(experts, watches, strict=True):
             with watch.span(layer.keys.device):
                 expert.score(layer, RATIO)
 
-    handles = [layer.register_forward_hook(score, with_kwargs=True) for layer in models.attention_layers(model)]
-    with tap.on(model), models.hooked(handles), models.rotary_at_hand(model):
+    tap = ProjectionTap()
+    with tap.on(model):
         began = time.perf_counter()
-        model.model(input_ids=torch.tensor([list(context)], device=model.device), past_key_values=cache)
+        prefill_seen(model, context, score, tap)
         spent = [watch.seconds for watch in watches]
         whole = time.perf_counter() - began - sum(spent)
     return [seconds / whole for seconds in spent]

@@ -29,10 +29,14 @@ def kept_keys(blended: torch.Tensor, counts: torch.Tensor, softness: float) -> t
 
 
 def blended_ranks(
-    router: Router, index: int, seen: Seen, ratio: int, dense: bool = False
+    router: Router, index: int, seen: Seen, ratio: int, dense: bool = False, available: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a layer's blended ranks (kv_heads, keys) and the auxiliary loss; if dense, all experts are blended."""
-    available = torch.ones(seen.ranks.shape[2], dtype=torch.bool, device=seen.ranks.device)
+    """Return a layer's blended ranks (kv_heads, keys) and the auxiliary loss.
+
+    If dense, all experts are blended. By default, all are available, bool, shape (experts,).
+    """
+    if available is None:
+        available = torch.ones(seen.ranks.shape[2], dtype=torch.bool, device=seen.ranks.device)
     features = seen.features[ratio].unsqueeze(0)
     routing = router(index, features, available)
     weights = router.probabilities(index, features, available) if dense else routing.weights
