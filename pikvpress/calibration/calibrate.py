@@ -22,7 +22,7 @@ from pikvpress.calibration.data.texts import shipped_texts, split
 from pikvpress.calibration.fit.budgets import HeadBudgets
 from pikvpress.calibration.fit.gates import Examples, Fitting, foreseen
 from pikvpress.calibration.fit.objectives import OBJECTIVES
-from pikvpress.calibration.fit.queries import choose_queries
+from pikvpress.calibration.fit.queries import banks_for, choose_queries
 from pikvpress.calibration.fit.saliency import fit_saliency
 from pikvpress.calibration.measure.codec_curves import codec_curves
 from pikvpress.calibration.measure.expert_times import expert_times
@@ -174,9 +174,10 @@ class _Plan:
         layers = sum(not models.is_sliding(layer) for layer in models.attention_layers(model))
         steps.plan(self._steps(layers, {use: len(found) for use, found in paths.items()}))
         weights, candidates, figures = None, self.candidates, dict[str, object]()
+        apart_records = [Record(path) for path in paths["apart"]]
         if apart:
-            records, held_records = ([Record(path) for path in paths[use]] for use in ("apart", "held"))
-            weights, figures["saliency"] = fit_saliency(model, records, held_records, recipe, steps)
+            held_records = [Record(path) for path in paths["held"]]
+            weights, figures["saliency"] = fit_saliency(model, apart_records, held_records, recipe, steps)
             candidates = equipped(candidates, weights)
         fit, held = (
             [*zip(measurements.examine(paths[use], made, candidates, weights, steps), _futures(made), strict=True)]
@@ -188,6 +189,7 @@ class _Plan:
         examples, names = examples.of(found.experts), [candidates[i].name for i in found.experts]
         equal, fitted = (found.routers[key(self.routers[0], kind)] for kind in ("equal", "fitted"))
         findings = find(equal, names, examples.held_records, HeadBudgets(recipe, found.curves), steps)
+        banks = banks_for(model, examples.records, apart_records, recipe)
         gates = Gates(
             model=models.fingerprint(models.attention_layers(model)[0]),
             experts=names,
@@ -195,10 +197,10 @@ class _Plan:
             curves=found.curves,
             keep_shares=recipe.keep_shares,
             ratios=recipe.ratios,
-            codec_curves=codec_curves(fitted, examples.records, recipe, steps),
+            codec_curves=codec_curves(model, fitted, examples.records, banks, recipe, steps),
             codecs=recipe.codec_pairs,
             saliency=weights if SALIENCY in names else None,
-            queries=choose_queries(model, [Record(path) for path in (*paths["fit"], *paths["apart"])], recipe),
+            queries=choose_queries(model, [*examples.records, *apart_records], recipe),
             about=self._about(len(fit), len(held), figures),
         )
         steps.finish("measuring codecs")

@@ -157,7 +157,7 @@ class Recipe:
 
     ratios: tuple[float, ...] = (0.5, 0.75, 0.875)
     gradient_samples: int = 2
-    keep_shares: tuple[float, ...] = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125)
+    keep_shares: tuple[float, ...] = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125)
     codec_pairs: tuple[tuple[str, str], ...] = (
         ("exact", "exact"),
         ("int8", "int8"),

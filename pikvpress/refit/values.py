@@ -15,7 +15,7 @@ def refit_values(
     scaling: float,
     ridge: float = RIDGE,
 ) -> torch.Tensor:
-    """Return values of one head with which the kept entries give the attention output of all entries.
+    """Return values of heads with which the kept entries give the attention output of all entries.
 
     With A = softmax(Q Kᵀ · scaling) over the kept keys K, and O the wanted output, the kept values V become V + (Aᵀ A +
     λ I)⁻¹ Aᵀ (O - A V), where λ is `ridge` times the mean of the diagonal of Aᵀ A. This is ridge regression towards V.
@@ -24,11 +24,11 @@ def refit_values(
     Parameters
     ----------
     queries : torch.Tensor
-        Rotated reference queries Q, shape (queries, head_dim).
+        Rotated reference queries Q, shape (..., queries, head_dim).
     wanted : torch.Tensor
-        Their attention output over all entries O, shape (queries, head_dim).
+        Their attention output over all entries O, shape (..., queries, head_dim).
     keys, values : torch.Tensor
-        Kept keys, as they will be read, and kept values, shape (kept, head_dim).
+        Kept keys, as they will be read, and kept values, shape (..., kept, head_dim).
     scaling : float
         Factor on the logits.
     ridge : float, default=0.05
@@ -37,14 +37,15 @@ def refit_values(
     Returns
     -------
     torch.Tensor
-        float32, shape (kept, head_dim).
+        float32, shape (..., kept, head_dim).
     """
-    attention = (queries @ keys.T * scaling).softmax(dim=-1)
+    attention = (queries @ keys.mT * scaling).softmax(dim=-1)
     missing = wanted - attention @ values
-    few_keys = attention.shape[1] <= attention.shape[0]
-    products = attention.T @ attention if few_keys else attention @ attention.T
-    products.diagonal().add_(ridge * attention.square().sum() / attention.shape[1])
+    few_keys = attention.shape[-1] <= attention.shape[-2]
+    products = attention.mT @ attention if few_keys else attention @ attention.mT
+    mean = attention.square().sum(dim=(-2, -1)) / attention.shape[-1]
+    products.diagonal(dim1=-2, dim2=-1).add_(ridge * mean.unsqueeze(-1))
     factor = torch.linalg.cholesky(products)
     if few_keys:
-        return values + torch.cholesky_solve(attention.T @ missing, factor)
-    return values + attention.T @ torch.cholesky_solve(missing, factor)
+        return values + torch.cholesky_solve(attention.mT @ missing, factor)
+    return values + attention.mT @ torch.cholesky_solve(missing, factor)

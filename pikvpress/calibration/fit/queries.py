@@ -46,6 +46,18 @@ def choose_queries(model: PreTrainedModel, records: Sequence[Record], recipe: Re
     return torch.stack([chosen.get(index, none) for index in range(len(layers))])
 
 
+def banks_for(
+    model: PreTrainedModel, records: Sequence[Record], apart: Sequence[Record], recipe: Recipe
+) -> list[torch.Tensor]:
+    """Return queries to refit the values of each record with, none of them from the record itself.
+
+    They come from records reserved for the saliency expert or, without these, from the other records.
+    """
+    if apart:
+        return [choose_queries(model, apart, recipe)] * len(records)
+    return [choose_queries(model, [*records[:i], *records[i + 1 :]], recipe) for i in range(len(records))]
+
+
 def _of_futures(
     attention: models.Attention, index: int, records: Sequence[Record]
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from pikvpress import models
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.experts import Expert, LayerInput
 from pikvpress.experts.projection_tap import ProjectionTap
+from pikvpress.refit import references
 from pikvpress.routing.examination import Examination, examine
 
 
@@ -36,24 +37,37 @@ def look(
     -------
     dict of torch.Tensor
         For each layer i without a sliding window, on the CPU, without batch dimension: "i/ranks" (ratios, kv_heads,
-        experts, keys), int32, the ranks times 2 (keys - 1), and "i/features" (ratios, kv_heads, features).
+        experts, keys), int32, the ranks times 2 (keys - 1); "i/features" (ratios, kv_heads, features); and "i/probes"
+        (heads, n, head_dim), float16, the reference queries of the context for refitting values.
     """
-    _, found = examined(model, context, experts, ratios)
+    probes: dict[int, torch.Tensor] = {}
+
+    def keep_probes(layer: LayerInput) -> None:
+        probes[layer.index] = references(layer, None)[0]
+
+    _, found = examined(model, context, experts, ratios, keep_probes)
     scale = 2 * (len(context) - 1)
     tensors: dict[str, torch.Tensor] = {}
     for index, by_ratio in found.items():
         tensors |= {
             f"{index}/ranks": torch.stack([one.ranked[0].mul(scale).round().int() for one in by_ratio]).cpu(),
             f"{index}/features": torch.stack([one.features[0] for one in by_ratio]).cpu(),
+            f"{index}/probes": probes[index].half().cpu(),
         }
     return tensors
 
 
 @torch.no_grad()
 def examined(
-    model: PreTrainedModel, context: Sequence[int], experts: Sequence[Expert], ratios: Sequence[float] = Recipe.ratios
+    model: PreTrainedModel,
+    context: Sequence[int],
+    experts: Sequence[Expert],
+    ratios: Sequence[float] = Recipe.ratios,
+    see: Callable[[LayerInput], None] | None = None,
 ) -> tuple[DynamicCache, dict[int, list[Examination]]]:
     """Prefill a context and examine its layers at each of the ratios, except for sliding-window layers.
+
+    If `see` is given, it is called with each of these layers.
 
     Raises
     ------
@@ -63,6 +77,8 @@ def examined(
     found: dict[int, list[Examination]] = {}
 
     def look(layer: LayerInput) -> None:
+        if see is not None:
+            see(layer)
         found[layer.index] = [examine(experts, layer, ratio) for ratio in ratios]
         short = [expert.name for i, expert in enumerate(experts) if i not in found[layer.index][0].available]
         if short:

@@ -163,6 +163,16 @@ class Record:
                 if name.startswith(f"{index}/") and name.endswith("/queries")
             ]
 
+    def probes(self, index: int) -> torch.Tensor:
+        """Read one layer's queries of the context at positions after it (heads, n, head_dim), see `look`."""
+        assert self._seen_path is not None
+        with safe_open(self._seen_path, framework="pt") as file:
+            return file.get_tensor(f"{index}/probes").float()
+
+    def scaling(self, index: int) -> float:
+        """Return the factor on one layer's logits."""
+        return self._scaling[index]
+
     def num_keys(self, index: int) -> int:
         """Return the number of keys of the context in one layer."""
         with safe_open(self._path, framework="pt") as file:
