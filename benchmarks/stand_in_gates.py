@@ -50,6 +50,8 @@ def write_gates(model: PreTrainedModel, experts: list[str], path: Path, looks: b
     needs = 2.0 * torch.randn(layers, heads, 1, generator=generator)
     curves = (needs - 6 * kept).exp().expand(len(Recipe.ratios), -1, -1, -1).contiguous()
     coarse = torch.linspace(0, 1, len(Recipe.codec_pairs)).pow(3).view(-1, 1)
+    features = num_features(first.head_dim) + first.q_proj.in_features
+    weights = torch.randn(layers, heads, features, generator=generator)
     save_gates(
         path,
         Gates(
@@ -61,7 +63,8 @@ def write_gates(model: PreTrainedModel, experts: list[str], path: Path, looks: b
             ratios=Recipe.ratios,
             codec_curves=(curves.unsqueeze(-2) + coarse * curves.mean()).contiguous(),
             codecs=Recipe.codec_pairs,
-            saliency=torch.randn(layers, heads, num_features(first.head_dim), generator=generator),
+            saliency=weights[..., : num_features(first.head_dim)].contiguous(),
+            saliency_hidden=weights,
             about={"made of": "random numbers, to time presses"},
         ),
     )

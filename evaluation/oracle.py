@@ -64,10 +64,10 @@ def foresee(
     """Examine a context and read its future, once for all oracles with the same experts; by default all experts."""
     began = time.perf_counter()
     gates = find_gates(models.fingerprint(models.attention_layers(model)[0]))
-    weights = None if gates is None else gates.saliency
-    fitted = () if weights is None else (SALIENCY,)
+    weights = (None, None) if gates is None else (gates.saliency, gates.saliency_hidden)
+    fitted = () if weights[0] is None else (SALIENCY,)
     named = make_experts((*fitted, *available_experts()) if experts is None else experts, None)
-    made = equipped(named, weights)
+    made = equipped(named, *weights)
     for expert in made:
         expert.press.post_init_from_model(model)
     cache, found = examined(model, context, made, ratios)

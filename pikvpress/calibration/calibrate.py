@@ -173,14 +173,14 @@ class _Plan:
         paths = measurements.collect(self.fit, self.held, apart, steps)
         layers = sum(not models.is_sliding(layer) for layer in models.attention_layers(model))
         steps.plan(self._steps(layers, {use: len(found) for use, found in paths.items()}))
-        weights, candidates, figures = None, self.candidates, dict[str, object]()
+        fitted_saliency, candidates, figures = None, self.candidates, dict[str, object]()
         apart_records = [Record(path) for path in paths["apart"]]
         if apart:
             held_records = [Record(path) for path in paths["held"]]
-            weights, figures["saliency"] = fit_saliency(model, apart_records, held_records, recipe, steps)
-            candidates = equipped(candidates, weights)
+            fitted_saliency, figures["saliency"] = fit_saliency(model, apart_records, held_records, recipe, steps)
+            candidates = equipped(candidates, fitted_saliency.weights, fitted_saliency.hidden_weights)
         fit, held = (
-            [*zip(measurements.examine(paths[use], made, candidates, weights, steps), _futures(made), strict=True)]
+            [*zip(measurements.examine(paths[use], made, candidates, steps), _futures(made), strict=True)]
             for use, made in (("fit", self.fit[: len(paths["fit"])]), ("held", self.held[: len(paths["held"])]))
         )
         examples = Examples(fit, held)
@@ -199,7 +199,8 @@ class _Plan:
             ratios=recipe.ratios,
             codec_curves=codec_curves(model, fitted, examples.records, banks, recipe, steps),
             codecs=recipe.codec_pairs,
-            saliency=weights if SALIENCY in names else None,
+            saliency=fitted_saliency.weights if fitted_saliency and SALIENCY in names else None,
+            saliency_hidden=fitted_saliency.hidden_weights if fitted_saliency and SALIENCY in names else None,
             queries=choose_queries(model, [*examples.records, *apart_records], recipe),
             about=self._about(len(fit), len(held), figures),
         )
@@ -211,7 +212,7 @@ class _Plan:
         fit, held, apart = counts["fit"], counts["held"], counts["apart"]
         steps = {"collecting": fit + held + apart}
         if apart:
-            steps["fitting saliency"] = (2 + self.recipe.epochs_of_saliency) * apart + 2 * held
+            steps["fitting saliency"] = (2 + self.recipe.epochs_of_saliency) * apart + 3 * held
         steps["examining"] = fit + held
         return steps | foreseen(self.recipe, len(self.routers), len(self.candidates), layers, fit, held)
 

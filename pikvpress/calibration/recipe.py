@@ -99,6 +99,9 @@ class Recipe:
         Epochs of the gradient fit of the saliency expert.
     learning_rate_of_saliency : float, default=0.005
         Learning rate, in standard deviations of a head's features.
+    saliency_ratios : tuple of float
+        Compression ratios at which the saliency expert is fitted and validated, ascending. Budgets in bytes or across
+        heads leave some heads few tokens.
     softness_of_saliency : float, default=0.2
         Width of its soft selection, in standard deviations of a head's scores.
     ridge : float, default=0.003
@@ -188,6 +191,7 @@ class Recipe:
     accepted: int = 25
     epochs_of_saliency: int = 2
     learning_rate_of_saliency: float = 0.005
+    saliency_ratios: tuple[float, ...] = (0.5, 0.75, 0.875, 0.9375, 0.96875)
     softness_of_saliency: float = 0.2
     ridge: float = 3e-3
     floor: float = 0.01
@@ -216,9 +220,11 @@ class Recipe:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.worth_of_time < 0:
             raise ValueError(f"worth_of_time must be at least 0, got {self.worth_of_time}")
-        ratios, shares = self.ratios, self.keep_shares
-        if not ratios or list(ratios) != sorted({*ratios}) or not 0 < ratios[0] <= ratios[-1] < 1:
-            raise ValueError(f"ratios must be ascending and between 0 and 1, got {ratios}")
+        for name in ("ratios", "saliency_ratios"):
+            ratios = getattr(self, name)
+            if not ratios or list(ratios) != sorted({*ratios}) or not 0 < ratios[0] <= ratios[-1] < 1:
+                raise ValueError(f"{name} must be ascending and between 0 and 1, got {ratios}")
+        shares = self.keep_shares
         if list(shares) != sorted({*shares}, reverse=True) or shares[:1] != (1.0,) or shares[-1] <= 0:
             raise ValueError(f"keep_shares must be descending from 1 and above 0, got {shares}")
 

@@ -1,4 +1,4 @@
-"""How much predictions would lose without a key, estimated from the key and its value; fitted by calibration."""
+"""How much predictions would lose without a key, as estimated by a fitted linear map."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ BLOCK = 2**14  # number of tokens whose features are in memory at a time
 
 @dataclass
 class SaliencyScorer(OrderedScorerPress):
-    """Score keys by a linear map, fitted for each head, of the key before rotation, its value and its position.
+    """Score keys by a linear map, fitted for each head, of the key before rotation, its value, and its position.
 
     The map is fitted to saliency: how much the model's predictions of futures lose without the key, to second order
-    (Optimal Brain Damage; LeCun et al., 1990). KVzap (https://arxiv.org/abs/2601.07891) learns a similar surrogate of
-    another score, that of KVzip, from hidden states; keys and values are available wherever there is a cache.
+    (Optimal Brain Damage; LeCun et al., 1990). In a prefill the token's hidden state is known as well, from which KVzap
+    (https://arxiv.org/abs/2601.07891) learns a similar surrogate of another score, that of KVzip; a second map takes
+    it, too. The first one needs only what is in a cache.
 
     Parameters
     ----------
@@ -32,10 +33,14 @@ class SaliencyScorer(OrderedScorerPress):
         Fraction of key-value pairs to remove.
     weights : torch.Tensor, optional
         Shape (layers, kv_heads, `num_features`), as in `Gates.saliency`. They must be set before the expert is used.
+    hidden_weights : torch.Tensor, optional
+        Shape (layers, kv_heads, `num_features` + hidden size), as in `Gates.saliency_hidden`: used instead where the
+        hidden state of every key is known.
     """
 
     compression_ratio: float = 0.0
     weights: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    hidden_weights: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def score(
         self,
@@ -53,17 +58,25 @@ class SaliencyScorer(OrderedScorerPress):
         ValueError
             If there are no weights.
         """
-        weights = self.weights_for(module)[module.layer_idx].to(keys.device, torch.float32)
-        return saliency_scores(keys, values, *positions_of(module, keys, kwargs), weights)
+        weights, with_hidden = self.weights_for(module)
+        hidden = None
+        if with_hidden is not None and hidden_states is not None and hidden_states.shape[1] == keys.shape[2]:
+            weights, hidden = with_hidden, hidden_states
+        of_layer = weights[module.layer_idx].to(keys.device, torch.float32)
+        of_states, of_hidden = of_layer.tensor_split([num_features(keys.shape[3])], dim=1)
+        scores = saliency_scores(keys, values, *positions_of(module, keys, kwargs), of_states)
+        return scores if hidden is None else scores + hidden_scores(hidden, of_hidden)
 
-    def weights_for(self, module: models.Attention) -> torch.Tensor:
-        """Return the weights for the model that an attention module belongs to, or raise a ``ValueError``."""
+    def weights_for(self, module: models.Attention) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return both weights for the model that an attention module belongs to, or raise a ``ValueError``."""
         if self.weights is None:
             raise ValueError("saliency is fitted by calibration and has no weights: pass it the weights of gates")
-        return self.weights
+        return self.weights, self.hidden_weights
 
 
-def equipped(experts: Sequence[Expert], weights: torch.Tensor | None) -> tuple[Expert, ...]:
+def equipped(
+    experts: Sequence[Expert], weights: torch.Tensor | None, hidden_weights: torch.Tensor | None = None
+) -> tuple[Expert, ...]:
     """Return the experts, where the saliency expert, if there is one, has weights: its own or the given ones.
 
     Raises
@@ -71,10 +84,10 @@ def equipped(experts: Sequence[Expert], weights: torch.Tensor | None) -> tuple[E
     ValueError
         If there is a saliency expert but no weights.
     """
-    return tuple(_equipped(expert, weights) for expert in experts)
+    return tuple(_equipped(expert, weights, hidden_weights) for expert in experts)
 
 
-def _equipped(expert: Expert, weights: torch.Tensor | None) -> Expert:
+def _equipped(expert: Expert, weights: torch.Tensor | None, hidden_weights: torch.Tensor | None) -> Expert:
     press = expert.press
     if type(press) is not SaliencyScorer or press.weights is not None:
         return expert
@@ -83,11 +96,11 @@ def _equipped(expert: Expert, weights: torch.Tensor | None) -> Expert:
             f"expert {expert.name!r} is fitted by calibration and there are no gates for this model with its "
             "weights: run `pikvpress calibrate`, or leave the expert out"
         )
-    return replace(expert, press=replace(press, weights=weights))
+    return replace(expert, press=replace(press, weights=weights, hidden_weights=hidden_weights))
 
 
 def num_features(head_dim: int) -> int:
-    """Return the number of features per key."""
+    """Return the number of features per key, without its hidden state."""
     return 2 * head_dim + 6
 
 
@@ -171,6 +184,35 @@ def saliency_scores(
         )
     lengths = torch.cat([key_lengths, value_lengths], dim=-1).log()
     return torch.cat(found, dim=-1) + (lengths @ of_lengths + _places(keys) @ of_places).squeeze(-1)
+
+
+def hidden_features(hidden_states: torch.Tensor) -> torch.Tensor:
+    """Return hidden states (..., hidden) divided by their root mean square, float32."""
+    return hidden_states.float() * _inverse_rms(hidden_states)
+
+
+def hidden_scores(hidden_states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return ``hidden_features(hidden_states) @ weights`` for weights of every head.
+
+    Parameters
+    ----------
+    hidden_states : torch.Tensor
+        Shape (batch, tokens, hidden).
+    weights : torch.Tensor
+        float32, shape (kv_heads, hidden).
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (batch, kv_heads, tokens).
+    """
+    blocks = hidden_states.split(BLOCK, dim=1)
+    return torch.cat([(block.float() @ weights.T * _inverse_rms(block)).mT for block in blocks], dim=-1)
+
+
+def _inverse_rms(states: torch.Tensor) -> torch.Tensor:
+    norms = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+    return states.shape[-1] ** 0.5 / norms.clamp_min(1e-12)
 
 
 def _lengths(states: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from pikvpress.tensor_file import read_tensors, write_tensors
 
 FORMAT = "pikvpress-gates-3"
 CURVES = ("curves", "codec_curves")
-SALIENCY = "saliency"
+SALIENCY = ("saliency", "saliency_hidden")
 QUERIES, QUERY_CODEC = "queries", CODECS["rot4"]
 
 
@@ -50,6 +50,8 @@ class Gates:
     saliency : torch.Tensor, optional
         Weights of the "saliency" expert, if it is one of the experts: shape (layers, kv_heads, features), float32; 0
         for layers that are not compressed.
+    saliency_hidden : torch.Tensor, optional
+        Weights of the same expert where hidden states are known: shape (layers, kv_heads, features + hidden size).
     queries : torch.Tensor, optional
         Queries of futures before rotation, to refit values (`pikvpress.refit`): shape (layers, heads, n, head_dim),
         float16; 0 for layers that are not compressed. Files hold them in 4 bits.
@@ -66,6 +68,7 @@ class Gates:
     codec_curves: torch.Tensor | None = None
     codecs: tuple[tuple[str, str], ...] = ()
     saliency: torch.Tensor | None = None
+    saliency_hidden: torch.Tensor | None = None
     queries: torch.Tensor | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -140,8 +143,9 @@ def save_gates(path: str | Path, gates: Gates) -> None:
     for name in CURVES:
         if getattr(gates, name) is not None:
             tensors[name] = getattr(gates, name).float()
-    if gates.saliency is not None:
-        tensors[SALIENCY], metadata[SALIENCY] = gates.saliency.float(), saliency.VERSION
+    for name in SALIENCY:
+        if getattr(gates, name) is not None:
+            tensors[name], metadata[name] = getattr(gates, name).float(), saliency.VERSION
     if gates.queries is not None:
         tensors[QUERIES] = QUERY_CODEC.encode(gates.queries.float().flatten(0, 2), False)
         metadata[QUERIES] = json.dumps(list(gates.queries.shape))
@@ -162,7 +166,8 @@ def load_gates(path: str | Path) -> Gates:
     tensors, metadata = read_tensors(path, "gates", FORMAT)
     if not all(map(_finite, tensors.items())):
         raise ValueError(f"{path} contains NaN or infinite numbers: restore it or fit new gates")
-    known = {"features": ("head features", feature_names.VERSION), SALIENCY: ("saliency features", saliency.VERSION)}
+    known = {"features": ("head features", feature_names.VERSION)}
+    known |= dict.fromkeys(SALIENCY, ("saliency features", saliency.VERSION))
     for name, (what, version) in known.items():
         if metadata.get(name, version) != version:
             raise ValueError(
@@ -180,7 +185,7 @@ def load_gates(path: str | Path) -> Gates:
         routers=routers,
         curves=tensors.get("curves"),
         codec_curves=tensors.get("codec_curves"),
-        saliency=tensors.get(SALIENCY),
+        **{name: tensors.get(name) for name in SALIENCY},
         queries=_queries(tensors.get(QUERIES), metadata),
         codecs=tuple((keys, values) for keys, values in json.loads(metadata["codecs"])),
         keep_shares=tuple(json.loads(metadata["keep_shares"])),

@@ -26,6 +26,8 @@ class SaliencyPress(SaliencyScorer):
         Fraction of key-value pairs to remove.
     weights : torch.Tensor, optional
         Shape (layers, kv_heads, `num_features`), as in `Gates.saliency`. By default those of the model's gates.
+    hidden_weights : torch.Tensor, optional
+        As in `Gates.saliency_hidden`; with `weights` only.
 
     Raises
     ------
@@ -38,17 +40,17 @@ class SaliencyPress(SaliencyScorer):
     ...     model.generate(**inputs)
     """
 
-    _found: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _found: tuple[torch.Tensor, torch.Tensor | None] | None = field(default=None, init=False, repr=False, compare=False)
     _found_for: Any = field(default=None, init=False, repr=False, compare=False)
 
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Find the weights for the model, if none were given."""
         self._find(models.attention_layers(model)[0])
 
-    def weights_for(self, module: models.Attention) -> torch.Tensor:
-        """Return the weights for a module's model: the given ones, or those found from its first layer."""
+    def weights_for(self, module: models.Attention) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return both weights for a module's model: the given ones, or those found from its first layer."""
         if self.weights is not None:
-            return self.weights
+            return self.weights, self.hidden_weights
         if self._found_for is not module.config:  # some wrappers do not pass the model on
             if module.layer_idx != 0:
                 raise ValueError(
@@ -69,4 +71,4 @@ class SaliencyPress(SaliencyScorer):
                 "SaliencyPress is fitted by calibration, and there are no gates for this model with its weights: "
                 "run `pikvpress calibrate`, or pass weights"
             )
-        self._found, self._found_for = gates.saliency, first.config
+        self._found, self._found_for = (gates.saliency, gates.saliency_hidden), first.config

@@ -98,7 +98,7 @@ class RouterSpec:
         """Return the experts to use in a model with these gates or without, with the weights that the gates contain."""
         if gates is None:
             return equipped(self.experts, None)
-        return equipped(self.experts_of(gates), gates.saliency)
+        return equipped(self.experts_of(gates), gates.saliency, gates.saliency_hidden)
 
     def gates_of(self, fingerprint: Mapping[str, str]) -> Gates | None:
         """Return the gates of a model, given or found, or None if there are none or they are turned off.

@@ -63,6 +63,26 @@ def test_scores_are_the_features_times_the_weights(rotary, block, monkeypatch):
     torch.testing.assert_close(saliency_scores(keys, values, *turn, weights), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_hidden_states_are_used_where_every_key_has_one(weights, ids, llama):
+    hidden_weights = torch.randn(2, 2, num_features(16) + 64, generator=torch.Generator().manual_seed(3))
+    press, states = SaliencyScorer(0.5, weights, hidden_weights), []
+    attention = models.attention_layers(llama)[1]
+    handle = attention.register_forward_hook(
+        lambda layer, args, kwargs, output: states.append(kwargs["hidden_states"]), with_kwargs=True
+    )
+    layer = prefill(llama, ids[:, :TOKENS]).layers[1]
+    handle.remove()
+    with models.rotary_at_hand(llama):
+        features = saliency_features(layer.keys, layer.values, *positions_of(attention, layer.keys, {}))
+        hidden = states[0] / states[0].square().mean(dim=-1, keepdim=True).sqrt()
+        whole = torch.cat([features, hidden.unsqueeze(1).expand(-1, 2, -1, -1)], dim=-1)
+        found = press.score(attention, states[0], layer.keys, layer.values, None, {})
+        torch.testing.assert_close(found, (whole @ hidden_weights[1].unsqueeze(-1)).squeeze(-1), atol=1e-4, rtol=1e-4)
+        for fewer in (None, states[0][:, 1:]):
+            found = press.score(attention, fewer, layer.keys, layer.values, None, {})
+            torch.testing.assert_close(found, (features @ weights[1].unsqueeze(-1)).squeeze(-1), atol=1e-4, rtol=1e-4)
+
+
 def test_long_contexts_are_scored_in_blocks(weights, ids, llama, monkeypatch):
     whole = SaliencyScorer(0.5, weights)
     layer = prefill(llama, ids[:, :TOKENS]).layers[0]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 from kvpress.utils import extract_keys_and_values
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from pikvpress import models
 from pikvpress.calibration.data.situations import Situation
+from pikvpress.calibration.measure.examine import prefill_seen
 from pikvpress.calibration.measure.teacher import read_future
+from pikvpress.experts import LayerInput
 
 
 @torch.no_grad()
@@ -28,13 +30,16 @@ def collect(model: PreTrainedModel, situation: Situation, samples: int, seed: in
     -------
     dict of torch.Tensor
         For each layer i, on the CPU, without batch dimension: "i/keys", "i/values" (kv_heads, keys, head_dim); and,
-        unless the layer has sliding-window attention, for each future j "i/j/queries", "i/j/keys", "i/j/values",
-        "i/j/gradients".
+        unless the layer has sliding-window attention, its input "i/hidden" (keys, hidden) and for each future j
+        "i/j/queries", "i/j/keys", "i/j/values", "i/j/gradients".
     """
     generator = torch.Generator().manual_seed(seed)
-    cache = DynamicCache()
-    model.model(input_ids=torch.tensor([list(situation.context)], device=model.device), past_key_values=cache)
     tensors: dict[str, torch.Tensor] = {}
+
+    def keep_hidden(layer: LayerInput) -> None:
+        tensors[f"{layer.index}/hidden"] = _stored(layer.hidden_states[0])
+
+    cache = prefill_seen(model, situation.context, keep_hidden)
     for index in range(len(cache)):
         keys, values = extract_keys_and_values(cache, index)
         tensors |= {f"{index}/keys": _stored(keys[0]), f"{index}/values": _stored(values[0])}

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
 from pikvpress import models
@@ -17,7 +16,7 @@ from pikvpress.calibration.measure.examine import look
 from pikvpress.calibration.measure.record import Record, described, save
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.calibration.steps import Progress, Steps
-from pikvpress.experts import Expert
+from pikvpress.experts import Expert, SaliencyScorer
 
 
 class Measurements:
@@ -73,15 +72,12 @@ class Measurements:
         return paths
 
     def examine(
-        self,
-        paths: Sequence[Path],
-        situations: Sequence[Situation],
-        experts: Sequence[Expert],
-        weights: torch.Tensor | None,
-        progress: Progress,
+        self, paths: Sequence[Path], situations: Sequence[Situation], experts: Sequence[Expert], progress: Progress
     ) -> list[Record]:
         """Examine measured situations with experts, into separate files, since the result depends on fitted weights."""
-        digest = "" if weights is None else hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:12]
+        fitted = [expert.press for expert in experts if isinstance(expert.press, SaliencyScorer)]
+        weights = [part for press in fitted for part in (press.weights, press.hidden_weights) if part is not None]
+        digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in weights)).hexdigest()[:12]
         records = []
         for path, situation in zip(paths, situations, strict=True):
             seen = path.with_name(f"{path.stem}-seen{digest}.safetensors")

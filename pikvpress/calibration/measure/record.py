@@ -169,6 +169,11 @@ class Record:
         with safe_open(self._seen_path, framework="pt") as file:
             return file.get_tensor(f"{index}/probes").float()
 
+    def hidden(self, index: int) -> torch.Tensor:
+        """Read one layer's hidden states (keys, hidden)."""
+        with safe_open(self._path, framework="pt") as file:
+            return file.get_tensor(f"{index}/hidden").float()
+
     def scaling(self, index: int) -> float:
         """Return the factor on one layer's logits."""
         return self._scaling[index]

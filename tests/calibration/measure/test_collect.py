@@ -13,6 +13,7 @@ def test_every_layer_and_future_is_measured(llama):
     (situation,) = make_situations(1, 60, 7, 5)
     found = collect(llama, situation, 3, 0)
     assert found["1/keys"].shape == found["1/values"].shape == (2, 60, 16)
+    assert found["0/hidden"].shape == (60, 64) and found["0/hidden"].dtype == torch.float16
     for future, tokens in enumerate((7, 5)):
         assert found[f"0/{future}/queries"].shape == (4, tokens, 16)
         assert found[f"0/{future}/gradients"].shape == (3, 4, tokens, 16)
