@@ -169,7 +169,8 @@ class _Fitting:
     def descended(self, start: dict[int, _Start], records: Sequence[Record]) -> Weights:
         """Return weights after some epochs of gradient descent on the cost of selections, starting from given ones."""
         recipe = self.recipe
-        scales = self.predicted({index: layer.weights for index, layer in start.items()}, records).clamp_min(1e-12)
+        weights = {index: layer.weights for index, layer in start.items()}
+        scales = self.predicted(weights, records, recipe.rows).clamp_min(1e-12)
         parameters = {index: torch.nn.Parameter(one.weights * one.spread / one.size) for index, one in start.items()}
 
         def losses(record: Record, early: bool, chance: random.Random) -> Iterator[torch.Tensor]:
@@ -185,12 +186,12 @@ class _Fitting:
         descend([*parameters.values()], losses, records, pace, recipe.seed, lambda: self.progress(STEP))
         return {index: parameter.detach() / start[index].spread for index, parameter in parameters.items()}
 
-    def predicted(self, weights: Weights, records: Sequence[Record]) -> torch.Tensor:
+    def predicted(self, weights: Weights, records: Sequence[Record], most_rows: int | None = None) -> torch.Tensor:
         """Return the mean predicted divergence of selections by weights at equal budgets, shape (ratios,)."""
         total = torch.zeros(len(self.recipe.saliency_ratios))
         for record in records:
             for index in record.layers:
-                layer = record.layer(index)
+                layer = record.layer(index, most_rows)
                 size = weights[index].shape[1]
                 found = self.features(index, record, layer)[..., :size]
                 scores = (found @ weights[index].unsqueeze(-1)).squeeze(-1)
