@@ -1,4 +1,4 @@
-"""Codecs measured for gates that are older than they are."""
+"""Measuring codecs that are newer than the gates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_only_codec_curves_and_queries_change(tmp_path):
     assert after.codecs == Recipe.codec_pairs and after.curves is before.curves and after.routers is before.routers
     assert after.codec_curves.shape == (3, 2, 2, len(Recipe.codec_pairs), len(Recipe.keep_shares))
     assert after.queries.shape == (2, 4, Recipe.bank, 16) and after.queries.flatten(1).any(dim=1).all()
-    whole = after.codec_curves[..., 0].sum(dim=(0, 1, 2))  # of all tokens
+    whole = after.codec_curves[..., 0].sum(dim=(0, 1, 2))  # all tokens kept
     exact, coarsest = Recipe.codec_pairs.index(("exact", "exact")), Recipe.codec_pairs.index(("rot1", "rot1"))
     assert whole[exact] == whole.min() and whole[coarsest] == whole.max()
     assert "codecs_measured" in after.about and torch.isfinite(after.codec_curves).all()

@@ -1,4 +1,4 @@
-"""Measurements that an interrupted calibration finds again."""
+"""Measurements that an interrupted calibration picks up again."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_what_is_there_is_not_measured_again(tmp_path, llama, monkeypatch):
         records = again.examine(paths["held"], held, experts, None, quiet)
     assert calls == ["collect"] * 7 + ["look"] * 3
     assert records[0].layer(0).seen.ranks.shape == (3, 2, 4, 60)
-    again.examine(paths["held"], held, experts, torch.ones(2), quiet)  # other weights see other things
+    again.examine(paths["held"], held, experts, torch.ones(2), quiet)  # other weights give other results
     assert calls.count("look") == 6
