@@ -60,7 +60,7 @@ def check_chunk(chunk: int) -> None:
     Raises
     ------
     ValueError
-        If it does not.
+        If it has none.
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}: pass at least 1 token")

@@ -89,7 +89,7 @@ def check_log_sums(log_sums: torch.Tensor | None, queries: torch.Tensor) -> None
     Raises
     ------
     ValueError
-        If the shape is another.
+        If there are more, or fewer.
     """
     if log_sums is not None and log_sums.shape != queries.shape[:3]:
         raise ValueError(

@@ -1,9 +1,9 @@
 """Moments of queries and the attention that they are expected to pay, each in one pass over the queries or keys.
 
 Moments: a program sums over a run of tokens, after subtracting the mean of its first tile to avoid cancellation, and a
-second kernel combines the runs in order. The number of runs depends on the number of heads, not on that of tokens,
-unless these are few. For the covariance, 16-bit queries are rounded to 16 bits again after the subtraction; the errors
-average out.
+second kernel combines the runs in order. The number of runs depends on the number of heads, not on that of tokens
+(unless there are few tokens). For the covariance, 16-bit queries are rounded to 16 bits again after the subtraction;
+the errors average out.
 
 Attention: the first kernel writes the logits of every query head, 4 B H G T bytes, and their log-sum-exp over each
 tile; the second converts them to the mean attention of a group. 16-bit keys are multiplied by 16-bit matrices: a
