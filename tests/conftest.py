@@ -53,12 +53,12 @@ CONFIGS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, so that no process is left with it alone at the end."""
+    """Run the slowest tests first, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/test_notebooks", "tests/test_readme")))
 
 
 def make_tiny(name: str = "llama", seed: int = 0, **kwargs) -> PreTrainedModel:
-    """Return a random model of an architecture; q/k norms get weights of their own, so that skipping one shows."""
+    """Return a random model of an architecture; q/k norms get random weights, so that skipping one has an effect."""
     torch.manual_seed(seed)
     if name == "gemma3_vision":
         text = CONFIGS["gemma3"]()

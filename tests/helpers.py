@@ -1,4 +1,4 @@
-"""What several tests ask of a compressed cache."""
+"""Helpers that several tests use to inspect a compressed cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pikvpress.routing import BoundRouter
 
 
 def prefill(model: PreTrainedModel, ids: torch.Tensor, press: BasePress | None = None) -> DynamicCache:
-    """Return the cache that a context leaves, compressed by a press."""
+    """Return the cache of a context, compressed by a press."""
     cache = DynamicCache()
     with torch.no_grad(), press(model) if press is not None else nullcontext():
         model(input_ids=ids, past_key_values=cache)
@@ -26,7 +26,7 @@ def prefill(model: PreTrainedModel, ids: torch.Tensor, press: BasePress | None =
 
 
 def kept_positions(compressed: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
-    """Return which rows of full values (batch, heads, keys, dim) the compressed ones are, (batch, heads, kept)."""
+    """Return the positions (batch, heads, kept) of compressed rows in the full values (batch, heads, keys, dim)."""
     same = (compressed.unsqueeze(3) == full.unsqueeze(2)).all(dim=-1)
     assert same.any(dim=-1).all(), "a kept row is not a row of the full cache"
     return same.int().argmax(dim=-1)
@@ -34,7 +34,7 @@ def kept_positions(compressed: torch.Tensor, full: torch.Tensor) -> torch.Tensor
 
 @contextmanager
 def recorded_scores() -> Iterator[dict[int, list[torch.Tensor]]]:
-    """Record what every router scores, by layer."""
+    """Record the scores of every router, by layer."""
     scores: dict[int, list[torch.Tensor]] = {}
     original = BoundRouter.score
 
@@ -51,7 +51,7 @@ PAIRS = (("exact", "exact"), ("int8", "int8"), ("int4", "int4"), ("int2", "int2"
 
 
 def uneven_gates(model: PreTrainedModel, experts: Sequence[str] = ("keydiff", "knorm")) -> Gates:
-    """Return gates of a tiny model whose curves say: the first head of a layer needs tokens, the second bits."""
+    """Return gates for a tiny model by whose curves the first head of a layer needs tokens, and the second bits."""
     shares = (1.0, 0.5, 0.25, 0.05)
     router = ROUTERS["pikv"]([1.0, 1.0], feature_names(experts), 2, 2, RouterSettings(top_k=2))
     tokens, bits = torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([0.0, 0.1, 0.5, 4.0])
@@ -65,5 +65,5 @@ def uneven_gates(model: PreTrainedModel, experts: Sequence[str] = ("keydiff", "k
 
 
 def top(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the positions of the highest scores, ascending."""
+    """Return the positions of the highest scores, in ascending order."""
     return scores.topk(count, dim=-1).indices.sort(dim=-1).values

@@ -1,4 +1,4 @@
-"""Prompt lookup and assistant models give the tokens that plain decoding gives, after any press, in any cache."""
+"""Prompt lookup and assistant models give the tokens of plain decoding, after any press, in any cache."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CACHES = {"dynamic": DynamicCache, "pikv": PiKVCache, "pikv_int8": lambda: PiKVC
 
 
 def make_model():
-    """Return a tiny model of heads large enough for kvpress to find keys that no query of several attends to."""
+    """Return a tiny model whose heads are large enough for kvpress to find keys that several queries all ignore."""
     torch.manual_seed(0)
     model = LlamaForCausalLM._from_config(LlamaConfig(**SIZES, head_dim=64)).eval()
     with torch.no_grad():
         for layer in models.attention_layers(model):
             layer.q_proj.weight.mul_(8)
             layer.k_proj.weight.mul_(8)
-    model.generation_config.update(eos_token_id=511)  # prompt lookup asks for one
+    model.generation_config.update(eos_token_id=511)  # prompt lookup needs one
     return model
 
 
@@ -56,7 +56,7 @@ def llama():
 
 @pytest.fixture(scope="module")
 def assistant(llama):
-    """Return a model that is often right about the other's tokens, and often not."""
+    """Return a model that often predicts the other's tokens correctly, and often does not."""
     model = make_model()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -90,7 +90,7 @@ def test_the_tokens_are_those_of_plain_decoding(llama, assistant, prompt, make, 
         assert torch.equal(generate(llama, prompt, make(), held, **settings), plain), settings
         assert "crop" not in vars(held) and "_get_candidate_generator" not in vars(llama)
     hook.remove()
-    assert 2 < len(calls) < 200, "some candidates were right, and some wrong"
+    assert 2 < len(calls) < 200, "some candidates should be accepted, and some rejected"
     assert not llama._forward_pre_hooks and not models.presses_on(llama)
 
 

@@ -1,4 +1,4 @@
-"""The speed measurements run, on inputs too small to mean anything."""
+"""The speed measurements run, on inputs too small for meaningful results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts read in chunks: only the first is compressed, which is said, and counted."""
+"""Prompts read in chunks: only the first chunk is compressed, which is reported and counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pikvpress import MoERouterPress, PiKVCache, PiKVPress
 
 @pytest.fixture
 def unsaid():
-    """Forget which warnings have been given once."""
+    """Reset the record of warnings that are given only once."""
     logging.getLogger("pikvpress.chunked").warning_once.cache_clear()
 
 

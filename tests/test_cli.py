@@ -33,7 +33,7 @@ def test_a_document_of_ones_own_is_answered_and_drawn(note, tmp_path):
     assert result.output.count("Who wrote the report?") == 7
     assert "MoERouterPress (base router) at 20% used" in result.output
     steps = [line for line in result.output.splitlines() if line.startswith("[")]
-    assert steps[0] == "[1/7] full cache" and steps[-1] == "[7/7] PiKVPress 94%", "a line a step where there is no bar"
+    assert steps[0] == "[1/7] full cache" and steps[-1] == "[7/7] PiKVPress 94%", "one line per step"
     assert "\r" not in result.output and "\x1b" not in result.output
     assert picture.stat().st_size > 5000
 

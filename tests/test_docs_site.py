@@ -1,4 +1,4 @@
-"""The docs and the reference of the API build as a site, and every link of it holds."""
+"""The docs and the API reference build as a site, and every link in it works."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_the_readme_comes_first_and_pages_beside_the_docs_are_there(site):
 
 
 def test_every_file_that_a_page_shows_or_links_to_is_there(site):
-    """MkDocs checks the links of Markdown only, not those of HTML in it."""
+    """MkDocs checks only Markdown links, not those in embedded HTML."""
     checked = 0
     for page in site.rglob("*.html"):
         if page.name == "404.html":
-            continue  # its links begin at the root
+            continue  # its links start at the root
         for target in re.findall(r'(?:src|srcset|href)="([^"#?]+)', page.read_text()):
             if not re.match(r"[a-z]+:", target):
                 assert (page.parent / target).exists(), f"{page.relative_to(site)}: {target}"

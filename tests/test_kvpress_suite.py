@@ -1,4 +1,4 @@
-"""The command that runs kvpress's own tests: what it makes of records, what it refuses, and a run from end to end."""
+"""The command that runs kvpress's own tests: how it evaluates records, what it rejects, and a complete run."""
 
 from __future__ import annotations
 
@@ -167,10 +167,10 @@ def test_two():
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """Return a checkout as small as can be."""
+    """Return a minimal checkout."""
     folder = tmp_path / "kvpress"
     (folder / "tests").mkdir(parents=True)
-    (folder / "kvpress").mkdir()  # not the package that is tested
+    (folder / "kvpress").mkdir()  # not the package under test
     (folder / "kvpress" / "__init__.py").write_text("raise ImportError('the checkout stands before the package')\n")
     (folder / "pyproject.toml").write_text(PROJECT)
     (folder / "tests" / "__init__.py").touch()
@@ -208,7 +208,7 @@ def test_refuses_what_is_no_checkout(checkout, capsys):
 def test_end_to_end(checkout, tmp_path):
     report, records = tmp_path / "report.md", tmp_path / "records"
     status = main([str(checkout), "--report", str(report), "--records", str(records)])
-    assert status == 1, "test_two fails where caches are replaced"
+    assert status == 1, "test_two should fail if caches are replaced"
     plain, cache, presses, both = (read(records / f"{name}.jsonl") for name in PASSES)
     assert {record.outcome for record in plain.values()} == {"passed"} and len(plain) == 2
     knorm, two = (f"tests/test_some.py::{name}" for name in ("test_one[KnormPress]", "test_two"))
@@ -222,7 +222,7 @@ def test_end_to_end(checkout, tmp_path):
     assert set(both) == set(presses) and len(ours) > 10
     pyramid, pikv = (next(test for test in ours if name in test) for name in ("pyramid", "PiKVPress"))
     assert presses[pyramid].failure is not None and presses[pyramid].failure.ours
-    assert presses[pikv].failure is not None and not presses[pikv].failure.ours  # kvpress asks for a ScorerPress
+    assert presses[pikv].failure is not None and not presses[pikv].failure.ours  # kvpress requires a ScorerPress
     page = report.read_text()
     assert "make test-kvpress" in page and str(tmp_path) not in page
 

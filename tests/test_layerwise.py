@@ -1,4 +1,4 @@
-"""Presses of ours that work in hooks on layers say so, and leave nothing behind when a prefill fails."""
+"""Our presses that work in hooks on layers declare it, and leave nothing behind when a prefill fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pikvpress.layerwise import LayerwisePress
 
 @dataclass
 class Failing(LayerwisePress):
-    """Keeps everything of the first layer and fails in the second."""
+    """A press that keeps everything in the first layer and fails in the second."""
 
     def compress(self, module, hidden_states, keys, values, attentions, kwargs):
         if module.layer_idx == 1:

@@ -3,7 +3,7 @@ import torch
 
 from pikvpress import MoERouterPress, measure_memory_usage
 
-ROW = 2 * 2 * 2 * 16 * 4  # bytes of a token: layers, keys and values, KV heads, head size, float32
+ROW = 2 * 2 * 2 * 16 * 4  # bytes per token: layers, keys and values, KV heads, head size, float32
 
 
 def test_the_cache_is_counted_exactly(llama, ids):

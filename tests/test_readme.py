@@ -1,4 +1,4 @@
-"""Every snippet and command of the README and the docs runs, and every link holds."""
+"""Every snippet and command in the README and the docs runs, and every link works."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ BENCHMARK = ".venv/bin/python -m benchmarks."
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Return a page's blocks of code of a language."""
+    """Return a page's code blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
 
 
 def prose(text: str) -> str:
-    """Return a page without its blocks of code."""
+    """Return a page without its code blocks."""
     return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
 
 
@@ -62,7 +62,7 @@ COMMANDS = [
 
 
 def commands(start: str) -> list[str]:
-    """Return the commands of all pages that begin so."""
+    """Return the commands of all pages that begin with one of these."""
     return [command for _, command in COMMANDS if command.startswith(start)]
 
 
@@ -75,7 +75,7 @@ def test_every_command_is_run_below():
 
 @pytest.fixture
 def registries(monkeypatch):
-    """What pages register is forgotten after them."""
+    """Undo what pages register."""
     monkeypatch.setattr(registry, "_REGISTRY", registry.Registry("expert", registry._REGISTRY))
     before = [(known, dict(known)) for known in (ROUTERS, CODECS, TOKEN_BUDGETS)]
     yield
@@ -86,7 +86,7 @@ def registries(monkeypatch):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_all_snippets_of_a_page_run_one_after_the_other(page, smollm, registries, tmp_path, monkeypatch, capsys):
-    """On one model, loaded once for all pages."""
+    """On one model, which is loaded once for all pages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
     monkeypatch.setattr(default_model, "load_model", lambda: smollm)
@@ -115,20 +115,20 @@ def test_the_readme_is_short():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_lines_are_short(page):
-    """Those of tables and pictures excepted."""
+    """Except those in tables and pictures."""
     for line in prose(PAGES[page]).splitlines():
         assert len(line) <= 120 or line.startswith(("|", "<picture>")), line
 
 
 @pytest.mark.parametrize("command", sorted(set(commands("make "))))
 def test_make_knows_its_targets(command):
-    """The targets themselves are what CI runs, or, for `make demo`, the test below."""
+    """CI runs the targets themselves; for `make demo`, the test below does."""
     listed = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert listed.returncode == 0, listed.stderr
 
 
 def test_what_is_named_in_passing_is_there():
-    """Files, `make` targets and modules in the text."""
+    """This covers files, `make` targets and modules in the text."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for page, text in PAGES.items():
         for code in re.findall(r"`([^`\n]+)`", prose(text)):
@@ -164,10 +164,10 @@ def test_what_make_demo_runs_runs(tmp_path):
 
 
 def run_as_written(command: str, folder: Path) -> str:
-    """Run a command of the pages in a folder of its own and return what it prints."""
+    """Run a command of the pages in its own folder and return what it prints."""
     program, *arguments = shlex.split(command)
     path = Path(sys.executable).with_name(Path(program).name)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # the reader stands in the checkout
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # the reader is in the checkout
     done = subprocess.run([path, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -180,7 +180,7 @@ def test_a_note_is_asked_about(tmp_path):
 
 
 def test_a_model_is_calibrated(tmp_path, monkeypatch):
-    """As the page says it, on a tiny model and with shorter contexts, so that it takes seconds."""
+    """As on the page, but with a tiny model and shorter contexts, so that it takes seconds."""
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path / "gates"))
     make_tiny("llama", seed=31).save_pretrained(tmp_path)
     words = sorted({word for text in shipped_texts() for word in re.findall(r"\w+|[^\w\s]", text)})[:480]
@@ -212,7 +212,7 @@ def test_the_harness_runs_reports_and_compares(tmp_path):
 
 
 def test_a_study_runs(tmp_path):
-    """One of its samples, with another press."""
+    """One sample of the study, with another press."""
     (command,) = commands(".venv/bin/python -m evaluation run evaluation/")
     shutil.copytree(ROOT / "evaluation/studies", tmp_path / "evaluation/studies")
     smaller = " --benchmark fidelity --length 256 --task needle --samples 1 --press knorm --ratio 0.5 --output results"
@@ -265,7 +265,7 @@ def test_figures_of_the_readme_are_among_the_results():
 
 
 def anchors(text: str) -> set[str]:
-    """Return what GitHub calls the headings of a page."""
+    """Return the anchors that GitHub creates for the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", prose(text), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""Imports among the package's rooms go one way, as docs/design.md has it."""
+"""Imports between parts of the package go one way, as docs/design.md lists them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pikvpress"
-ENTRANCES = ("__init__", "cli")  # what a user comes in by: they import whatever there is
+ENTRANCES = ("__init__", "cli")  # entry points for users, which import everything
 
 
 def room_of(path: Path) -> str:
-    """Return the room of a file: a folder of the package, or a module beside them."""
+    """Return the part of the package that a file belongs to: a folder, or a module beside the folders."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported(path: Path) -> set[str]:
-    """Return the rooms that a file imports, those that it imports only for type checkers left out."""
+    """Return the parts of the package that a file imports, except those only for type checkers."""
     tree = ast.parse(path.read_text())
     for_types = {
         id(inner)
@@ -45,7 +45,7 @@ def arrows() -> dict[str, set[str]]:
 
 
 def test_no_room_imports_one_that_imports_it():
-    order = [*TopologicalSorter(arrows()).static_order()]  # raises CycleError, which names the rooms
+    order = [*TopologicalSorter(arrows()).static_order()]  # raises CycleError, which names the parts
     assert order.index("kernels") < order.index("experts") < order.index("presses")
 
 

@@ -1,4 +1,4 @@
-"""Files, functions and signatures stay small enough to be read, those of kernels excepted; classes have own names."""
+"""Files, functions and signatures stay small enough to read, except in kernels; class names are unique."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef]:
 
 
 def is_command(function: ast.FunctionDef) -> bool:
-    """Return whether it is a command line: typer reads the options from the signature."""
+    """Return whether a function is a command: typer reads the options from its signature."""
     return any("app.command" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
@@ -54,7 +54,7 @@ def test_no_two_classes_share_a_name():
 
 @pytest.mark.parametrize("room", ["pikvpress", "evaluation"])
 def test_every_module_has_a_test_of_its_name(room):
-    """`a/b.py` is tested by `tests/a/test_b.py`; an operation or a benchmark of several files by that of its folder."""
+    """`tests/a/test_b.py` tests `a/b.py`; an operation or benchmark of several files has one for its folder."""
     missing = []
     for path in (ROOT / room).rglob("*.py"):
         inside = path.relative_to(ROOT / room if room == "pikvpress" else ROOT)

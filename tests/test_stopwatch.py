@@ -1,4 +1,4 @@
-"""Spans of work add up."""
+"""Measured spans of work add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of tensors are whole, unaltered, and of the kind that is asked for."""
+"""Files of tensors must be complete, unaltered, and of the requested kind."""
 
 from __future__ import annotations
 

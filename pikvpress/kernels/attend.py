@@ -1,6 +1,7 @@
-"""Attention of some queries, written to memory that is used again.
+"""Attention weights of some queries, written to a buffer that is reused.
 
-On a CPU, fresh memory for every step costs more time than the products in it: the system must find and clear its pages.
+On a CPU, allocating memory for every step takes more time than the matrix products, since the system has to find and
+clear the pages.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ def attend(
     scaling : float
         Factor on the logits.
     buffer : torch.Tensor
-        float32 or float64, shape (..., Q, T); what it holds is overwritten.
+        float32 or float64, shape (..., Q, T); its contents are overwritten.
     hidden : torch.Tensor, optional
-        Which of the last keys a query must not see, bool, shape (Q, their number).
+        Which of the last n keys each query must not see, bool, shape (Q, n).
 
     Returns
     -------

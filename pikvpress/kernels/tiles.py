@@ -1,4 +1,4 @@
-"""What several kernels share."""
+"""Helpers that several kernels share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import triton.language as tl
 
 
 def padded_size(size: int, least: int = 16) -> int:
-    """Return the power of two that a tile's dimension is filled up to, at least what a matrix product takes."""
+    """Return the power of two to which a tile's dimension is padded, at least the smallest a matrix product takes."""
     return max(least, triton.next_power_of_2(size))
 
 
 def precision(tensor: torch.Tensor) -> str:
     """Return how `product` multiplies numbers of a tensor's type.
 
-    float32 is multiplied as it is, not with its last 13 bits cut off (TF32). Triton's interpreter knows no bfloat16, so
-    there its products are float32's.
+    float32 is multiplied at full precision, not as TF32, which drops the last 13 bits. Triton's interpreter does not
+    support bfloat16, so there it is multiplied as float32.
     """
     if tensor.dtype == torch.float32:
         return "ieee"

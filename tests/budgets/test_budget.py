@@ -1,4 +1,4 @@
-"""Every registered budget keeps what it promises, and says what it needs."""
+"""Every registered budget keeps the number it promises, and declares what it needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_layer_is_decided_on_once_with_its_own_entries(gates, kind):
         lengths = {count for decision in (*first, *last) for count in decision.head_tokens()}
         assert kind.uneven_layers == (len(lengths) > 1)
     else:
-        assert not kind.uneven_layers  # what is removed is masked, or in a cache that holds any lengths
+        assert not kind.uneven_layers  # removed entries are masked, or the cache can hold heads of any length
     if kind in TOKEN_BUDGETS.values():
         assert sum(sum(decision.head_tokens()) for decision in (*first, *last)) == 2 * 2 * 20
         assert budget.share_removed(0.5, 40) == 0.5

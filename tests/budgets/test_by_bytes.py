@@ -1,4 +1,4 @@
-"""Budgets in bytes decide tokens and codecs."""
+"""Budgets in bytes determine tokens and codecs."""
 
 from __future__ import annotations
 

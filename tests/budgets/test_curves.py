@@ -1,4 +1,4 @@
-"""Curves of gates, found by ratio."""
+"""Looking up the curves of gates by ratio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decision brings the entries that it is about."""
+"""A decision carries the entries that it applies to."""
 
 from __future__ import annotations
 

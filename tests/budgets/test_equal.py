@@ -1,4 +1,4 @@
-"""Equal budgets are kvpress's."""
+"""Equal budgets are those of kvpress."""
 
 from __future__ import annotations
 

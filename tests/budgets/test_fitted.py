@@ -1,4 +1,4 @@
-"""Tokens where fitted curves say that they remove most error."""
+"""Fitted budgets give tokens to the heads whose error they reduce most."""
 
 from __future__ import annotations
 

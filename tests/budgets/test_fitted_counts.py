@@ -24,7 +24,7 @@ def test_the_budget_is_spent_whole():
 
 def test_convex_curves_are_allotted_optimally():
     generator = torch.Generator().manual_seed(1)
-    drops = torch.rand(3, 3, generator=generator).sort(dim=-1).values  # steeper where little is kept
+    drops = torch.rand(3, 3, generator=generator).sort(dim=-1).values  # steeper where few are kept
     width = torch.tensor([50, 25, 12])
     errors = torch.cat([torch.zeros(3, 1), (drops * width).cumsum(dim=-1)], dim=-1)
     shares = (1.0, 0.5, 0.25, 0.13)

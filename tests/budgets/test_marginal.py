@@ -24,7 +24,7 @@ def test_the_largest_are_about_what_the_curves_allot():
     largest = worth.flatten().topk(4 * 300).indices // 800
     counts = torch.bincount(largest, minlength=4)
     expected = fitted_counts(curves[None], SHARES, 800, 300)[0]
-    assert (counts - expected).abs().max() <= 150  # a piece is not taken whole
+    assert (counts - expected).abs().max() <= 150  # a segment need not be taken whole
 
 
 def test_a_head_that_loses_nothing_is_worth_nothing():

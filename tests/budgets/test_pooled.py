@@ -25,7 +25,7 @@ def test_the_highest_are_kept_and_the_floor_holds(floor):
     for row in range(2):
         lowest = all_scores[row][together[row]].min()
         above_floor = [head for head in range(6) if counts[row, head] > max(1, 10 * floor)]
-        for head in above_floor:  # whatever such a head leaves out is below all that is kept beyond the floor
+        for head in above_floor:  # whatever such a head drops scores below everything kept above the floor
             assert all_scores[row, head][~together[row, head]].max() <= all_scores[row, head][together[row, head]].min()
         assert floor > 0.1 or lowest > 0.5
 

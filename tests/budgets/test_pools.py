@@ -1,4 +1,4 @@
-"""One pool for a layer, or for all."""
+"""One pool for a layer, or for all layers."""
 
 from __future__ import annotations
 

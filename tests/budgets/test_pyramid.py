@@ -1,4 +1,4 @@
-"""Less in each layer than in the one before."""
+"""Each layer keeps fewer than the one before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets that fall from layer to layer."""
+"""Budgets that shrink from layer to layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing options by bytes: within the budget, and nearly the best there is."""
+"""Choosing options by bytes: within the budget, and close to the best possible choice."""
 
 from __future__ import annotations
 

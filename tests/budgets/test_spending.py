@@ -47,7 +47,7 @@ def test_too_little_for_one_token_is_refused_with_the_largest_ratio():
 
 
 def test_with_curves_all_heads_get_the_codecs_of_least_error():
-    gates = uneven_gates(make_tiny())  # errors grow by 10 a halving of the tokens, and little with fewer bits ...
+    gates = uneven_gates(make_tiny())  # errors grow by 10 per halving of the tokens, and little with fewer bits ...
     (pair,) = {pair for pairs in spend_uniform(HEADS, 0.95, (0, 1), gates).codecs for pair in pairs}
     assert pair == ("int4", "int4")
     cheap = torch.tensor([0.0, 0.1, 0.2, 0.3]).expand_as(gates.codec_curves)  # ... and here only with fewer tokens

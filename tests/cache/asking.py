@@ -1,4 +1,4 @@
-"""A model reads a context into a cache, and is asked about it."""
+"""Helpers with which a model reads a context into a cache and is asked about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(model, ids, cache, press=None):
 
 @torch.no_grad()
 def ask(model, question, cache, start=CONTEXT):
-    """Return logits after a question of several tokens, then of each of its tokens again, one by one."""
+    """Return the logits for a question of several tokens at once, then for its tokens again, one by one."""
     ids = torch.cat([question, question], dim=1)
     positions = torch.arange(start, start + ids.shape[1])[None]
     first = model(input_ids=question, past_key_values=cache, position_ids=positions[:, :NEW]).logits
@@ -42,7 +42,7 @@ def masked_run(model, ids, question, press):
 
 @torch.no_grad()
 def token(model, cache, place=CONTEXT):
-    """Return the logits after one more token, and forget it."""
+    """Return the logits after one more token, which is then removed again."""
     positions = torch.tensor([[place]])
     logits = model(torch.tensor([[7]]), past_key_values=cache, position_ids=positions).logits
     cache.crop(cache.get_seq_length() - 1)

@@ -1,4 +1,4 @@
-"""What tests of the cache read and ask."""
+"""Contexts and questions for tests of the cache."""
 
 from __future__ import annotations
 

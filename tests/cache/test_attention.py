@@ -1,4 +1,4 @@
-"""Whichever attention function a model passes, it reads a PiKVCache, and heeds masks in other caches."""
+"""Every attention function that a model can use reads a PiKVCache, and respects masks in other caches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import CONFIGS, make_tiny
 
 @pytest.mark.parametrize("structured", [True, False])
 def test_kvcompose_twice_in_a_row(llama, context, structured):
-    """It sets eager attention itself, for as long as it reads."""
+    """It switches to eager attention itself, while it reads."""
     answers = []
     for _ in range(2):
         cache = read(llama, context, PiKVCache(), KVComposePress(structured=structured, compression_ratio=0.5))
@@ -62,7 +62,7 @@ def test_the_eager_function_is_the_one_that_the_model_passes(llama, context, mon
 
 
 def test_models_that_do_not_look_their_attention_up(llama, context, question, monkeypatch):
-    """As models of one's own may, and every model in eager mode before transformers 5."""
+    """As custom models may do, and all models in eager mode before transformers 5."""
     cache = read(llama, context, PiKVCache(), AdaKVPress(KnormPress(0.5)))
     monkeypatch.setattr(AttentionInterface, "get_interface", lambda *args: eager_attention_forward)
     with pytest.raises(ValueError, match="the model must look up its attention function through transformers"):

@@ -1,4 +1,4 @@
-"""Directions found by calibration, and the cache that stores coordinates along them."""
+"""Calibrated directions, and the cache that stores coordinates along them."""
 
 from __future__ import annotations
 

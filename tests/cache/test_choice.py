@@ -1,4 +1,4 @@
-"""Codecs that a user chose."""
+"""Codecs chosen by the user."""
 
 from __future__ import annotations
 

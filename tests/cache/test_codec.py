@@ -1,4 +1,4 @@
-"""What codecs can take."""
+"""What codecs accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What masks and codecs do to a layer, and that measuring it does nothing."""
+"""What masks and codecs do to a layer, and that measuring a layer has no side effects."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_measuring_tells_what_settling_leaves_and_changes_nothing(make, press, l
 
 
 def test_presses_that_mask_once_the_model_is_done_are_measured_too(llama, context):
-    """KVCompose does, when it leaves; nothing reads the cache then."""
+    """KVCompose does so on exit, when nothing reads the cache any more."""
     cache = read(llama, context, PiKVCache(), KVComposePress(structured=False, compression_ratio=0.5))
     told = cache.nbytes, [layer.counts() for layer in cache.layers]
     assert not any(layer.entries.are_compressed for layer in cache.layers)

@@ -1,4 +1,4 @@
-"""Copies of caches, plans and presses, in memory and through files, go on as the original would."""
+"""Copies of caches, plans and presses, in memory or through files, behave like the original."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_copied_cache_goes_its_own_way(llama, ids, copied, kind):
     first = ask(llama, cache, 80)
     assert twin.get_seq_length() == cache.get_seq_length() - 1
     assert torch.equal(ask(llama, twin, 80), first)
-    for _ in range(70):  # until a group is packed, where groups are
+    for _ in range(70):  # until a group is packed, if there are groups
         assert torch.equal(ask(llama, twin, 81), ask(llama, cache, 81))
     assert twin.nbytes == cache.nbytes
 

@@ -1,4 +1,4 @@
-"""A token is decoded without asking for a number that is on the device: on a GPU every such question waits for it."""
+"""Decoding a token never reads a number back from the device, since on a GPU every such read has to wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASKING = {
 
 
 class Questions(TorchDispatchMode):
-    """Counts operations whose result the host must see."""
+    """Count the operations whose result the host has to wait for."""
 
     asked = 0
 
@@ -47,7 +47,7 @@ def test_decoding_asks_for_no_number(llama, ids, codec):
 
     with torch.no_grad(), AdaKVPress(KnormPress(0.5))(llama):
         llama.model(input_ids=ids[:, :CONTEXT], past_key_values=cache)
-    assert asked(lambda: decode(CONTEXT)) > 0  # what is masked or packed is looked at once
+    assert asked(lambda: decode(CONTEXT)) > 0  # masked or packed entries are inspected once
     counts = [asked(lambda place=place: decode(place)) for place in range(CONTEXT + 1, CONTEXT + 1 + 3 * GROUP)]
-    packing = 0 if codec == "exact" else 2  # a group is full, and checked
+    packing = 0 if codec == "exact" else 2  # a group is full and gets checked
     assert sum(count > 0 for count in counts) == packing

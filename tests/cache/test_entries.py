@@ -1,4 +1,4 @@
-"""What a layer holds, as a value."""
+"""The contents of a layer, as an immutable value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INT8 = ([codec("int8")] * HEADS, [codec("int8")] * HEADS)
 
 
 def compressed(context=20, after=0):
-    """Return entries whose context has lost a half, with dense ones after it."""
+    """Return entries whose context has lost half its tokens, followed by dense ones."""
     kept = torch.arange(context).expand(1, HEADS, context) % 2 == 0
     entries = Entries(dense(context)).after(Pending(kept, INT8, window=4), layer=None)
     following = dense(after, seed=1)

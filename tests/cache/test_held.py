@@ -1,4 +1,4 @@
-"""What stands for keys and values."""
+"""The stand-ins for keys and values."""
 
 from __future__ import annotations
 

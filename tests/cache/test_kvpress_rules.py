@@ -1,4 +1,4 @@
-"""Presses that want more of a cache than it can give."""
+"""Presses that ask more of a cache than it can do."""
 
 from __future__ import annotations
 

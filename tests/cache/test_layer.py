@@ -1,4 +1,4 @@
-"""A layer as transformers and presses use it."""
+"""A layer, used as transformers and presses use it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_beams_and_batches_take_rows(llama, context, question):
 
 
 def test_layers_may_have_different_lengths(llama, context, question):
-    """kvpress's PyramidKVPress leaves them, and sdpa then fails on a DynamicCache."""
+    """kvpress's PyramidKVPress leaves such layers, and sdpa then fails with a DynamicCache."""
     press = PyramidKVPress(0.5, window_size=16)
     cache = read(llama, context, PiKVCache(), press)
     lengths = [layer.keys.shape[2] for layer in cache.layers]

@@ -1,4 +1,4 @@
-"""Codecs that keep a few directions."""
+"""Codecs that keep only a few directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What masks hide, and how they are fitted to a layer's length."""
+"""What masks hide, and how they are adapted to a layer's length."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pikvpress.cache import masks
 
 
 def test_masks_that_are_no_tensors_are_left_to_their_own_attention():
-    """Flex attention's, that is."""
+    """Such as those of flex attention."""
     mask = object()
     assert masks.fitted(mask, 5) is mask and masks.padding(mask, 5) is None
     with pytest.raises(ValueError, match="of flex attention cannot be used with a PiKVCache"):
@@ -30,7 +30,7 @@ def test_what_a_query_must_not_see():
     device = torch.device("cpu")
     assert masks.hidden(None, 2, 3, device)[0, 0].tolist() == [[False, False, True], [False, False, False]]
     assert not masks.hidden(None, 1, 3, device).any()
-    flat = torch.tensor([[0, 1, 1, 1, 0]])  # as flash attention has it
+    flat = torch.tensor([[0, 1, 1, 1, 0]])  # the form that flash attention uses
     assert masks.hidden(flat, 2, 3, device)[0, 0].tolist() == [[False, False, True], [False, False, True]]
     dense = torch.tensor([[True, False, True, True]])[None, None]
     assert masks.hidden(dense, 1, 3, device)[0, 0].tolist() == [[True, False, False]]

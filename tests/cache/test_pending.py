@@ -1,4 +1,4 @@
-"""What is decided and not yet done can be measured to the byte."""
+"""What has been decided but not yet done can be measured to the byte."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pending(names, length, window=0, share=0.6, batch=1):
 def test_bytes_and_counts_are_those_of_what_is_stored(names, window, cleared, share):
     names = tuple(tuple(name.replace("rank12", "rank12") for name in side) for side in names)
     entries = dense(130, batch=2)
-    if cleared:  # as ThinK leaves channels of keys
+    if cleared:  # as ThinK clears channels of keys
         entries.keys[0, 0, :, ::2] = entries.keys[1, 1, :, :3] = 0
     decided = pending(names, 130, window, share, batch=2)
     stored = decided.stored(entries, None)

@@ -1,4 +1,4 @@
-"""PiKVCache in the place of a DynamicCache, and what is gone from it."""
+"""PiKVCache in place of a DynamicCache, and what is removed from it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_bad_input(llama, context, question):
         PiKVCache("int4", window=-1)
     cache = read(llama, context, PiKVCache(), AdaKVPress(KnormPress(0.5)))
     held = cache.nbytes
-    cache.crop(CONTEXT + 100)  # beyond the length, which transformers' caches take for nothing to do
+    cache.crop(CONTEXT + 100)  # beyond the length, where transformers' caches do nothing
     with pytest.raises(ValueError, match=f"has {CONTEXT} entries, so 300 of them cannot be removed"):
         cache.crop(-300)
     with pytest.raises(ValueError, match=f"compressed context of {CONTEXT} entries and cannot be cropped to 100"):

@@ -1,4 +1,4 @@
-"""Rows of different number in one buffer."""
+"""Parts with different numbers of rows in one buffer."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.cache.asking import read
 @torch.no_grad()
 @pytest.mark.parametrize("names", [("exact", "exact"), ("int3", "int4"), ("rank4", "int4")])
 def test_kernels_read_what_the_definition_reads(names, llama, context, monkeypatch):
-    """Behind masked entries, with a group that is packed while decoding, in a copy."""
+    """After masked entries, with a group that gets packed while decoding, in a copy."""
 
     def answers():
         cache = read(llama, context, PiKVCache(*names, window=1), AdaKVPress(KnormPress(0.5)))

@@ -1,4 +1,4 @@
-"""Masks lie on the model: each reaches the cache that it was made for, and no other."""
+"""Masks are stored on the model: each reaches the cache it was made for, and no other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_mask_of_a_longer_context_does_not_reach_a_shorter_one(llama, context)
 
 
 def test_caches_read_in_turn_keep_their_masks(llama, context):
-    """A DynamicCache's mask waits on the model while a PiKVCache is read, and the other way round."""
+    """The mask of a DynamicCache stays on the model while a PiKVCache is read, and vice versa."""
     press = AdaKVPress(KnormPress(0.5))
     expected = [
         token(make_tiny(), read(make_tiny(), context, PiKVCache())),
@@ -47,11 +47,11 @@ def test_caches_read_in_turn_keep_their_masks(llama, context):
         assert torch.equal(token(llama, plain), expected[0])
         assert torch.equal(token(llama, masked), expected[1])
     assert all(layer.counts() == [[CONTEXT, CONTEXT]] for layer in plain.layers)
-    assert not torch.equal(masked.layers[0].keys, keys), "kvpress writes its fake keys into the cache that was masked"
+    assert not torch.equal(masked.layers[0].keys, keys), "the masked cache holds kvpress's fake keys"
 
 
 def test_a_mask_goes_to_its_cache_when_another_is_read_on(llama, context):
-    """The last layer's mask waits for the next look, which here comes after another cache went on."""
+    """The last layer's mask is applied at the next access, which here comes after another cache was used."""
     press = AdaKVPress(KnormPress(0.5))
     other = read(llama, context, DynamicCache())
     expected, alone = token(llama, other), token(llama, read(llama, context, PiKVCache(), press))
@@ -94,7 +94,7 @@ def test_what_cannot_be_taken_out_is_told_to_its_own_cache(llama, context):
 
 
 def test_caches_in_turn_keep_to_their_own_masks(llama, context, question):
-    """The mask lies on the model: reading another prompt must not lose it, nor apply it there."""
+    """The mask is stored on the model: reading another prompt must neither lose it nor apply it there."""
     expected = masked_run(llama, context, question, AdaKVPress(KnormPress(0.5)))
     first = read(llama, context, PiKVCache(), AdaKVPress(KnormPress(0.5)))
     plain = read(llama, context, PiKVCache())

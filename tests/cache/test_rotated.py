@@ -1,4 +1,4 @@
-"""Rotated codecs: bytes, errors beside those of integers, and what is read without turning it back."""
+"""Rotated codecs: bytes, errors compared with integer codecs, and reading without rotating back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = ("rot4", "rot3", "rot2", "rot1")
 
 
 def outliers(rows, width=64):
-    """Return keys as models have them: a few channels are far larger, and far from 0."""
+    """Return keys like those of real models: a few channels are far larger, and far from 0."""
     generator = torch.Generator().manual_seed(rows)
     spread = torch.ones(width)
     spread[[3, 17]] = 12
@@ -40,7 +40,7 @@ def test_bytes_are_codes_a_scale_a_row_the_first_row_and_a_mean_a_block(name, wi
 def test_they_err_less_than_integers_of_as_many_bits(bits, is_keys):
     states = outliers(512) if is_keys else outliers(512) - 3
     if is_keys:
-        states[:, 3] += torch.linspace(0, 60, 512)  # groups of integers see all of a slow change
+        states[:, 3] += torch.linspace(0, 60, 512)  # integer groups see all of a slow change
     errors = [
         (codec.decode(codec.encode(states, is_keys), 512, 64, torch.float32, is_keys) - states).norm()
         for codec in (CODECS[f"rot{bits}"], CODECS[f"int{bits}"])

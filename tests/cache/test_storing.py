@@ -1,4 +1,4 @@
-"""From dense to ragged: all heads of a codec in one go are each head by itself."""
+"""From dense to ragged: encoding all heads of a codec together is the same as encoding each by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of a calibration, checked."""
+"""Checks of the numbers in a recipe."""
 
 from __future__ import annotations
 

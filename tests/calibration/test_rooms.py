@@ -1,4 +1,4 @@
-"""The folders of the room import to the left only: data, measure, fit, report."""
+"""The folders import only from those before them: data, measure, fit, report."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pikvpress.calibration
 
 ROOM = Path(pikvpress.calibration.__file__).parent
 ORDER = ("data", "measure", "fit", "report")
-SHARED = {"recipe", "steps"}  # what all of them are told by
+SHARED = {"recipe", "steps"}  # used by all of them
 
 
 def imported(path: Path) -> set[str]:
-    """Return which parts of the room a file imports."""
+    """Return the folders and modules of the calibration that a file imports."""
     names = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -45,6 +45,6 @@ def test_nothing_else_is_in_the_room():
 
 
 def test_each_folder_uses_the_one_before():
-    """Otherwise the order would say nothing."""
+    """Otherwise the test of the order would check nothing."""
     for before, folder in itertools.pairwise(ORDER):
         assert any(before in imported(path) for path in (ROOM / folder).rglob("*.py"))

@@ -1,4 +1,4 @@
-"""Progress of a calibration."""
+"""Reporting the progress of a calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def test_steps_are_weighed_by_how_long_they_take():
     steps = Steps(lambda *step: told.append(step))
     steps.collected(1, 2)
     steps.plan({"collecting": 2, "fitting": 3})
-    for _ in range(4):  # one more than was foreseen
+    for _ in range(4):  # one more than announced
         steps("fitting")
     assert told[0] == ("collecting", 1, 2)
     assert told[1:] == [("fitting", 60 + done, 63) for done in (1, 2, 3, 3)]

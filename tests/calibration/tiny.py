@@ -1,4 +1,4 @@
-"""What the tests of calibration share: a tokenizer, texts, and situations measured with a tiny model."""
+"""Helpers of the calibration tests: a tokenizer, texts, and situations measured with a tiny model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pikvpress.routers.feature_names import feature_names
 
 EXPERTS = ["saliency", "keydiff", "knorm", "probe_attention"]
 SETTINGS = {"contexts": 4, "length": 256, "experts": EXPERTS, "max_experts": 3, "routers": ["pikv", "eplb"]}
-SETTINGS |= {"worth_of_time": 0}  # times vary, and gates are compared
+SETTINGS |= {"worth_of_time": 0}  # times vary, but gates are compared exactly
 TEXTS = ["".join(f"Line {i} of text {n} tells of things. " for i in range(40)) for n in range(8)]
-NAMES = ["keydiff", "knorm", "streaming_llm", "probe_attention"]  # of experts, all of which four-expert routers know
+NAMES = ["keydiff", "knorm", "streaming_llm", "probe_attention"]  # experts that every four-expert router knows
 RECIPE = Recipe()
 
 
 class Tokenizer:
-    """Characters as tokens, within the tiny models' vocabulary."""
+    """A tokenizer with characters as tokens, within the tiny models' vocabulary."""
 
     bos_token = "^"
     chat_template = None
@@ -51,7 +51,7 @@ def make_situations(count: int, context: int, *futures: int) -> list[Situation]:
 
 
 def measured(model, situations, folder: Path, experts=None) -> list[Record]:
-    """Return situations as they were measured, and looked at by experts if there are any."""
+    """Return measured situations, examined by experts if any are given."""
     scaling = [layer.scaling for layer in models.attention_layers(model)]
     records = []
     for number, situation in enumerate(situations):
@@ -71,4 +71,4 @@ def make_router(name: str = "pikv", **settings) -> Router:
 
 
 def quiet(step: str) -> None:
-    """Take no notice of a step."""
+    """Ignore a step."""

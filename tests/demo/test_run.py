@@ -1,4 +1,4 @@
-"""Who takes part, and that answers are those of `generate`."""
+"""Which presses take part, and that the answers are those of `generate`."""
 
 from __future__ import annotations
 

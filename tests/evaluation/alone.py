@@ -1,4 +1,4 @@
-"""A press used as kvpress means it to be, to compare with."""
+"""A press used the way kvpress intends, for comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pikvpress import models
 
 
 def alone(model, context, press):
-    """Return keys, values and masks, by layer, that a press leaves."""
+    """Return the keys, values and masks that a press leaves, by layer."""
     cache = DynamicCache()
     layers = models.attention_layers(model)
     with torch.no_grad(), press(model):
@@ -27,7 +27,7 @@ def entries(masked):
 
 
 def assert_same(context, layers, masks):
-    """Fail unless a compressed context holds these keys and values, these of them masked."""
+    """Fail unless a compressed context holds these keys, values and masks."""
     for (keys, values), (their_keys, their_values) in zip(context.layers, layers, strict=True):
         torch.testing.assert_close(keys, their_keys)
         torch.testing.assert_close(values, their_values)

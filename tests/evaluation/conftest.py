@@ -1,4 +1,4 @@
-"""A small random model with the real tokenizer, in a folder as a user would name it."""
+"""A small random model with the real tokenizer, also saved to a folder, as a user would have it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tiny(tokenizer):
 def tiny_folder(tiny, tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny.save_pretrained(folder)
-    # The tokenizer of a GGUF file does not survive being saved as the class that it has.
+    # A tokenizer loaded from a GGUF file cannot be saved as its own class and loaded again.
     names = ("bos_token", "eos_token", "pad_token", "unk_token", "chat_template")
     special = {name: getattr(tokenizer, name) for name in names}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, **special).save_pretrained(folder)
@@ -67,7 +67,7 @@ def tiny_folder(tiny, tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def random_context():
-    """Return the ids of 300 tokens that mean nothing."""
+    """Return the ids of 300 random tokens."""
     return torch.randint(100, 40000, (300,), generator=torch.Generator().manual_seed(1)).tolist()
 
 
@@ -79,7 +79,7 @@ def source(tiny, tokenizer, random_context) -> SourceContext:
 
 @pytest.fixture
 def named(tiny, tokenizer, tmp_path, monkeypatch):
-    """Let presses find the tokenizer, and gates for fitted budgets."""
+    """Make the tokenizer, and gates with fitted budgets, available to presses."""
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
     experts, layers = ["keydiff", "knorm"], models.attention_layers(tiny)
     heads = models.num_key_value_heads(layers[0])

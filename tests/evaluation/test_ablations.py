@@ -1,4 +1,4 @@
-"""Gates that know less than those that ship."""
+"""Gates that use less information than the shipped ones."""
 
 from __future__ import annotations
 

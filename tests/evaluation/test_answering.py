@@ -1,4 +1,4 @@
-"""Answers read from many compressed contexts at a time are those of kvpress's pipeline, one at a time."""
+"""Answers from many compressed contexts at once are those of kvpress's pipeline, which reads one at a time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_batch_answers_as_the_pipeline_does(tiny, tokenizer, pipe, encoded):
         for (name, ratio), text in zip(jobs, texts, strict=False):
             assert text == theirs(pipe, parse_press(name).make(ratio), max_new_tokens=12), name
         assert texts[-1] == theirs(pipe, None, max_new_tokens=12)
-    assert len(set(texts)) > 3, "the presses must not all answer alike"
+    assert len(set(texts)) > 3, "the presses should not all give the same answer"
     assert tiny.config._attn_implementation == "sdpa"
 
 
@@ -57,7 +57,7 @@ def test_equal_tensors_are_held_once(tiny, encoded):
     masked, removed = (shared.compress(parse_press(name).make(0.5)).sharing(full) for name in ("adakv_knorm", "knorm"))
     assert all(ours[0] is theirs[0] for ours, theirs in zip(masked.layers, full.layers, strict=True))
     assert not any(ours[0] is theirs[0] for ours, theirs in zip(removed.layers, full.layers, strict=True))
-    think = shared.compress(parse_press("think").make(0.5)).sharing(full)  # writes into keys of the same shape
+    think = shared.compress(parse_press("think").make(0.5)).sharing(full)  # it writes into keys of the same shape
     assert not any(ours[0] is theirs[0] for ours, theirs in zip(think.layers, full.layers, strict=True))
 
 
@@ -76,7 +76,7 @@ def test_rows_that_stop_leave_the_others_alone(tiny, encoded, monkeypatch):
 
 @pytest.mark.parametrize("name", ["pyramidkv", "per_layer@presses={0: knorm}"])
 def test_layers_of_different_lengths_are_read_as_token_by_token(name, tiny, encoded):
-    """transformers itself can only go token by token behind such a cache."""
+    """transformers itself can only continue token by token after such a cache."""
     context, question = encoded
     compressed = PrefilledContext(tiny, context).compress(parse_press(name).make(0.5))
     assert len(set(compressed.lengths)) == 2
@@ -126,7 +126,7 @@ def test_presses_that_compress_while_answering(tiny, tokenizer, pipe, encoded):
 
 
 def test_sliding_layers_keep_their_window(tokenizer):
-    """A layer that attends a window sees neither the context's far tokens nor those read long ago."""
+    """A layer with sliding-window attention sees neither distant tokens of the context nor those read long ago."""
     model = make_tiny("gemma3")
     ids = torch.randint(1, 500, (1, 180), generator=torch.Generator().manual_seed(2))
     context, future = ids[0, :100].tolist(), ids[0, 100:].tolist()

@@ -1,4 +1,4 @@
-"""What a press leaves of a context after a shared prefill is what it leaves after one of its own, in any cache."""
+"""On a shared prefill, a press leaves what it leaves on its own prefill, in any cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pikvpress import PiKVCache, PiKVPress, models
 from pikvpress.memory import cache_bytes
 from tests.evaluation.alone import alone, assert_same
 
-# These fetch something trained, or texts, from a hub. Ablations are gates of the real model.
+# These download weights or texts from a hub. Ablations are gates of the real model.
 FROM_A_HUB = ("duo_attention", "fastkvzip", "kvzap", "lukv", "qfilter", "RestoreKV")
 NEEDS = {
     "fastv": "@layer=0",
@@ -26,7 +26,7 @@ NEEDS = {
 }
 OFFLINE = [name for name in sorted(PRESSES) if not any(part in name for part in (*FROM_A_HUB, "ablation"))]
 AFTER_ATTENTION = [name for name in OFFLINE if isinstance(PRESSES[name].strategy, SharedPrefill)]
-# Codecs alone have tests of their own: what they leave is not the model's keys and values.
+# Codecs alone have their own tests, since they do not leave the model's keys and values.
 SHARING = [name for name in AFTER_ATTENTION if PRESSES[name].ratio_of is not BYTES and name != "packed"]
 MASKING = [name for name in OFFLINE if PRESSES[name].strategy.masks and PRESSES[name].ratio_of is TOKENS]
 
@@ -61,7 +61,7 @@ def test_rotated_keys_move_the_positions_that_follow(tiny, random_context):
 
 @torch.no_grad()
 def test_a_packed_cache_is_read_as_its_own_attention_reads_it(tiny, random_context):
-    """Unpacked into rectangles, filling masked, it gives the predictions of the cache itself, and its bytes."""
+    """Unpacked into rectangles with masked padding, it gives the cache's own predictions and bytes."""
     shared = PrefilledContext(tiny, random_context)
     found = shared.compress(PiKVPress(0.9))
     cache, question = PiKVCache(), list(range(100, 110))
@@ -100,7 +100,7 @@ def test_a_quantised_cache_keeps_every_token_that_fits(random_context, shared):
 @torch.no_grad()
 @pytest.mark.parametrize("name", MASKING)
 def test_what_is_masked_is_gone_from_a_pikv_cache(name, tiny, random_context, named):
-    """Every press that masks and needs nothing from a hub: the same predictions, without the bytes."""
+    """Every press that masks and needs nothing from a hub gives the same predictions with fewer bytes."""
     press = parse_press(name).make(0.6)
     position = torch.arange(len(random_context), len(random_context) + 10)[None]
     question, predicted, held = torch.arange(100, 110)[None], [], []
@@ -113,4 +113,4 @@ def test_what_is_masked_is_gone_from_a_pikv_cache(name, tiny, random_context, na
         for layer in models.attention_layers(tiny):
             layer.masked_key_indices = None
     torch.testing.assert_close(predicted[1], predicted[0], atol=1e-4, rtol=1e-4)
-    assert held[1] < (0.75 if name != "kvcompose_unstructured" else 0.8) * held[0]  # that one leaves what it read twice
+    assert held[1] < (0.75 if name != "kvcompose_unstructured" else 0.8) * held[0]  # it keeps what it has read twice

@@ -1,4 +1,4 @@
-"""Whole studies with a small random model: what they write, and how they go on after whatever stopped them."""
+"""Whole studies with a small random model: what they write, and how they resume after an interruption."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(*arguments):
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """Return everything that does not hold times: all but the journals and study.yaml."""
+    """Return the contents of all files without times: all but the journals and study.yaml."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.rglob("*"))
@@ -58,7 +58,7 @@ def records_of(folder: Path) -> dict[tuple, dict]:
 
 @pytest.fixture(scope="module")
 def through(tiny_folder, tmp_path_factory) -> Path:
-    """Return the folder of a study that ran through."""
+    """Return the folder of a study that ran to the end."""
     folder = tmp_path_factory.mktemp("through") / "results"
     result = run(*SMALL, "--model", tiny_folder, "--output", folder)
     assert result.exit_code == 0, result.output
@@ -292,7 +292,7 @@ def test_contexts_longer_than_the_model_are_refused_before_anything_runs(tiny_fo
 def test_a_press_that_fails_is_named_and_finished_samples_stay(tiny_folder, tmp_path):
     arguments = [*SMALL[:8], "--samples", "1", "--ratio", "0.5", "--max-new-tokens", "4"]
     arguments += ["--press", "knorm", "--press", "snapkv@window_size=2000"]
-    arguments += ["--batch-size", "2"]  # what is read together is kept together
+    arguments += ["--batch-size", "2"]  # contexts that are read together are stored together
     result = run(*arguments, "--model", tiny_folder, "--output", tmp_path / "results")
     assert result.exit_code == 2
     assert "press snapkv@window_size=2000 failed on sample niah_single_1-0" in result.output

@@ -18,7 +18,7 @@ def record(sample, press="knorm", ratio=0.5):
 def test_what_is_written_is_read_again(tmp_path):
     with Journal(tmp_path, 0) as journal:
         journal.append([record("a"), record("b")])
-        journal.append([record("b"), record("c")])  # a group that is run again brings what is there already
+        journal.append([record("b"), record("c")])  # a repeated group contains records that are there already
         done = journal.done
     again = Journal(tmp_path, 0)
     assert [entry["sample"] for entry in again.read()] == ["a", "b", "c"]

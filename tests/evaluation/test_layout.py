@@ -1,4 +1,4 @@
-"""What a study's folder says, and what may be added to it."""
+"""What a study's folder records, and what may be added to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Oracles bound what routers can win: they must beat every expert on the text that they are told."""
+"""Oracles bound what routers can gain: they must beat every expert on the text that they are given."""
 
 from __future__ import annotations
 

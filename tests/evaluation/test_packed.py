@@ -1,4 +1,4 @@
-"""Every token packed, none removed."""
+"""All tokens are packed, none removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a context, and what is at hand meanwhile."""
+"""Reading a context, and what is available meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several processes this is."""
+"""The index of this process among several."""
 
 from __future__ import annotations
 

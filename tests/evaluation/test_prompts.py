@@ -17,7 +17,7 @@ ROW = Row("A long text. ", "What of it? ", "It is", "long", 7, "task")
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_ids_are_those_of_the_pipeline(chat):
     tokenizer = make_tokenizer(chat)
-    # Words that differ must have ids that differ.
+    # Different words must have different ids.
     tokenizer.add_tokens(["long", "text", "What", "it", "It", "is", "user", "end", "assistant", "thoughts", "A"])
     theirs = KVPressTextGenerationPipeline.preprocess(
         SimpleNamespace(tokenizer=tokenizer), ROW.context, [ROW.question], ROW.answer_prefix, max_context_length=10**9

@@ -1,4 +1,4 @@
-"""Fewer tokens in transformers' quantised cache, at a share of the bytes."""
+"""Fewer tokens in transformers' quantised cache, for a given share of the bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evaluation.quantized import QuantizedPress
 def test_tokens_are_removed_only_where_bits_do_not_suffice(tiny):
     for ratio, share in ((0.5, 0.0), (0.8, 0.0), (0.9, 1 - 0.1 * 32 / 5)):
         press = QuantizedPress(KnormPress(), ratio)
-        press.post_init_from_model(tiny)  # of 32 bits: a number takes 4, and two scales for 64 of them
+        press.post_init_from_model(tiny)  # a 32-bit model: a number takes 4 bits, and 64 numbers share two scales
         assert press.press.compression_ratio == pytest.approx(share)
 
 

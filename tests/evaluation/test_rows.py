@@ -1,4 +1,4 @@
-"""Rows refuse what no benchmark can mean."""
+"""Rows reject values that make no sense in any benchmark."""
 
 from __future__ import annotations
 

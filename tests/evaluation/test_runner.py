@@ -1,4 +1,4 @@
-"""What every context goes through."""
+"""The steps that every context goes through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What results hold is said once, and is so."""
+"""The schema describes the columns of all results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_units_stand_in_the_label():
 def test_measures_are_named_once_and_can_be_read_again(benchmark):
     names = [measure.name for measure in benchmark.measures]
     assert len(set(names)) == len(names) and not any(measure.pooled for measure in benchmark.measures[:1])
-    assert names or benchmark.name == "zero_scrolls"  # whose answers are not public
+    assert names or benchmark.name == "zero_scrolls"  # its answers are not public
     for measure in benchmark.measures:
         assert Measure(**json.loads(json.dumps(measure.described()))) == measure
 

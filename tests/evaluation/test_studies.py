@@ -1,4 +1,4 @@
-"""The studies that are kept with their results can be run."""
+"""The committed studies can be run."""
 
 from __future__ import annotations
 

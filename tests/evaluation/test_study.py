@@ -1,4 +1,4 @@
-"""What a study may and may not ask for, from the command line and from a file."""
+"""What a study may request, on the command line and in a file."""
 
 from __future__ import annotations
 

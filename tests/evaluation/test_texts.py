@@ -1,4 +1,4 @@
-"""Texts that need no hub."""
+"""Texts that need no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study as contexts with their questions: which share a prefill, which are run, in which order."""
+"""A study as contexts with their questions: which share a prefill, which are run, and in what order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from evaluation.units import make_units
 
 
 class Asked(AnswerBenchmark):
-    """Two texts, one with two questions."""
+    """A benchmark with two texts, one of which has two questions."""
 
     name = "asked"
     measures = (Measure("long", "characters", True),)

@@ -16,9 +16,9 @@ CHAT = (
 
 
 def make_tokenizer(chat: bool = True, vocabulary: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """Return the tokenizer, with a chat template that shows all that kvpress asks of one, or without.
+    """Return the tokenizer, optionally with a chat template that shows everything kvpress passes to it.
 
-    Words that are not in the vocabulary are all one token.
+    All words that are not in the vocabulary share one token.
     """
     known = ["[unk]", "[bos]", "[eos]", *dict.fromkeys(vocabulary)]
     words = Tokenizer(WordLevel({word: i for i, word in enumerate(known)}, unk_token="[unk]"))

@@ -1,4 +1,4 @@
-"""Scores of our presses beside those of kvpress's."""
+"""Compare the scores of our presses with those of kvpress's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.experts.test_layer_view import call_of
 
 
 def scores_of(press, *call):
-    torch.manual_seed(0)  # of sketches
+    torch.manual_seed(0)  # for the random sketches
     with torch.no_grad():
         return press.score(*call)
 
 
 def check_scores(name, settings, architecture, ids):
-    """Check that a streamed press scores as kvpress's, on the module and through a view of it."""
+    """Check that a streamed press gives kvpress's scores, on the module and through a view of it."""
     module, hidden, *rest = call_of(make_tiny(architecture), torch.cat([ids, ids.flip(1)]))
     theirs = scores_of(getattr(kvpress, name)(0.5, **settings), module, hidden, *rest)
     ours = getattr(experts, f"Streamed{name}")(0.5, **settings)
@@ -27,7 +27,7 @@ def check_scores(name, settings, architecture, ids):
 
 
 def check_needs(name, kind):
-    """Check that the expert of a name is our press, and that kvpress's has the needs of ours."""
+    """Check that the expert of this name is our press, and that its needs are those of kvpress's press."""
     (ours,) = make_experts([name], None)
     assert type(ours.press) is getattr(experts, f"Streamed{kind}")
     (theirs,) = make_experts([getattr(kvpress, kind)()], None)

@@ -1,4 +1,4 @@
-"""Chunks as scores choose what kvpress's ChunkKVPress chooses."""
+"""Scores of chunks lead to the same choice as kvpress's ChunkKVPress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers import prefill
 
 @pytest.mark.parametrize("length", [300, 290])
 def test_whole_chunks_are_kept(length, llama, ids):
-    """Where both keep a whole number of chunks. With a shorter last one, kvpress counts it as whole."""
+    """If both keep a whole number of chunks; kvpress counts a shorter last chunk as whole."""
     ours = prefill(llama, ids[:, :length], ChunkScorePress(0.5, KnormPress(), chunk_length=10))
     theirs = prefill(llama, ids[:, :length], ChunkKVPress(KnormPress(0.5), chunk_length=10))
     for one, other in zip(ours.layers, theirs.layers, strict=True):

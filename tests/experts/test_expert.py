@@ -12,7 +12,7 @@ LAYER = LayerInput(None, torch.zeros(1, 3, 4), torch.zeros(1, 1, 3, 4), torch.ze
     [
         ("snapkv", 64, 64, False),
         ("snapkv", 65, 65, True),
-        ("snapkv", 100, 200, False),  # pruned before: where the window is, nobody knows
+        ("snapkv", 100, 200, False),  # already pruned, so the position of the window is unknown
         ("snapkv", 200, 100, True),  # decoding
         ("snapkv", 200, 20, False),
         ("compactor", 200, 100, False),

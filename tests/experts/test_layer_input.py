@@ -1,4 +1,4 @@
-"""What a layer hands to whoever scores it."""
+"""What a layer passes to those that score it."""
 
 from __future__ import annotations
 

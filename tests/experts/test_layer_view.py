@@ -1,4 +1,4 @@
-"""kvpress scorers see the same through a LayerView as on the module itself, at one projection of the hidden states."""
+"""Through a LayerView, kvpress scorers give the same as on the module, with one projection of the hidden states."""
 
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from tests.conftest import make_tiny
 
 
 def call_of(model, ids, layer=1):
-    """Return what a press is called with in a layer: module, hidden states, keys, values, attentions, kwargs."""
+    """Return the arguments of a press in a layer: module, hidden states, keys, values, attentions, kwargs."""
     calls = {}
 
     def remember(module, args, kwargs, output):

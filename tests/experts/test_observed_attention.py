@@ -1,4 +1,4 @@
-"""ObservedAttention without eager attention."""
+"""ObservedAttention without needing eager attention."""
 
 from __future__ import annotations
 

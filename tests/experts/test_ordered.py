@@ -1,4 +1,4 @@
-"""Scorers of ours keep entries in position order and refuse NaN."""
+"""Our scorers keep entries in position order and reject NaN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.experts.test_layer_view import call_of
 
 
 class Backwards(OrderedScorerPress):
-    """Later entries are worth less, unless something else is set."""
+    """A scorer for which later entries are worth less, unless set otherwise."""
 
     scores = None
 

@@ -1,4 +1,4 @@
-"""Attention that probes pay."""
+"""The attention that probe queries pay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of the context, moved after it."""
+"""Queries from the context, moved to positions after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Projections that a layer has made are used again, once."""
+"""Projections computed by a layer are reused, once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_the_latest_outputs_are_given_out_once_and_for_their_input_alone(llama, 
         queries = module.q_proj(hidden)
         module.k_proj(hidden)
         assert tap.take(hidden.clone()) == {}
-        assert tap.take(hidden) == {}  # what is not taken at once is forgotten
+        assert tap.take(hidden) == {}  # what is not taken immediately is discarded
         queries = module.q_proj(hidden)
         keys = module.k_proj(hidden)
         taken = tap.take(hidden)

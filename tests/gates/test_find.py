@@ -1,4 +1,4 @@
-"""Where gates are looked for, and in which order."""
+"""Where gates are searched for, and in what order."""
 
 from __future__ import annotations
 

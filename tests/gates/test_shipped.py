@@ -1,4 +1,4 @@
-"""The gates that ship: found by what the model is, for that model only."""
+"""The shipped gates are found for the model they belong to, and only for that one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that shows what a kernel leaves unwritten."""
+"""Memory that reveals what a kernel leaves unwritten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Fill what `torch.empty` returns with numbers that no result can hide."""
+    """Fill what `torch.empty` returns with numbers that would show up in any result."""
     for name in ("empty", "empty_like"):
         original = getattr(torch, name)
 

@@ -1,4 +1,4 @@
-"""Attention written to memory that is used again."""
+"""Attention weights written to a reused buffer."""
 
 from __future__ import annotations
 

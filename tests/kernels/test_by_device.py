@@ -1,4 +1,4 @@
-"""Where kernels run."""
+"""The choice of an implementation by device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pikvpress.kernels.window_scores import received_attention, reference
 
 
 class OnGpu:
-    """What is asked of a tensor on a GPU."""
+    """The attributes that are read from a tensor on a GPU."""
 
     is_cuda = True
 

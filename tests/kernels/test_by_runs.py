@@ -1,4 +1,4 @@
-"""Many selections measured at one reading of the keys."""
+"""Many selections measured with one pass over the keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operations refuse to be given."""
+"""Arguments that operations reject."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_groups_of_queries_of_the_same_tokens_pass():
     [
         (QUERIES[0], KEYS, r"pass queries \(B, H \* G, T, D\)"),
         (QUERIES[:, :, 1:], KEYS, "pass the queries of all 7 tokens"),
-        (QUERIES[:1], KEYS, "one batch and one head size"),
-        (QUERIES[..., :4], KEYS, "one batch and one head size"),
-        (QUERIES[:, :5], KEYS, "a whole number of query heads for each KV head"),
-        (QUERIES[:, :0], KEYS, "a whole number of query heads for each KV head"),
+        (QUERIES[:1], KEYS, "same batch and head size"),
+        (QUERIES[..., :4], KEYS, "same batch and head size"),
+        (QUERIES[:, :5], KEYS, "the same number of query heads for each KV head"),
+        (QUERIES[:, :0], KEYS, "the same number of query heads for each KV head"),
         (QUERIES.half(), KEYS, "convert one to the other's type"),
     ],
 )

@@ -49,8 +49,8 @@ def test_a_head_pays_out_one_a_query():
     ("queries", "keys", "message"),
     [
         ((1, 4, 3, 8), (1, 2, 5, 8), "pass the queries of all 5 tokens"),
-        ((1, 3, 5, 8), (1, 2, 5, 8), "a whole number of query heads"),
-        ((1, 4, 5, 8), (2, 2, 5, 8), "one batch and one head size"),
+        ((1, 3, 5, 8), (1, 2, 5, 8), "the same number of query heads for each KV head"),
+        ((1, 4, 5, 8), (2, 2, 5, 8), "same batch and head size"),
         ((4, 5, 8), (2, 5, 8), r"pass queries \(B, H \* G, T, D\)"),
     ],
 )

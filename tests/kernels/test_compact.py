@@ -1,4 +1,4 @@
-"""Compaction: which rows stay, their copies without gaps, and their bytes."""
+"""Compaction: which rows are kept, their copies without gaps, and their bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_each_head_keeps_its_own_rows():
 
 
 def drawn(batch=2, heads=3, tokens=90, head_dim=16, dtype=torch.float32):
-    """Return states and flags, views of tokens before heads; the second head keeps nothing."""
+    """Return states and flags as views with tokens before heads in memory; the second head keeps nothing."""
     torch.manual_seed(0)
     states = torch.randn(batch, tokens, heads, head_dim).to(dtype).transpose(1, 2)
     kept = (torch.rand(batch, tokens, heads) < 0.4).transpose(1, 2)
@@ -77,7 +77,7 @@ def unpacked(packed, counts, head_dim, bits, group, along_tokens):
             yield codes, scale, zero
 
 
-# What the reference is given on a CPU is divided as the kernel divides; elsewhere torch may multiply by a reciprocal.
+# On a CPU, the reference divides as the kernel does; on other devices torch may multiply by the reciprocal.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 @pytest.mark.parametrize(("group", "along_tokens"), [(64, True), (64, False), (5, True), (24, False)])
@@ -91,7 +91,7 @@ def test_the_kernel_packs_as_the_reference_does(poisoned, dtype, bits, group, al
     parts = [head[stay] for head, stay in zip(states.flatten(0, 1), kept.flatten(0, 1), strict=True) if stay.any()]
     for part, (ours, theirs) in zip(parts, pairs, strict=True):
         assert torch.equal(ours[1], theirs[1]) and torch.equal(ours[2], theirs[2])
-        apart = (ours[0].int() - theirs[0].int()).abs()  # a quotient on the edge may be rounded either way
+        apart = (ours[0].int() - theirs[0].int()).abs()  # a quotient halfway between codes may be rounded either way
         assert apart.max() <= 1 and (apart == 0).float().mean() >= 0.999
         numbers = dequantise(*ours, group, along_tokens, torch.float32)
         step = dequantise(torch.ones_like(ours[0]), ours[1], torch.zeros_like(ours[2]), *how[2:], torch.float32)
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_refused(form):
             call(kept[:, :, 1:])
         with pytest.raises(ValueError, match=r"a bool for each row"):
             call(kept.float())
-    with pytest.raises(ValueError, match="codes of 5 bits are not known"):
+    with pytest.raises(ValueError, match="codes of 5 bits are not supported"):
         pack(states, kept, counts, 5, 64, True)
     with pytest.raises(ValueError, match="multiple of 8"):
         pack(states, kept, counts, 3, 64, True)
@@ -142,9 +142,9 @@ def test_what_does_not_fit_is_refused(form):
 
 def test_wrong_numbers_of_rows_are_noticed_on_a_cpu():
     states, kept, counts = drawn()
-    with pytest.raises(ValueError, match=rf"{sum(counts)} rows are kept and 3 were announced"):
+    with pytest.raises(ValueError, match=rf"{sum(counts)} rows are kept but total is 3"):
         compact_rows(states, kept, 3)
-    with pytest.raises(ValueError, match="head 1 keeps 0 rows and 1 were announced"):
+    with pytest.raises(ValueError, match="head 1 keeps 0 rows but its count is 1"):
         compact_and_pack(states, kept, [counts[0], 1, *counts[2:]], 4, 64, True)
 
 

@@ -1,4 +1,4 @@
-"""Compilers refuse what the interpreter takes: every kernel becomes machine code for GPUs that are not here."""
+"""Compilers reject code that the interpreter accepts, so every kernel is compiled for GPUs, without needing one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_kernels_compile_for_three_generations_of_gpus(tmp_path):
     triton = pytest.importorskip("triton")
     if not (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists():
         pytest.skip("this build of Triton brings no compiler for NVIDIA's GPUs")
-    # In a process of its own: in this one Triton interprets.
+    # In a separate process, since Triton interprets kernels in this one.
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.kernels.compiled"]

@@ -76,7 +76,7 @@ def test_no_keys_receive_nothing():
     [
         ((1, 4, 5), None, "means"),
         ((2, 4, 8), None, "means"),
-        ((1, 3, 8), None, "whole number of query heads"),
+        ((1, 3, 8), None, "the same number of query heads for each KV head"),
         ((1, 4, 8), (1, 4, 8), "covariances"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Packing: bits side by side, and numbers that come back within half a step."""
+"""Packing: codes stored side by side, and numbers that are restored to within half a step."""
 
 from __future__ import annotations
 

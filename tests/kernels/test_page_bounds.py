@@ -1,4 +1,4 @@
-"""Pages: bounds of their keys, which no product exceeds."""
+"""Pages: bounds of their keys, and upper bounds of products with them."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def test_what_does_not_fit_is_refused():
             select_pages(torch.rand(6), count)
     with pytest.raises(ValueError, match=r"both bounds \(B, H, P, D\)"):
         page_scores(queries, lowest, highest[:, :, 1:])
-    with pytest.raises(ValueError, match="one head size"):
+    with pytest.raises(ValueError, match="same batch and head size"):
         page_scores(queries[..., 1:], lowest, highest)
-    with pytest.raises(ValueError, match="whole number of query heads"):
+    with pytest.raises(ValueError, match="same number of query heads for each KV head"):
         page_scores(queries[:, :4], lowest, highest)
     with pytest.raises(ValueError, match="convert them to one type"):
         page_scores(queries.half(), lowest, highest)

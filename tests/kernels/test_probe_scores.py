@@ -1,4 +1,4 @@
-"""What probes pay to each key."""
+"""The attention that probe queries pay to each key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rotations, levels, and what a rotated vector is read back as."""
+"""Rotations, levels, and reading rotated vectors back."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def read_back(states, bits, length):
 def test_a_rotation_keeps_lengths_and_spreads_every_channel(width):
     turn = rotation(width, CPU)
     torch.testing.assert_close(turn @ turn.T, torch.eye(width), atol=1e-5, rtol=0)
-    if width > 1:  # no channel shows up in one number
+    if width > 1:  # no channel ends up in a single number
         assert turn.abs().max() < 2.2 / math.sqrt(width)
     assert rotation(width, CPU) is turn
 
 
 def test_rotations_never_change():
-    # What is stored on disk depends on them
+    # Stored vectors depend on these
     assert (rotation(8, CPU)[0] * math.sqrt(8)).round().int().tolist() == [1, 1, -1, 1, 1, 1, 1, 1]
 
 
@@ -71,5 +71,5 @@ def test_zeros_stay_zeros_and_what_float16_cannot_hold_is_refused(length):
     assert torch.equal(read_back(states, 2, length), states)
     for number in (1e6, torch.nan, torch.inf):
         states[1, 5] = number
-        with pytest.raises(ValueError, match=r"cannot be packed.*65504; keep them exact"):
+        with pytest.raises(ValueError, match=r"cannot be packed.*65504; store these states exactly"):
             quantise_levels(states, 2, length)

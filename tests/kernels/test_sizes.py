@@ -1,4 +1,4 @@
-"""Kernels at real sizes and past 2^31 numbers, where there is a GPU; how the latter is checked, everywhere."""
+"""Kernels at real sizes and beyond 2^31 numbers, on a GPU only; the method of checking the latter, everywhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_last_row_of_a_huge_batch_is_what_it_is_alone(operation):
     batch = NUMBERS // max(tensor.numel() for tensor in tensors.values()) + 2
     huge = one | {name: value.expand(batch, *value.shape[1:]).contiguous() for name, value in tensors.items()}
     assert max(value.numel() for name, value in huge.items() if name in tensors) > NUMBERS
-    for name in tensors:  # the other rows are others
+    for name in tensors:  # the other rows differ
         huge[name][:-1] = huge[name][:-1].flip(-1)
     alone, among = operation.kernel(**one), operation.kernel(**huge)
     for expected, found in zip(_tensors(alone), _tensors(among), strict=True):

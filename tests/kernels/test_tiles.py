@@ -1,4 +1,4 @@
-"""Sizes of tiles, and how their products are made."""
+"""Sizes of tiles, and how tiles are multiplied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kernel against its reference in float64: in Triton's interpreter, or on a GPU where there is one."""
+"""Every kernel compared with its reference in float64, in Triton's interpreter or, if there is one, on a GPU."""
 
 from __future__ import annotations
 

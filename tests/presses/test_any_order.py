@@ -1,4 +1,4 @@
-"""What a use of a model gives does not depend on the uses before it: presses, caches, attention modes, errors."""
+"""Results do not depend on what a model was used for before: other presses, caches, attention modes, errors."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Use(NamedTuple):
 
 
 class Broken(RuntimeError):
-    """What breaks off a forward."""
+    """The error that interrupts a forward pass."""
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def ask(model, ids, cache, start, stop):
 
 @torch.no_grad()
 def outcome(model, press, use):
-    """Return the logits of a context, a question and two tokens, or what was raised."""
+    """Return the logits for a context, a question and two tokens, or the error that was raised."""
     model.set_attn_implementation(use.mode)
     cache = CACHES[use.cache]()
     ids = torch.arange(1, use.length + 1)[None] * 37 % 511
@@ -146,7 +146,7 @@ def some_use(rng, names):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_use_gives_what_it_gives_on_a_fresh_model(llama, seed):
-    """Ten sequences of three uses; a press that comes twice in one is the same object."""
+    """Ten sequences of three uses; a press that occurs twice in one is the same object."""
     rng = random.Random(seed)
     for _ in range(10):
         names = rng.sample(list(PRESSES), 2)
@@ -162,7 +162,7 @@ def test_a_use_gives_what_it_gives_on_a_fresh_model(llama, seed):
 
 @pytest.mark.parametrize("name", PRESSES)
 def test_a_press_does_not_remember_caches(llama, name):
-    """Every order of two caches, with contexts of different lengths; the mode that kvpress's head-wise presses take."""
+    """Every order of two caches, with contexts of different lengths, in the mode of kvpress's head-wise presses."""
     for first in CACHES:
         for second in CACHES:
             model, press = deepcopy(llama), PRESSES[name]()
@@ -172,7 +172,7 @@ def test_a_press_does_not_remember_caches(llama, name):
 
 
 def test_a_press_does_not_remember_models(llama):
-    """Gates that one model has, and their experts, are not used for another."""
+    """The gates of one model and their experts are not used for another."""
     other, uses = make_tiny("llama", seed=1), [Use(name, "pikv", "sdpa", 60, False) for name in ("moe", "pikv")]
     for use in uses:
         press = PRESSES[use.press]()

@@ -1,4 +1,4 @@
-"""Head budgets: the same number of tokens everywhere, or shared out by fitted error curves."""
+"""Head budgets: the same number of tokens for every head, or distributed by fitted error curves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def attentions(model):
 def gates(tmp_path, llama):
     router = ROUTERS["pikv"]([1.0, 1.0], feature_names(EXPERTS), 2, 2, RouterSettings(top_k=2))
     fitted = {name: value.clone() for name, value in router.state_dict().items()}
-    fitted["static"][..., 1] = 50.0  # with fitted budgets, knorm alone
+    fitted["static"][..., 1] = 50.0  # with fitted budgets, only knorm is used
     path = tmp_path / "gates.safetensors"
     model = models.fingerprint(llama.model.layers[0].self_attn)
     save_gates(
@@ -58,7 +58,7 @@ def test_fitted_budgets_spend_the_same_total(gates, llama, ids):
 
 @pytest.fixture
 def scores_seen(monkeypatch):
-    """Scores by layer of the last call."""
+    """Records the scores of the last call, by layer."""
     seen = {}
     score = BoundRouter.score
 
@@ -98,7 +98,7 @@ def test_a_cache_that_can_hold_fitted_budgets_gets_them(gates, llama, ids):
     held = [layer.counts()[0] for layer in cache.layers]
     assert held[0][1] == ids.shape[1] and sum(map(sum, held)) == 4 * (ids.shape[1] // 2)
     assert press.get_stats()["expert_shares"]["knorm"] == pytest.approx(1)
-    assert prefill(llama, ids, press).layers[0].keys.shape[2] == ids.shape[1] // 2  # and a DynamicCache equal ones
+    assert prefill(llama, ids, press).layers[0].keys.shape[2] == ids.shape[1] // 2  # and equal ones in a DynamicCache
     assert press.get_stats()["expert_shares"]["knorm"] < 0.9
     with torch.no_grad(), press(llama):
         llama.model(input_ids=ids, past_key_values=PiKVCache())
@@ -124,7 +124,7 @@ def test_a_pyramid_leaves_layers_of_different_length(llama, ids):
 
 
 def test_adakv_budgets_are_what_adakv_keeps(llama, ids):
-    """With the scores' own scale, which the router gives back, and the same floor."""
+    """Provided that AdaKV gets the scores on the scale that the router restores, and has the same floor."""
     press = MoERouterPress(0.6, gates=None, budgets="adakv")
     prefill(llama, ids, press)
     ours = [set(zip(*map(torch.Tensor.tolist, layer.masked_key_indices), strict=True)) for layer in attentions(llama)]

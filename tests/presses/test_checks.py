@@ -1,4 +1,4 @@
-"""What presses refuse to be given."""
+"""Arguments that presses reject."""
 
 from __future__ import annotations
 

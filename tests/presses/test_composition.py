@@ -1,4 +1,4 @@
-"""MoERouterPress inside kvpress's wrappers, for every router: what is kept, not only that nothing crashes."""
+"""MoERouterPress inside kvpress's wrappers, with every router; tests check what is kept, not just that it runs."""
 
 import pytest
 import torch
@@ -135,7 +135,7 @@ def test_composed_with_knorm_in_either_order(llama, ids, full, router, first):
             expected = norm_kept.gather(2, top(scores[layer][0], 168)).sort(dim=-1).values
         assert torch.equal(positions, expected)
     weights = torch.tensor(ours.get_stats()["layer_stats"][0]["expert_weights"])
-    if not first:  # what was pruned has lost its positions: Compactor and SnapKV sit out
+    if not first:  # after pruning, positions are unknown, so Compactor and SnapKV are skipped
         assert (weights[:, [0, 2]] == 0).all()
 
 
@@ -238,4 +238,4 @@ def test_dms_masks_exactly_what_scores_below_its_threshold(llama, ids, router):
         low[:, -64:] = False
         assert torch.equal(masked(llama, layer), low)
     assert 0.1 < press.compression_ratio < 0.9
-    assert press.press.get_stats()["layer_stats"][0]["tokens_asked"] == 300  # a threshold asks for no number
+    assert press.press.get_stats()["layer_stats"][0]["tokens_asked"] == 300  # a threshold requests no number of tokens

@@ -1,4 +1,4 @@
-"""FastV: one layer decides for those after it."""
+"""FastV: one layer decides for the layers after it."""
 
 from __future__ import annotations
 

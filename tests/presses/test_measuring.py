@@ -1,4 +1,4 @@
-"""Experts are measured on the input only if somebody looks at what was measured."""
+"""Experts are measured on the input only if the measurements are used."""
 
 from __future__ import annotations
 

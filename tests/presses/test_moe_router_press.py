@@ -26,7 +26,7 @@ def test_the_ratio_is_exact_for_every_router(llama, ids, router, ratio):
 @pytest.mark.parametrize("router", ROUTERS)
 def test_the_same_input_keeps_the_same_tokens_on_every_run(llama, ids, router):
     first = prefill(llama, ids, MoERouterPress(0.6, router_type=router))
-    torch.manual_seed(99)  # experts that draw numbers must not notice
+    torch.manual_seed(99)  # must not affect experts that draw random numbers
     again = prefill(llama, ids, MoERouterPress(0.6, router_type=router))
     for one, other in zip(first.layers, again.layers, strict=True):
         assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)

@@ -1,4 +1,4 @@
-"""NaN and infinite numbers, from broken weights or too narrow a type, end in one clear error."""
+"""NaN and infinite numbers, from broken weights or overflow, lead to one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kvpress's wrappers demand of a scorer, each with the failure that it prevents."""
+"""What kvpress's wrappers require of a scorer, each with the failure that would follow otherwise."""
 
 import dataclasses
 
@@ -73,24 +73,24 @@ def test_4_scores_mean_the_same_in_every_head_whatever_the_experts_scales(llama,
 
 def test_4_adakv_over_the_router_gives_heads_different_budgets(ids):
     model = make_tiny()
-    with torch.no_grad():  # a head of sharp attention beside one of flat
+    with torch.no_grad():  # one head with sharp attention, one with flat
         model.model.layers[1].self_attn.k_proj.weight[:16] *= 10
         model.model.layers[1].self_attn.k_proj.weight[16:] *= 0.02
     prefill(model, ids, AdaKVPress(MoERouterPress(0.5)))
     masked = model.model.layers[1].self_attn.masked_key_indices
     evicted = torch.bincount(masked[1], minlength=2)
     assert evicted.sum() == 300
-    assert evicted[0] > evicted[1] + 30, "the head of sharp attention needs fewer keys"
+    assert evicted[0] > evicted[1] + 30, "the head with sharp attention needs fewer keys"
 
 
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda press: ChunkPress(press, chunk_length=100),  # full position embeddings beside sliced states
+        lambda press: ChunkPress(press, chunk_length=100),  # full position embeddings but sliced states
         lambda press: BlockPress(press, block_size=64),  # hidden states gathered per head
-        lambda press: ComposedPress([KnormPress(0.2), press]),  # keys pruned before
+        lambda press: ComposedPress([KnormPress(0.2), press]),  # keys that are already pruned
         lambda press: DMSPress(press, threshold=1e-3, sliding_window_size=20, decoding=True),  # new tokens only
-        lambda press: DecodingPress(press, compression_interval=8, target_size=250),  # a buffer beside full keys
+        lambda press: DecodingPress(press, compression_interval=8, target_size=250),  # buffered states but all keys
     ],
     ids=["chunk", "block", "composed", "dms", "decoding"],
 )

@@ -1,4 +1,4 @@
-"""PiKVPress: the bytes asked for, whatever they buy."""
+"""PiKVPress keeps to the requested bytes, however they are spent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ids():
 
 @pytest.fixture
 def gates(llama, tmp_path, monkeypatch):
-    """Gates whose curves say: the first head of each layer needs many tokens, the second many bits."""
+    """Gates by whose curves the first head of each layer needs many tokens, and the second many bits."""
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
     made = uneven_gates(llama, EXPERTS)
     save_gates(tmp_path / file_name(made.model), made)
@@ -48,7 +48,7 @@ def test_the_bytes_asked_for_are_held(ratio, architecture, ids):
     press = PiKVPress(ratio)
     cache, _ = read(model, ids, press)
     asked = (1 - ratio) * full_bytes(model, ids)
-    share = {0.5: 0.75, 0.75: 0.9}.get(ratio, 0.95)  # four heads are too few to spend everything to the last byte
+    share = {0.5: 0.75, 0.75: 0.9}.get(ratio, 0.95)  # with only four heads, the budget cannot be spent to the last byte
     assert asked * share <= cache.nbytes <= asked
     stats = press.get_stats()
     assert stats["bytes_after"] == cache.nbytes and stats["bytes_before"] == full_bytes(model, ids)

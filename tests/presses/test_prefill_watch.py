@@ -14,7 +14,7 @@ from pikvpress.routing.recorder import Recorder
 
 
 class Told(Recorder):
-    """A recorder that keeps what it is told."""
+    """A recorder that stores the calls it receives."""
 
     def __init__(self):
         self.told = []
@@ -43,7 +43,7 @@ def watching(model, cache, *chunks, shortest=5, ratio=0.5):
 
 def test_contexts_are_timed_and_tokens_read_after_them_counted(llama, ids):
     record = watching(llama, DynamicCache(), ids[:, :20], ids[:, 20:27], ids[:, 27:28], ids[:, 28:30])
-    assert record.told == ["new", 7]  # a single token is an answer's, and what comes after it no context
+    assert record.told == ["new", 7]  # a single token belongs to an answer, so what follows is not a context
     assert record.prefill.seconds > 0
 
 

@@ -1,4 +1,4 @@
-"""The prior needs no calibration; on no architecture may it be worse than weighing experts alike."""
+"""The prior needs no calibration; on no architecture may it be worse than equal weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTEXT, AHEAD, SEEDS = 400, 40, 6
 
 @torch.no_grad()
 def divergence(model, ids, press):
-    """Return the KL divergence of the predictions after a context, in nats a token."""
+    """Return the KL divergence of the predictions after a context, in nats per token."""
     position = torch.arange(CONTEXT, CONTEXT + AHEAD)[None]
     predicted = []
     for used in (None, press):

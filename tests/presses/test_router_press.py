@@ -1,4 +1,4 @@
-"""What presses with a router share."""
+"""What presses with a router have in common."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_gates_are_read_once_for_each_model(make, llama, ids, tmp_path, monkeypa
         with press(model):
             model(ids, past_key_values=PiKVCache())
         assert len(read) == number
-    with press(llama), press(models[1]):  # each has its own
+    with press(llama), press(models[1]):  # each has its own router
         models[1](ids, past_key_values=PiKVCache())
     assert len(read) == 5 and read[3:] == read[:2]
 
@@ -95,7 +95,7 @@ def test_values_are_refitted_if_the_gates_have_queries_or_one_asks(make, llama, 
         ("off", "with", {"refit": False}),
     ):
         others[name], found = values(gates, **settings)
-        assert found == counts  # what is kept stays the same
+        assert found == counts  # the same tokens are kept
     assert torch.equal(others["off"], plain)
     assert not torch.equal(others["auto"], plain) and not torch.equal(others["asked"], plain)
     assert not torch.equal(others["auto"], others["asked"])

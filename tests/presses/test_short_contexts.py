@@ -1,4 +1,4 @@
-"""Contexts of a few tokens: compressed right, or refused with a way out."""
+"""Contexts of a few tokens are compressed correctly, or rejected with advice."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def gates(llama, tmp_path_factory):
 
 @torch.no_grad()
 def compressed(model, length, press, cache):
-    """Return a cache after a context, questions asked of it and forgotten; None if the press refuses the context."""
+    """Return a context's cache after questions that were cropped again; None if the press rejects the context."""
     try:
         with press(model):
             model.model(input_ids=torch.arange(1, length + 1)[None], past_key_values=cache)
@@ -84,7 +84,7 @@ def compressed(model, length, press, cache):
 
 
 def kept(cache):
-    """Return how many entries the heads of each layer hold, summed."""
+    """Return the number of entries in each layer, summed over heads."""
     if isinstance(cache, PiKVCache):
         return [sum(layer.counts()[0]) for layer in cache.layers]
     return [2 * layer.keys.shape[2] for layer in cache.layers]
@@ -106,7 +106,7 @@ def test_the_tokens_asked_for_are_kept(llama, make, cache):
             continue
         fewest = max(1, math.floor(length * (1 - press.compression_ratio)))
         assert sum(kept(held)) == 4 * fewest, length
-    assert served >= 4, "the longest contexts, at least"
+    assert served >= 4, "at least the longest contexts should be compressed"
 
 
 @pytest.mark.parametrize("make", BYTES.values(), ids=BYTES)

@@ -1,4 +1,4 @@
-"""Presses that leave layers of different lengths: a question of several tokens reads them as single tokens do."""
+"""Presses that leave layers of different lengths: a question reads them the same at once as token by token."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_question_sees_what_single_tokens_see(deep, ids, make, cache, mode):
 
 @pytest.mark.parametrize("make", [make for name, make in PRESSES.items() if name in OURS])
 def test_where_a_question_would_fail_it_is_said_at_the_start(deep, ids, make, monkeypatch, caplog):
-    """Before transformers 5 models do not look eager attention up, and their mask fits the first layer alone."""
+    """Before transformers 5, models do not look up eager attention, and their mask fits only the first layer."""
     monkeypatch.delattr(AttentionInterface, "get_interface")
     for mode, said in (("eager", True), ("sdpa", False)):
         deep.set_attn_implementation(mode)

@@ -1,4 +1,4 @@
-"""Wrappers that would undo what a press decides are refused before the model runs, and others are not."""
+"""Wrappers that would undo a press's decisions are rejected before the model runs; others are not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_it_is_refused_before_the_model_runs(llama, ids, press, message, cache):
 
 @pytest.mark.parametrize("wrapper", [AdaKVPress, KeyRerotationPress, DecodingPress, CompressionRatioDecodingPress])
 def test_a_press_of_bytes_is_no_scorer(wrapper):
-    with pytest.raises(AssertionError):  # kvpress's own, which says so in all but KeyRerotationPress
+    with pytest.raises(AssertionError):  # kvpress's own check, which all but KeyRerotationPress have
         wrapper(PiKVPress(0.5))
 
 
@@ -96,7 +96,7 @@ def test_others_are_served(llama, ids, press, lengths, cache):
 
 @torch.no_grad()
 def test_decoding_reaches_its_target_whatever_came_before(llama, ids):
-    """A press that was used by itself in a PiKVCache evicts as a new one does."""
+    """A press that was used on its own in a PiKVCache then evicts like a new one."""
     used = MoERouterPress(0.5, gates=None)
     with used(llama):
         llama(ids, past_key_values=PiKVCache())
@@ -108,7 +108,7 @@ def test_decoding_reaches_its_target_whatever_came_before(llama, ids):
 
 @torch.no_grad()
 def test_inside_wrappers_budgets_are_equal_by_default(llama, ids):
-    """Who wraps the press may choose among what is left, or again."""
+    """Since wrappers may choose among the entries that are left, or choose again."""
     press, cache = PerLayerCompressionPress(MoERouterPress(0.5, gates=None), [0.5, 0.5]), PiKVCache()
     with press(llama):
         llama(ids, past_key_values=cache)

@@ -1,4 +1,4 @@
-"""The values of one layer."""
+"""Refitting the values of one layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.experts.test_layer_view import call_of
 
 
 def attended(layer, queries, keys, values):
-    """Attention output of one head."""
+    """Return the attention output of one head."""
     return (queries @ keys.T * layer.view.scaling).softmax(dim=-1) @ values
 
 
@@ -24,7 +24,7 @@ def kept_of(layer, share, seed=0):
 
 
 def distance(layer, kept, values, codecs=None):
-    """How far the references read what is kept from what they read of everything, summed over heads."""
+    """Return the distance between reference outputs over the kept and over all entries, summed over heads."""
     heads, total = layer.keys.shape[1], torch.zeros(())
     queries = references(layer, None).unflatten(1, (heads, -1)).flatten(2, 3)[0]
     for head in range(heads):

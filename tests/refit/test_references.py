@@ -1,4 +1,4 @@
-"""Reference queries of the context and of calibration."""
+"""Reference queries from the context and from calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values in closed form."""
+"""Values refitted in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As many experts as a gate is unsure."""
+"""The less certain a gate is, the more experts it uses."""
 
 from __future__ import annotations
 

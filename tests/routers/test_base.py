@@ -1,4 +1,4 @@
-"""What every router promises."""
+"""Guarantees of every router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact balance."""
+"""Exactly balanced experts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of what routers see."""
+"""Names of head features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The router that sees the cache."""
+"""The router that takes the state of the cache into account."""
 
 from __future__ import annotations
 

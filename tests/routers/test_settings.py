@@ -1,4 +1,4 @@
-"""Settings of routers, as a command line writes them."""
+"""Settings of routers, as given on a command line."""
 
 from __future__ import annotations
 

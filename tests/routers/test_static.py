@@ -1,4 +1,4 @@
-"""The router that does not look."""
+"""The router that does not look at the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Balance paid for while fitting."""
+"""Balance by a loss during fitting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A router in a model: one call from a layer's input to what it keeps."""
+"""A router bound to a model: one call leads from a layer's input to what the layer keeps."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_another_examiner_is_asked_in_place_of_ours(layer):
         return examine(experts, layer, ratio, measures)
 
     bound(layer, "equal", examiner=examiner).score(layer, "equal", 0.0)
-    assert asked == [(1, 0.5, True)]  # without a ratio experts are compared at one half
+    assert asked == [(1, 0.5, True)]  # without a ratio, experts are compared at one half
 
 
 def test_gates_give_scores_the_worth_of_tokens(llama, layer):
@@ -91,7 +91,7 @@ def test_experts_that_no_head_uses_are_not_computed_unless_the_router_looks(laye
     gates = uneven_gates(llama, ("keydiff", "knorm"))
     parameters = gates.routers["pikv"]
     with torch.no_grad():
-        parameters["static"][1, :, 0] = -1000.0  # layer 1 does without keydiff
+        parameters["static"][1, :, 0] = -1000.0  # layer 1 does not use keydiff
         parameters["evidence"].zero_()
         parameters["evidence"][0, 0] = float(looks)
     asked = []

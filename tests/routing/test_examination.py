@@ -1,4 +1,4 @@
-"""Every expert's order of the keys, and what probes say of each."""
+"""Every expert's ranking of the keys, and its measurement by probe queries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_features_that_nobody_looks_at_are_not_measured(llama, ids):
 
 
 def test_experts_that_cannot_score_stand_aside(llama, ids):
-    layer = LayerInput(*call_of(llama, ids[:, :10]))  # less than SnapKV's window
+    layer = LayerInput(*call_of(llama, ids[:, :10]))  # shorter than SnapKV's window
     with torch.no_grad():
         assert examine(EXPERTS, layer, 0.5).available == [0, 1]
         with pytest.raises(ValueError, match="none of the experts snapkv can score 10 keys"):

@@ -1,4 +1,4 @@
-"""Routers sized for a model."""
+"""Creating routers with the dimensions of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of a prefill."""
+"""What is recorded about a prefill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a press asks of its router is checked before a model is met."""
+"""A press's router settings are checked before a model is involved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things by name."""
+"""Looking things up by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_what_is_not_known_is_said_with_what_is():
         fruits["aple"]
     with pytest.raises(ValueError, match=r"unknown fruit 7: known are apple, pear$"):
         fruits[7]
-    assert fruits.get("plum") is None and list(fruits) == ["apple", "pear"], "asking changes nothing"
+    assert fruits.get("plum") is None and list(fruits) == ["apple", "pear"], "a look-up changes nothing"
 
 
 def test_a_name_is_taken_once():

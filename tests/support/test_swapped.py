@@ -1,4 +1,4 @@
-"""What was exchanged is put back, whatever kind of object had it."""
+"""Swapped attributes are restored, on any kind of object."""
 
 from __future__ import annotations
 

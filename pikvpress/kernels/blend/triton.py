@@ -1,6 +1,7 @@
-"""Ranks from one sort: torch sorts, a kernel finds the ends of each run of equal scores and scatters its mean rank.
+"""Ranks from one sort: torch sorts, and a kernel finds the ends of each run of equal scores and scatters its mean rank.
 
-The ends are searched in the sorted row, since a run may be longer than a tile; tiles without equal scores search none.
+The ends are found by a search in the whole sorted row, since a run may be longer than a tile. Tiles without equal
+scores skip the search.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-TILE = 1024  # scores of a program
+TILE = 1024  # scores per program
 
 
 def ranks(scores: torch.Tensor) -> torch.Tensor:
@@ -35,12 +36,12 @@ def blend(ranked: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def blended_ranks(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted sum of the experts' ranks, never written; see the reference."""
+    """Return the weighted sum of the experts' ranks without storing the ranks; see the reference."""
     batch, heads, experts, length = scores.shape
     blended = torch.zeros(batch, heads, length, dtype=torch.float32, device=scores.device)
     if blended.numel() == 0:
         return blended
-    for expert in range(experts):  # in turn: sums in the order of arrival would part keys of equal ranks
+    for expert in range(experts):  # in turn: an arbitrary order of summation would separate keys of equal rank
         ordered, order = scores[:, :, expert].contiguous().sort(dim=-1)
         _add_kernel[_grid(blended)](
             ordered, order, weights[:, :, expert].contiguous(), blended, length, length.bit_length(),
@@ -55,7 +56,7 @@ def _grid(result: torch.Tensor) -> tuple[int, int]:
 
 
 def _highest(length: int) -> float:
-    """Return the largest sum of the first and the last place of a run."""
+    """Return the largest possible sum of the first and last places of a run."""
     return 2.0 * max(1, length - 1)
 
 
@@ -63,7 +64,7 @@ def _highest(length: int) -> float:
 def _mean_rank(ordered, place, length, steps, highest):
     """Return the mean rank of the run of equal scores around each place of a sorted row.
 
-    steps : halvings of the row until one place is left.
+    steps : how often to halve the row until one place is left.
     """
     inside = place < length
     score = tl.load(ordered + place, mask=inside, other=0.0).to(tl.float32)
@@ -90,7 +91,7 @@ def _mean_rank(ordered, place, length, steps, highest):
 
 @triton.jit
 def _rank_kernel(ordered, order, ranked, length, steps, highest, TILE: tl.constexpr):
-    """ranked[row, order[row, place]] = mean rank of the score at a place."""
+    """ranked[row, order[row, place]] = mean rank of the score at that place."""
     row = tl.program_id(1).to(tl.int64) * length
     place = tl.program_id(0) * TILE + tl.arange(0, TILE)
     rank = _mean_rank(ordered + row, place, length, steps, highest)
@@ -100,7 +101,7 @@ def _rank_kernel(ordered, order, ranked, length, steps, highest, TILE: tl.conste
 
 @triton.jit
 def _add_kernel(ordered, order, weights, blended, length, steps, highest, TILE: tl.constexpr):
-    """blended[row, order[row, place]] += weights[row] · mean rank of the score at a place."""
+    """blended[row, order[row, place]] += weights[row] · mean rank of the score at that place."""
     weight = tl.load(weights + tl.program_id(1)).to(tl.float32)
     if weight != 0:
         row = tl.program_id(1).to(tl.int64) * length

@@ -1,4 +1,4 @@
-"""Attention that keys receive from the queries of their chunk."""
+"""The attention that keys receive from the queries in their own chunk."""
 
 from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.chunk_attention import reference

@@ -10,11 +10,11 @@ from pikvpress.kernels.checks import check_self_attention
 
 
 def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> torch.Tensor:
-    """Return the attention that each key receives from all queries of its chunk, before and after it.
+    """Return the attention that each key receives from all queries in its chunk, both before and after it.
 
-    With a = softmax(q kᵀ) over the keys of a chunk, without a factor, key t receives the sum of a[q, t] over the
+    With a = softmax(q kᵀ) over the keys of a chunk, with unscaled logits, key t receives the sum of a[q, t] over the
     queries of its chunk, averaged over the query heads of its KV head (Compactor, https://arxiv.org/abs/2507.08143).
-    A last chunk that is not full is filled up with queries and keys of zeros, as in kvpress's `NonCausalAttnPress`:
+    If the last chunk is not full, it is padded with queries and keys of zeros, as in kvpress's `NonCausalAttnPress`:
     each of these queries pays 1 / chunk to every key, and each of these keys adds exp(0) to every query's denominator.
 
     Parameters
@@ -24,17 +24,17 @@ def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> to
     keys : torch.Tensor
         Rotated keys, shape (B, H, T, D).
     chunk : int
-        Tokens of a chunk.
+        Number of tokens per chunk.
 
     Returns
     -------
     torch.Tensor
-        float32 (float64 of float64), shape (B, H, T); a full chunk's sum is `chunk`.
+        float32 (float64 for float64 input), shape (B, H, T); the sum over a full chunk is `chunk`.
 
     Raises
     ------
     ValueError
-        If queries and keys do not fit, or the chunk has no token.
+        If queries and keys do not match, or `chunk` is less than 1.
     """
     check_self_attention(queries, keys)
     check_chunk(chunk)
@@ -55,7 +55,7 @@ def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> to
 
 
 def check_chunk(chunk: int) -> None:
-    """Check that a chunk has tokens.
+    """Check that a chunk has at least one token.
 
     Raises
     ------

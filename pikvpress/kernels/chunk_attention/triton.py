@@ -1,8 +1,8 @@
-"""Non-causal attention within chunks, whose logits never reach memory.
+"""Non-causal attention within chunks, without writing logits to memory.
 
-A program keeps the keys of a chunk and lets the queries of the chunk pass by, those of all heads of the group. Where
-one tile holds a chunk's keys, it finds a query's denominator on the way; of longer chunks these are computed before, by
-another kernel (temporary memory: 4 B H G T bytes).
+A program holds the keys of a chunk and loops over the queries of the chunk, those of all heads of the group. If one
+tile holds all keys of a chunk, the program computes each query's denominator along the way; for longer chunks, another
+kernel computes the denominators first (temporary memory: 4 B H G T bytes).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pikvpress.kernels.tiles import padded_size, precision, product
 
 
 def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> torch.Tensor:
-    """Return the attention that each key receives from all queries of its chunk; see the reference."""
+    """Return the attention that each key receives from all queries in its chunk; see the reference."""
     check_self_attention(queries, keys)
     check_chunk(chunk)
     batch, heads, tokens, head_dim = keys.shape
@@ -31,7 +31,7 @@ def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> to
     sizes = (heads, group, tokens, chunk, head_dim, *queries.stride(), *keys.stride())
     tile = {"ROWS": rows, "KEYS": columns, "DIM": padded_size(head_dim), "PRECISION": precision(keys)}
     tile |= {"num_warps": 8, "num_stages": 2}
-    log_sums = received  # not looked at
+    log_sums = received  # not read
     if not whole:
         log_sums = torch.empty(batch * heads, chunks, group * chunk, dtype=torch.float32, device=keys.device)
         grid = (chunks * triton.cdiv(group * chunk, rows), batch * heads)
@@ -42,9 +42,9 @@ def chunk_attention(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> to
 
 
 def _tile(keys: torch.Tensor, chunk: int) -> tuple[int, int]:
-    """Return how many queries and keys a tile has."""
+    """Return the number of queries and keys of a tile."""
     dim = padded_size(keys.shape[3])
-    if keys.dtype == torch.float32:  # multiplied number by number, which takes many registers
+    if keys.dtype == torch.float32:  # not multiplied by tensor cores, which takes many registers
         return 32 if dim <= 64 else 16, min(32, padded_size(chunk))
     return 64, min(256 if dim <= 128 else 128, padded_size(chunk))
 
@@ -53,7 +53,7 @@ def _tile(keys: torch.Tensor, chunk: int) -> tuple[int, int]:
 def _queries_of(
     queries, row, first, group, tokens, chunk, head_dim, stride_head, stride_row, stride_dim, DIM: tl.constexpr
 ):
-    """Return queries of a chunk, heads one after another; after the last token there are zeros."""
+    """Return queries of a chunk, one head after another, with zeros after the last token."""
     member, token = (row // chunk)[:, None], (first + row % chunk)[:, None]
     dim = tl.arange(0, DIM)[None, :]
     return tl.load(
@@ -65,7 +65,7 @@ def _queries_of(
 
 @triton.jit
 def _keys_of(keys, inside, first, tokens, chunk, head_dim, stride_row, stride_dim, DIM: tl.constexpr):
-    """Return keys of a chunk; after the last token there are zeros."""
+    """Return keys of a chunk, with zeros after the last token."""
     token = (first + inside)[:, None]
     dim = tl.arange(0, DIM)[None, :]
     return tl.load(
@@ -123,7 +123,7 @@ def _column_sum_kernel(
     queries += batch * query_batch + head * group * query_head
     keys += batch * key_batch + head * key_head
     key = _keys_of(keys, inside, first, tokens, chunk, head_dim, key_row, key_dim, DIM)
-    total = tl.zeros((ROWS, KEYS), tl.float32)  # summed over rows at the end only: they lie in different warps
+    total = tl.zeros((ROWS, KEYS), tl.float32)  # summed over rows only at the end, since rows lie in different warps
     for start in range(0, group * chunk, ROWS):
         row = start + tl.arange(0, ROWS)
         query = _queries_of(

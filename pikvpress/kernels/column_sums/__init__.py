@@ -1,4 +1,4 @@
-"""Attention that keys receive from all queries."""
+"""The attention that keys receive from all queries."""
 
 from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.column_sums import reference

@@ -8,13 +8,13 @@ import torch
 
 from pikvpress.kernels.checks import check_self_attention
 
-ROWS = 256  # queries whose logits are held at a time
+ROWS = 256  # queries whose logits are held at once
 
 
 def causal_log_sums(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
     """Return the log-sum-exp of every query's logits over the keys it sees.
 
-    Flash attention returns the same beside its output.
+    Flash attention returns the same alongside its output.
 
     Parameters
     ----------
@@ -28,12 +28,12 @@ def causal_log_sums(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -
     Returns
     -------
     torch.Tensor
-        Natural logarithms, float32 (float64 of float64), shape (B, H * G, T).
+        Natural logarithms, float32 (float64 for float64 input), shape (B, H * G, T).
 
     Raises
     ------
     ValueError
-        If queries and keys do not fit.
+        If queries and keys do not match.
     """
     check_self_attention(queries, keys)
     wide = torch.promote_types(keys.dtype, torch.float32)
@@ -49,7 +49,7 @@ def column_sums(
     """Return the attention that each key receives from all queries of the context.
 
     With a = softmax(q kᵀ · scaling) under the causal mask, key t receives Σ_q a[q, t], averaged over the query heads of
-    its KV head: what H2O accumulates (https://arxiv.org/abs/2306.14048), without the matrix a.
+    its KV head. This is what H2O (https://arxiv.org/abs/2306.14048) accumulates, computed without storing the matrix a.
 
     Parameters
     ----------
@@ -60,17 +60,17 @@ def column_sums(
     scaling : float
         Factor on the logits, usually D ** -0.5.
     log_sums : torch.Tensor, optional
-        Result of `causal_log_sums`, if it is known: the same logits need then be computed once only.
+        Result of `causal_log_sums` for these queries and keys, if already known; this saves computing the logits twice.
 
     Returns
     -------
     torch.Tensor
-        float32 (float64 of float64), shape (B, H, T); a head's sum is T.
+        float32 (float64 for float64 input), shape (B, H, T); the sum over a head is T.
 
     Raises
     ------
     ValueError
-        If queries and keys, or the log-sum-exps, do not fit.
+        If queries, keys and log-sum-exps do not match.
     """
     check_self_attention(queries, keys)
     check_log_sums(log_sums, queries)
@@ -84,12 +84,12 @@ def column_sums(
 
 
 def check_log_sums(log_sums: torch.Tensor | None, queries: torch.Tensor) -> None:
-    """Check that there is one number for each query.
+    """Check that there is one log-sum-exp for each query.
 
     Raises
     ------
     ValueError
-        If there is not.
+        If there are more, or fewer.
     """
     if log_sums is not None and log_sums.shape != queries.shape[:3]:
         raise ValueError(
@@ -101,7 +101,7 @@ def check_log_sums(log_sums: torch.Tensor | None, queries: torch.Tensor) -> None
 def _causal_logits(
     queries: torch.Tensor, keys: torch.Tensor, scaling: float
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Yield which query heads, one for each KV head, which tokens, and logits over the keys up to the last of these."""
+    """Yield slices of query heads, one per KV head, and of tokens, and their logits over keys up to the last token."""
     heads, tokens = keys.shape[1:3]
     group = queries.shape[1] // max(1, heads)
     wide = torch.promote_types(keys.dtype, torch.float32)

@@ -1,9 +1,8 @@
-"""The column sums in two passes over the lower triangle of the logits, none of which reaches memory.
+"""The column sums in two passes over the lower triangle of the logits, which are never written to memory.
 
-The first pass is flash attention without values: a program keeps a tile of queries and lets the keys before it pass by.
-The second goes the other way: a program keeps a tile of keys and lets the queries after it pass by, those of all heads
-of the group. Only tiles on the diagonal are masked. Logits and log-sums are of base 2. Temporary memory: 4 B H G T
-bytes.
+The first pass is flash attention without values: a program holds a tile of queries and loops over the keys before it.
+The second does the opposite: a program holds a tile of keys and loops over the queries after it, those of all heads of
+the group. Only tiles on the diagonal are masked. Logits and log-sums use base 2. Temporary memory: 4 B H G T bytes.
 """
 
 from __future__ import annotations
@@ -63,18 +62,18 @@ def _sizes(queries: torch.Tensor, keys: torch.Tensor) -> tuple[int, ...]:
 
 def _tiles(keys: torch.Tensor) -> dict[str, Any]:
     dim = padded_size(keys.shape[3])
-    if keys.dtype == torch.float32:  # multiplied number by number, which takes many registers
+    if keys.dtype == torch.float32:  # not multiplied by tensor cores, which takes many registers
         kept, passing = 32, 32 if dim <= 64 else 16
     else:
         kept, passing = 128, 64
     tiles = {"KEPT": kept, "PASSING": passing, "DIM": dim, "PRECISION": precision(keys)}
-    # Small enough that several programs share a multiprocessor: while one multiplies, another takes exponentials.
+    # Small enough for several programs to share a multiprocessor: while one multiplies, another computes exponentials.
     return tiles | {"num_warps": 8, "num_stages": 2}
 
 
 @triton.jit
 def _rows(states, start, tokens, head_dim, stride_row, stride_dim, ROWS: tl.constexpr, DIM: tl.constexpr):
-    """Return rows of a head's queries or keys from `start` on; after the last there are zeros."""
+    """Return rows of a head's queries or keys from `start` on, with zeros after the last."""
     row = (start + tl.arange(0, ROWS))[:, None]
     dim = tl.arange(0, DIM)[None, :]
     return tl.load(
@@ -93,7 +92,7 @@ def _log_sum_kernel(
     """log_sums[head, q] = log2 Σ_{t <= q} 2^logit[q, t]."""
     index = tl.program_id(0).to(tl.int64)
     batch, head = index // (heads * group), index % (heads * group)
-    first = (tl.num_programs(1) - 1 - tl.program_id(1)) * KEPT  # those with most keys before them start first
+    first = (tl.num_programs(1) - 1 - tl.program_id(1)) * KEPT  # tiles with the most keys before them start first
     queries += batch * query_batch + head * query_head
     keys += batch * key_batch + head // group * key_head
     query = _rows(queries, first, tokens, head_dim, query_row, query_dim, KEPT, DIM)
@@ -114,7 +113,7 @@ def _log_sum_kernel(
 
 @triton.jit
 def _joined(largest, total, logits):
-    """Return the largest logit of each row, and the sum of 2^(logit - largest), with those of one more tile."""
+    """Update each row's largest logit and its sum of 2^(logit - largest) with one more tile."""
     higher = tl.maximum(largest, tl.max(logits, axis=1))
     return higher, total * tl.exp2(largest - higher) + tl.sum(tl.exp2(logits - higher[:, None]), axis=1)
 
@@ -134,7 +133,7 @@ def _column_sum_kernel(
     key = _rows(keys, first, tokens, head_dim, key_row, key_dim, KEPT, DIM)
     column = first + tl.arange(0, KEPT)
     total = tl.zeros((KEPT,), tl.float32)
-    # Heads of the group take turns, so that programs of neighbouring keys go through the same queries at a time.
+    # Heads of the group take turns, so that programs of neighbouring keys read the same queries at the same time.
     for step in range(0, KEPT // PASSING * group):
         member, start = step % group, first + step // group * PASSING
         exponents = _exponents(
@@ -158,7 +157,7 @@ def _exponents(
     queries, key, log_sums, scale, start, tokens, head_dim, query_row, query_dim,
     PASSING: tl.constexpr, DIM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Return the logarithms of what a tile of keys (rows) receives from each of a tile of queries (columns)."""
+    """Return the logarithms of the attention that a tile of keys (rows) receives from a tile of queries (columns)."""
     row = start + tl.arange(0, PASSING)
     below = tl.load(log_sums + row, mask=row < tokens, other=float("inf"))
     query = _rows(queries, start, tokens, head_dim, query_row, query_dim, PASSING, DIM)

@@ -1,4 +1,4 @@
-"""Keeping some rows of a cache."""
+"""Compaction: keeping some of the rows of a cache."""
 
 from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.compact import reference

@@ -1,4 +1,4 @@
-"""The definition of compaction: which rows stay, in position order, and their copies."""
+"""The definition of compaction: which rows are kept, in position order, and copying them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch.nn import functional as F
 
 from pikvpress.kernels.packing.reference import codes_in_whole_bytes, pack_bits, quantise
 
-ALIGNED = 16  # bytes to whose multiple each packed part is filled up, as the cache lays them
+ALIGNED = 16  # each packed part is padded to a multiple of this many bytes, as in the cache
 
 
 class Compacted(NamedTuple):
-    """Rows of different number from each head, one head after the other.
+    """Kept rows of every head, one head after the other; heads may have different numbers of rows.
 
     Attributes
     ----------
     rows : torch.Tensor
-        Of the states' type, shape (rows in all, D), ordered by row of the batch, head and position.
+        The kept rows in the states' type, shape (total, D), ordered by row of the batch, head and position.
     counts : torch.Tensor
-        Rows of each head, int64, shape (B * H,).
+        Number of rows of each head, int64, shape (B * H,).
     starts : torch.Tensor
-        The first row of each head, int64, shape (B * H,).
+        Index of the first row of each head, int64, shape (B * H,).
     """
 
     rows: torch.Tensor
@@ -32,15 +32,15 @@ class Compacted(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The bytes of each head's rows, one head after the other.
+    """The packed rows of every head, one head after the other.
 
     Attributes
     ----------
     buffer : torch.Tensor
-        uint8: of each head, by row of the batch and head, its scales, its zero points and its packed codes, filled up
-        with zeros to a multiple of 16.
+        uint8: for each head, ordered by row of the batch and head, its scales, zero points and packed codes, padded
+        with zeros to a multiple of 16 bytes.
     starts : torch.Tensor
-        The first byte of each head, int64, shape (B * H,).
+        Index of the first byte of each head, int64, shape (B * H,).
     """
 
     buffer: torch.Tensor
@@ -48,7 +48,7 @@ class Packed(NamedTuple):
 
 
 def select(scores: torch.Tensor, num_kept: int) -> torch.Tensor:
-    """Return the positions of the highest scores, in ascending position.
+    """Return the positions of the highest scores, in ascending order of position.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ def select(scores: torch.Tensor, num_kept: int) -> torch.Tensor:
 
 
 def highest(scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return which entries are among the highest scores of their head; of equal ones the first.
+    """Return which entries are among the highest scores of their head; among equal scores, the first are kept.
 
     Parameters
     ----------
     scores : torch.Tensor
         Shape (B, H, T), higher = keep.
     counts : torch.Tensor
-        How many each head keeps, int64, shape (H,), between 0 and T.
+        Number of entries that each head keeps, int64, shape (H,), between 0 and T.
 
     Returns
     -------
@@ -98,25 +98,25 @@ def compact_rows(states: torch.Tensor, kept: torch.Tensor, total: int) -> Compac
     states : torch.Tensor
         Keys or values, shape (B, H, T, D).
     kept : torch.Tensor
-        Which rows stay, bool, shape (B, H, T).
+        Which rows are kept, bool, shape (B, H, T).
     total : int
-        How many they are in all: who keeps them knows the budget, and a GPU need not be waited for. There a wrong
-        number is not noticed: rows are missing at the end, or have no meaning.
+        Total number of kept rows. The caller knows it from the budget; counting here would mean waiting for a GPU. On
+        a GPU, a wrong number is not detected: rows are then missing at the end, or meaningless.
 
     Returns
     -------
     Compacted
-        The rows, and how many of each head there are and where they start.
+        The rows, and for each head how many there are and where they start.
 
     Raises
     ------
     ValueError
-        If shapes or types do not fit, or, on a CPU, another number of rows is kept.
+        If shapes or types do not match or, on a CPU, if the number of kept rows is not `total`.
     """
     check_kept(states, kept)
     rows = states[kept]
     if len(rows) != total:
-        raise ValueError(f"{len(rows)} rows are kept and {total} were announced: pass the sum of `kept` as total")
+        raise ValueError(f"{len(rows)} rows are kept but total is {total}: pass the sum of `kept` as total")
     counts = kept.flatten(0, 1).sum(dim=-1)
     return Compacted(rows, counts, counts.cumsum(0) - counts)
 
@@ -126,35 +126,36 @@ def compact_and_pack(
 ) -> Packed:
     """Pack the kept rows of each head, in position order, into one buffer.
 
-    Each head's part holds what `quantise` and `pack_bits` of `pikvpress.kernels.packing` make of its rows: scales,
-    zero points, codes (KIVI, https://arxiv.org/abs/2402.02750). On a GPU the copy of the rows is never written, and
-    the host waits once, to see whether a scale was too large.
+    Each head's part holds what `quantise` and `pack_bits` in `pikvpress.kernels.packing` return for its rows: scales,
+    zero points and codes (KIVI, https://arxiv.org/abs/2402.02750). On a GPU, the rows are packed without being copied
+    first, and the host waits once, to check whether a scale was too large.
 
     Parameters
     ----------
     states : torch.Tensor
         Keys or values, shape (B, H, T, D).
     kept : torch.Tensor
-        Which rows stay, bool, shape (B, H, T).
+        Which rows are kept, bool, shape (B, H, T).
     counts : sequence of int
-        How many of each head, B * H numbers. On a GPU wrong numbers are not noticed; the bytes then have no meaning.
+        Number of kept rows of each head, B * H numbers. On a GPU, wrong numbers are not detected, and the bytes are
+        then meaningless.
     bits : int
-        Of a code: 2, 3, 4 or 8.
+        Bits per code: 2, 3, 4 or 8.
     group : int
-        Numbers that share a scale; the last group of a head or a row may be smaller.
+        How many numbers share a scale; the last group of a head or row may be smaller.
     along_tokens : bool
         Whether groups run along a head's kept rows, as for keys, or along channels, as for values.
 
     Returns
     -------
     Packed
-        The bytes, and where those of each head start.
+        The bytes, and where each head's bytes start.
 
     Raises
     ------
     ValueError
-        If shapes, types or sizes do not fit, a number is too large for scales of float16, or, on a CPU, heads keep
-        other numbers of rows.
+        If shapes, types or sizes do not match, if a number is too large for float16 scales or, on a CPU, if heads keep
+        other numbers of rows than `counts` says.
     """
     check_kept(states, kept)
     check_packing(states, counts, bits, group, along_tokens)
@@ -163,7 +164,7 @@ def compact_and_pack(
         rows = head[stay]
         if len(rows) != counts[index]:
             raise ValueError(
-                f"head {index} keeps {len(rows)} rows and {counts[index]} were announced: pass the sums of `kept`"
+                f"head {index} keeps {len(rows)} rows but its count is {counts[index]}: pass each head's sum of `kept`"
             )
         parts.append(_packed(rows, bits, group, along_tokens))
     starts = torch.tensor([0, *map(len, parts)], device=states.device).cumsum(0)[:-1]
@@ -179,7 +180,7 @@ def _packed(rows: torch.Tensor, bits: int, group: int, along_tokens: bool) -> to
 
 
 def check_kept(states: torch.Tensor, kept: torch.Tensor) -> None:
-    """Raise a ``ValueError`` if there is not one bool for each row."""
+    """Raise a ``ValueError`` unless there is one bool for each row."""
     if states.dim() != 4 or kept.shape != states.shape[:3] or kept.dtype != torch.bool:
         raise ValueError(
             f"states are {tuple(states.shape)}, kept {tuple(kept.shape)} of {kept.dtype}: pass states (B, H, T, D) and "
@@ -188,14 +189,14 @@ def check_kept(states: torch.Tensor, kept: torch.Tensor) -> None:
 
 
 def check_packing(states: torch.Tensor, counts: Sequence[int], bits: int, group: int, along_tokens: bool) -> None:
-    """Raise a ``ValueError`` if rows of these states cannot be packed so."""
+    """Raise a ``ValueError`` if rows of these states cannot be packed in this way."""
     if bits not in (2, 3, 4, 8):
-        raise ValueError(f"codes of {bits} bits are not known: choose 2, 3, 4 or 8")
+        raise ValueError(f"codes of {bits} bits are not supported: choose 2, 3, 4 or 8")
     unit = codes_in_whole_bytes(bits)
     if states.shape[3] == 0 or states.shape[3] % unit:
         raise ValueError(
-            f"rows of {states.shape[3]} codes of {bits} bits do not end with a whole byte: choose bits=8, or pass rows "
-            f"of a multiple of {unit}"
+            f"rows of {states.shape[3]} codes of {bits} bits do not fill whole bytes: choose bits=8, or pass rows "
+            f"whose length is a multiple of {unit}"
         )
     if group < 1 or (group % unit and not along_tokens):
         raise ValueError(f"groups of {group} codes of {bits} bits cannot be packed: pass a multiple of {unit}")

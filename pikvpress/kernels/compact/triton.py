@@ -1,6 +1,7 @@
-"""Compaction: a running sum of what is kept says where each row goes; rows are then read where they are, once.
+"""Compaction: a running sum over the kept rows gives the place of each; the rows are then read in place, once.
 
-The sum runs over all heads as one row, which torch scans fastest; in int32, since no GPU has memory for 2^31 rows.
+The sum runs over all heads as a single row, which torch scans fastest. int32 is enough, since no GPU has memory for
+2^31 rows.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pikvpress.kernels.compact.reference import ALIGNED, Compacted, Packed, chec
 from pikvpress.kernels.packing.reference import codes_in_whole_bytes
 from pikvpress.kernels.tiles import padded_size
 
-PLACES = 1024  # flags of a program
-COPIED = 8192  # numbers of a tile
-PACKED = 4096  # numbers of a tile: packing wants more registers
+PLACES = 1024  # flags per program
+COPIED = 8192  # numbers per tile
+PACKED = 4096  # numbers per tile; fewer, since packing needs more registers
 
 
 def compact_rows(states: torch.Tensor, kept: torch.Tensor, total: int) -> Compacted:
@@ -63,12 +64,12 @@ def compact_and_pack(
         BITS=bits, UNIT=codes_in_whole_bytes(bits), ALONG_TOKENS=along_tokens, **tile,
     )  # fmt: skip
     if overflowed.item():
-        return reference.compact_and_pack(states, kept, counts, bits, group, along_tokens)  # says what is too large
+        return reference.compact_and_pack(states, kept, counts, bits, group, along_tokens)  # its error says what
     return Packed(buffer, parts[2])
 
 
 def _places(kept: torch.Tensor, total: int) -> torch.Tensor:
-    """Return where the kept rows are among all rows of all heads, int32, shape (total,)."""
+    """Return the indices of the kept rows among all rows of all heads, int32, shape (total,)."""
     running = kept.flatten().cumsum(0, dtype=torch.int32)
     places = torch.zeros(total, dtype=torch.int32, device=kept.device)
     if total > 0:
@@ -79,7 +80,7 @@ def _places(kept: torch.Tensor, total: int) -> torch.Tensor:
 def _layout(
     counts: Sequence[int], head_dim: int, bits: int, group: int, along_tokens: bool
 ) -> tuple[list[list[int]], int]:
-    """Return counts, first rows and first bytes of the heads, and the bytes of all."""
+    """Return each head's count, first row and first byte, and the total number of bytes."""
     first_rows, first_bytes, rows, size = [], [], 0, 0
     for count in counts:
         first_rows.append(rows)
@@ -101,7 +102,7 @@ def _place_kernel(running, places, num_rows, total, PLACES: tl.constexpr):
 
 @triton.jit
 def _offset(places, row, there, num_rows, heads, stride_batch, stride_head, stride_row):
-    """Return how far kept rows are from the first row of the states."""
+    """Return the offsets of kept rows from the start of the states."""
     place = tl.load(places + row, mask=there, other=0)
     head = (place // num_rows).to(tl.int64)
     position = (place % num_rows).to(tl.int64)
@@ -124,7 +125,7 @@ def _copy_kernel(
 
 @triton.jit
 def _codes(distance, step, LARGEST: tl.constexpr):
-    """Return distances in steps, rounded half to even, between 0 and the largest code."""
+    """Return distances divided by the step, rounded half to even and clamped between 0 and the largest code."""
     exact = tl.where(step > 0, tl.div_rn(distance, tl.maximum(step, 1e-30)), 0.0)
     exact = tl.minimum(tl.maximum(exact, 0.0), LARGEST)
     whole = exact.to(tl.int32)
@@ -140,9 +141,9 @@ def _pack_kernel(
     BITS: tl.constexpr, UNIT: tl.constexpr, ALONG_TOKENS: tl.constexpr,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Write the scales, zero points and codes of a tile: of whole groups of a head's kept rows.
+    """Write the scales, zero points and codes of a tile, which consists of whole groups of a head's kept rows.
 
-    parts : counts, first rows and first bytes of the heads. scales : the buffer, as float16.
+    parts : each head's count, first row and first byte. scales : the buffer, viewed as float16.
     """
     part = tl.program_id(2)
     count = tl.load(parts + part)
@@ -180,7 +181,7 @@ def _pack_kernel(
         tl.store(scales + first_byte // 2 + num_scales + target, zero, mask=scale_there)
         bad = (tl.abs(zero.to(tl.float32)) == float("inf")) | (tl.abs(scale.to(tl.float32)) == float("inf"))
         bad = (bad & scale_there).to(tl.int32)
-        unordered = (there & (number != number)).to(tl.int32)  # minima and maxima pass over what is not a number
+        unordered = (there & (number != number)).to(tl.int32)  # minima and maxima ignore NaN
         if tl.sum(tl.sum(bad, axis=1), axis=0) + tl.sum(tl.sum(unordered, axis=1), axis=0) > 0:
             tl.store(overflowed, 1)
 

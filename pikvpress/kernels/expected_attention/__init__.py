@@ -1,4 +1,4 @@
-"""Attention that keys would receive from queries of a normal distribution."""
+"""The attention that keys would receive from normally distributed queries."""
 
 from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.expected_attention import reference

@@ -1,17 +1,17 @@
-"""The definition of the expected attention, in plain torch."""
+"""The definition of expected attention, in plain torch."""
 
 from __future__ import annotations
 
 import torch
 
-NUMBERS = 65536  # of a head held at a time in float32
+NUMBERS = 65536  # per head that are held in float32 at once
 
 
 def query_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and covariance of the queries of each head.
 
-    The normal distribution that ExpectedAttention (https://arxiv.org/abs/2510.00636) takes queries to come from. The
-    covariance is divided by T, not T - 1.
+    These define the normal distribution from which ExpectedAttention (https://arxiv.org/abs/2510.00636) assumes queries
+    to come. The covariance is divided by T, not T - 1.
 
     Parameters
     ----------
@@ -21,14 +21,14 @@ def query_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns
     -------
     mean : torch.Tensor
-        float32 (float64 of float64), shape (B, H * G, D).
+        float32 (float64 for float64 input), shape (B, H * G, D).
     covariance : torch.Tensor
         The same type, shape (B, H * G, D, D).
 
     Raises
     ------
     ValueError
-        If there is no query.
+        If there are no queries.
     """
     check_queries(queries)
     batch, heads, num_tokens, head_dim = queries.shape
@@ -36,7 +36,7 @@ def query_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     mean = queries.mean(dim=2, dtype=wide)
     products = torch.zeros(batch * heads, head_dim, head_dim, dtype=wide, device=queries.device)
     parts = queries.split(max(1, NUMBERS // head_dim), dim=2)
-    buffer = torch.empty(parts[0].shape, dtype=wide, device=queries.device)  # fresh memory costs time on a CPU
+    buffer = torch.empty(parts[0].shape, dtype=wide, device=queries.device)  # allocating takes time on a CPU
     for part in parts:
         centred = torch.sub(part, mean.unsqueeze(2), out=buffer[:, :, : part.shape[2]]).flatten(0, 1)
         products.baddbmm_(centred.transpose(1, 2), centred)
@@ -46,10 +46,10 @@ def query_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def expected_attention(
     keys: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
-    """Return the attention that each key would receive from queries of a normal distribution.
+    """Return the attention that each key would receive from normally distributed queries.
 
-    A query q of mean μ and covariance Σ gives key k the weight E[exp(q·k s)] = exp(μ·k s + kᵀΣk s²/2). The weights of a
-    query head are divided by their sum, and averaged over the query heads of a KV head (ExpectedAttention,
+    A query q with mean μ and covariance Σ gives key k the weight E[exp(q·k s)] = exp(μ·k s + kᵀΣk s²/2). The weights of
+    a query head are divided by their sum, and averaged over the query heads of a KV head (ExpectedAttention,
     https://arxiv.org/abs/2510.00636).
 
     Parameters
@@ -57,21 +57,21 @@ def expected_attention(
     keys : torch.Tensor
         Rotated keys, shape (B, H, T, D).
     mean : torch.Tensor
-        Means of the queries as rotated, shape (B, H * G, D).
+        Means of the rotated queries, shape (B, H * G, D).
     covariance : torch.Tensor, optional
-        Their covariances, shape (B, H * G, D, D); without them queries are their means.
+        Covariances of the rotated queries, shape (B, H * G, D, D); without them, every query is the mean.
     scaling : float
         The factor s on the logits, usually D ** -0.5.
 
     Returns
     -------
     torch.Tensor
-        float32 (float64 of float64), shape (B, H, T); a head's sum is 1.
+        float32 (float64 for float64 input), shape (B, H, T); the sum over a head is 1.
 
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If shapes do not match.
     """
     check_moments(keys, mean, covariance)
     heads, num_keys, head_dim = keys.shape[1:]
@@ -93,17 +93,17 @@ def expected_attention(
 
 
 def check_queries(queries: torch.Tensor) -> None:
-    """Raise a ``ValueError`` unless there are queries to take moments of."""
+    """Raise a ``ValueError`` unless there are queries to compute moments of."""
     if queries.dim() != 4 or queries.shape[2] == 0:
         raise ValueError(f"queries are {tuple(queries.shape)}: pass (B, H * G, T, D) with at least one token")
 
 
 def check_moments(keys: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor | None) -> None:
-    """Raise a ``ValueError`` unless the moments are those of queries for these keys."""
+    """Raise a ``ValueError`` unless the moments belong to queries for these keys."""
     found = f"keys are {tuple(keys.shape)}, means {tuple(mean.shape)}"
     if keys.dim() != 4 or mean.dim() != 3 or mean.shape[::2] != keys.shape[::3]:
         raise ValueError(f"{found}: pass keys (B, H, T, D) and means (B, H * G, D)")
     if mean.shape[1] % max(1, keys.shape[1]) or mean.shape[1] < keys.shape[1]:
-        raise ValueError(f"{found}: pass means of a whole number of query heads for each KV head")
+        raise ValueError(f"{found}: pass means for the same number of query heads for each KV head, at least one")
     if covariance is not None and covariance.shape != (*mean.shape, mean.shape[2]):
         raise ValueError(f"{found}, covariances {tuple(covariance.shape)}: pass covariances (B, H * G, D, D)")

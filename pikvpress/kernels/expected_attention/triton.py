@@ -1,12 +1,13 @@
-"""Moments of queries and the attention they are expected to pay, in one pass over the queries or keys each.
+"""Moments of queries and the attention that they are expected to pay, each in one pass over the queries or keys.
 
-Moments: a program sums over a run of tokens, less the mean of its first tile so that nothing cancels, and a second
-kernel joins the runs in their order. How many runs there are depends on the number of heads, not on that of tokens.
-Queries of 16 bits are rounded to 16 bits again once the shift is off, for the covariance alone: that averages out.
+Moments: a program sums over a run of tokens, after subtracting the mean of its first tile to avoid cancellation, and a
+second kernel combines the runs in order. The number of runs depends on the number of heads, not on that of tokens
+(unless there are few tokens). For the covariance, 16-bit queries are rounded to 16 bits again after the subtraction;
+the errors average out.
 
-Attention: the first kernel leaves the logits of every query head, 4 B H G T bytes, and their log-sum-exp over each
-tile; the second turns them into the mean attention of a group. Keys of 16 bits are multiplied with matrices of 16 bits:
-a covariance is the sum of two of them, which keeps 16 of its bits or more.
+Attention: the first kernel writes the logits of every query head, 4 B H G T bytes, and their log-sum-exp over each
+tile; the second converts them to the mean attention of a group. 16-bit keys are multiplied by 16-bit matrices: a
+covariance is represented as the sum of two of these, which preserves at least 16 of its bits.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import triton.language as tl
 from pikvpress.kernels.expected_attention.reference import check_moments, check_queries
 from pikvpress.kernels.tiles import padded_size, precision, product
 
-PROGRAMS = 256  # that share the queries: enough to fill a GPU
-KEYS = 128  # of a tile
-NUMBERS = 8192  # of a tile of a covariance
+PROGRAMS = 256  # sharing the queries: enough to fill a GPU
+KEYS = 128  # per tile
+NUMBERS = 8192  # per tile of a covariance
 
 
 def query_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,19 +89,19 @@ def expected_attention(
 
 
 def _matrices(covariance: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return matrices of a type (B * H * G, parts, D, D) and numbers: the sum times the number is the covariance."""
+    """Return matrices of a type (B * H * G, parts, D, D) and factors; factor · Σ parts is the covariance."""
     covariance = covariance.flatten(0, 1)
     if dtype == torch.float32:
         return covariance.unsqueeze(1).contiguous(), covariance.new_ones(covariance.shape[0])
     largest = covariance.abs().amax(dim=(1, 2)).clamp_min(1e-30)
-    scaled = covariance / largest[:, None, None]  # float16 ends at 65504
+    scaled = covariance / largest[:, None, None]  # the largest float16 is 65504
     upper = scaled.to(dtype)
     return torch.stack([upper, (scaled - upper.float()).to(dtype)], dim=1).contiguous(), largest
 
 
 @triton.jit
 def _tile(queries, token, dim, shift, end, head_dim, stride_token, stride_dim):
-    """Return queries less a shift in float32, 0 outside."""
+    """Return queries minus a shift in float32, with zeros outside."""
     inside = (token[:, None] < end) & (dim[None, :] < head_dim)
     tile = tl.load(
         queries + token[:, None].to(tl.int64) * stride_token + dim[None, :] * stride_dim, mask=inside, other=0.0
@@ -114,7 +115,7 @@ def _products_kernel(
     query_batch, query_head, query_token, query_dim,
     BLOCKS: tl.constexpr, TOKENS: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A block of Σ (q - m)(q - m)ᵀ over the tokens of a split, and their mean m."""
+    """Compute a block of Σ (q - m)(q - m)ᵀ over the tokens of a split, and their mean m."""
     split = tl.program_id(0) // (BLOCKS * BLOCKS)
     block = tl.program_id(0) % (BLOCKS * BLOCKS)
     head = tl.program_id(1).to(tl.int64)
@@ -167,7 +168,7 @@ def _join_kernel(
     means, products, mean, covariance, num_tokens, of_split, splits, head_dim,
     BLOCKS: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
-    """Mean and covariance over all splits, which are joined in their order."""
+    """Compute mean and covariance over all splits, which are combined in order."""
     block = tl.program_id(0)
     head = tl.program_id(1).to(tl.int64)
     row = block // BLOCKS * SIDE + tl.arange(0, SIDE)
@@ -232,9 +233,9 @@ def _logits_kernel(
 
         last = step % blocks == blocks - 1
         tl.store(logits + query_head * num_keys + row, found, mask=(row < num_keys) & last)
-        # A row, since compilers for Blackwell fail where what was summed along a product's rows is summed again.
+        # Kept as a row: compilers for Blackwell fail if a sum along the rows of a product is summed again.
         seen = tl.reshape(tl.where(row < num_keys, found, -float("inf")), (1, KEYS))
-        largest = tl.max(seen)  # a tile has a key, so this is no infinity
+        largest = tl.max(seen)  # finite, since every tile has a key
         log_sum = largest + tl.log(tl.sum(tl.exp(seen - largest)))
         tl.store(log_sums + query_head * tl.num_programs(0) + tile, log_sum, mask=last)
 

@@ -1,4 +1,4 @@
-"""How long keys and values are, and which way keys point."""
+"""Lengths of keys and values, and directions of keys."""
 
 from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.key_geometry import reference

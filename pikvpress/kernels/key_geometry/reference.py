@@ -6,20 +6,20 @@ from typing import NamedTuple
 
 import torch
 
-SHORTEST_KEY = 1e-12  # what a key's length is taken to be at least, where it is divided by
-SHORTEST = 1e-8  # the same, in cosines
-BLOCK = 4096  # tokens held at a time in float32
+SHORTEST_KEY = 1e-12  # the smallest length by which a key is divided
+SHORTEST = 1e-8  # the same for cosines
+BLOCK = 4096  # tokens held in float32 at once
 
 
 class KeyGeometry(NamedTuple):
-    """How long keys and values are, and which way keys point.
+    """The lengths of keys and values, and the mean direction of the keys.
 
     Attributes
     ----------
     key_norms, value_norms : torch.Tensor
         Length of each key and value, shape (B, H, T).
     direction : torch.Tensor
-        Mean of the keys, each scaled to length 1, shape (B, H, D); 0 of no keys.
+        Mean of the keys, each scaled to length 1, shape (B, H, D); 0 if there are none.
     """
 
     key_norms: torch.Tensor
@@ -38,12 +38,12 @@ def key_geometry(keys: torch.Tensor, values: torch.Tensor) -> KeyGeometry:
     Returns
     -------
     KeyGeometry
-        All float32 (float64 of float64).
+        All float32 (float64 for float64 input).
 
     Raises
     ------
     ValueError
-        If keys and values differ in shape.
+        If the shapes of keys and values differ.
     """
     check_same_shape(keys, values)
     key_norms, direction = _directions(keys)
@@ -52,7 +52,7 @@ def key_geometry(keys: torch.Tensor, values: torch.Tensor) -> KeyGeometry:
 
 
 def mean_direction(keys: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the keys, each scaled to length 1: the anchor of KeyDiff (https://arxiv.org/abs/2504.15364).
+    """Return the mean of the keys, each scaled to length 1, which is the anchor of KeyDiff (https://arxiv.org/abs/2504.15364).
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def mean_direction(keys: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        float32 (float64 of float64), shape (B, H, D); 0 of no keys.
+        float32 (float64 for float64 input), shape (B, H, D); 0 if there are none.
     """
     return _directions(keys)[1]
 
@@ -75,17 +75,17 @@ def cosines(keys: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     keys : torch.Tensor
         Shape (B, H, T, D).
     direction : torch.Tensor
-        Of any length, shape (B, H, D).
+        One vector per head, of any length, shape (B, H, D).
 
     Returns
     -------
     torch.Tensor
-        float32 (float64 of float64), shape (B, H, T).
+        float32 (float64 for float64 input), shape (B, H, T).
 
     Raises
     ------
     ValueError
-        If there is not one direction for each head.
+        If there is not exactly one direction for each head.
     """
     check_direction(keys, direction)
     wide = torch.promote_types(keys.dtype, torch.float32)
@@ -99,7 +99,7 @@ def cosines(keys: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
 
 
 def check_same_shape(keys: torch.Tensor, values: torch.Tensor) -> None:
-    """Raise a ``ValueError`` unless there is a value of the same size for each key."""
+    """Raise a ``ValueError`` unless each key has a value of the same size."""
     if keys.dim() != 4 or keys.shape != values.shape:
         raise ValueError(f"keys are {tuple(keys.shape)} and values {tuple(values.shape)}: pass both (B, H, T, D)")
 

@@ -1,6 +1,6 @@
-"""The geometry of keys: one pass over the keys, and the values where asked for; another for the cosines.
+"""The geometry of keys: one pass over the keys, and over the values if requested; another pass for the cosines.
 
-Each program leaves the sum of its keys' directions, 4 B H D T / 256 bytes in all; torch adds them up.
+Each program writes the sum of its keys' directions, 4 B H D T / 256 bytes in total; torch adds them up.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pikvpress.kernels.key_geometry.reference import (
 )
 from pikvpress.kernels.tiles import padded_size
 
-NUMBERS = 8192  # of a tile
-KEYS = 256  # of a program of the first pass
+NUMBERS = 8192  # per tile
+KEYS = 256  # per program of the first pass
 
 
 def key_geometry(keys: torch.Tensor, values: torch.Tensor) -> KeyGeometry:
@@ -54,7 +54,7 @@ def cosines(keys: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
 def _summed_up(
     keys: torch.Tensor, values: torch.Tensor, key_norms: torch.Tensor, value_norms: torch.Tensor, *, norms: bool
 ) -> torch.Tensor:
-    """Return the mean direction; write the norms where asked for."""
+    """Return the mean direction, and write the norms if requested."""
     batch, heads, num_keys, head_dim = keys.shape
     if batch * heads * num_keys == 0:
         return torch.zeros(batch, heads, head_dim, dtype=torch.float32, device=keys.device)
@@ -75,7 +75,7 @@ def _tile(head_dim: int) -> dict[str, int]:
 
 @triton.jit
 def _rows(states, row, num_keys, head_dim, stride_row, stride_dim, DIM: tl.constexpr):
-    """Return rows of keys or values in float32, 0 outside."""
+    """Return rows of keys or values in float32, with zeros outside."""
     dim = tl.arange(0, DIM)
     return tl.load(
         states + row[:, None].to(tl.int64) * stride_row + dim[None, :] * stride_dim,
@@ -90,7 +90,7 @@ def _direction_kernel(
     key_batch, key_head, key_row, key_dim, value_batch, value_head, value_row, value_dim,
     SHORTEST: tl.constexpr, NORMS: tl.constexpr, TILES: tl.constexpr, KEYS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
-    """partial[head, block] = Σ k / |k| over the keys of a block; with NORMS, the norms of keys and values too."""
+    """partial[head, block] = Σ k / |k| over the keys of a block; with NORMS, also the norms of keys and values."""
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     keys += (head // heads) * key_batch + (head % heads) * key_head
     values += (head // heads) * value_batch + (head % heads) * value_head

@@ -1,8 +1,8 @@
-"""The definition of packing: numbers to a few bits each, with a scale and a zero point for every group.
+"""The definition of packing: numbers in a few bits each, with a scale and a zero point for every group.
 
-Asymmetric, round to nearest: code = round((x - zero) / scale) with zero the least number of a group and scale its range
-divided by the largest code. Keys are grouped along tokens, a scale a channel, since their channels differ; values along
-channels, since their tokens do (KIVI, https://arxiv.org/abs/2402.02750).
+Asymmetric, rounded to nearest: code = round((x - zero) / scale), where zero is the smallest number of a group and scale
+is its range divided by the largest code. Keys are grouped along tokens, with a scale per channel, since their channels
+differ in scale; values are grouped along channels, since their tokens do (KIVI, https://arxiv.org/abs/2402.02750).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ SCALE_DTYPE = torch.float16
 
 
 def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Lay codes side by side.
+    """Store codes side by side, without gaps.
 
     Parameters
     ----------
     codes : torch.Tensor
-        Below 2^bits, uint8, shape (..., n); n · bits a multiple of 8, and n of the codes that fill whole bytes.
+        Numbers below 2^bits, uint8, shape (..., n), where n is a multiple of `codes_in_whole_bytes(bits)`.
     bits : int
         2, 3, 4 or 8.
 
@@ -40,7 +40,7 @@ def pack_bits(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack_bits(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return the codes that `pack_bits` was given."""
+    """Return the codes that were passed to `pack_bits`."""
     unit, size = _unit(bits)
     word = packed if size == 1 else packed[..., 0::size].int()
     for i in range(1, size):
@@ -50,23 +50,23 @@ def unpack_bits(packed: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def codes_in_whole_bytes(bits: int) -> int:
-    """Return how many codes fill whole bytes: a row must hold a multiple of them."""
+    """Return the smallest number of codes that fills whole bytes; the length of a row must be a multiple of it."""
     return _unit(bits)[0]
 
 
 def quantise(
     states: torch.Tensor, bits: int, group: int, along_tokens: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return codes, scales and zero points.
+    """Return the codes, scales and zero points of some numbers.
 
     Parameters
     ----------
     states : torch.Tensor
         Shape (n, d), n >= 1.
     bits : int
-        Of a code: 2, 3, 4 or 8.
+        Bits per code: 2, 3, 4 or 8.
     group : int
-        Numbers that share a scale; the last group may be smaller.
+        How many numbers share a scale; the last group may be smaller.
     along_tokens : bool
         Whether groups run along n, as for keys, or along d, as for values.
 
@@ -78,7 +78,7 @@ def quantise(
     Raises
     ------
     ValueError
-        If a scale or zero point does not fit into float16.
+        If a scale or zero point is too large for float16.
     """
     dim = 0 if along_tokens else 1
     grouped = _grouped(states.float(), group, dim)
@@ -93,11 +93,11 @@ def quantise(
 
 
 def check_scales(states: torch.Tensor, *scales: torch.Tensor) -> None:
-    """Raise a ``ValueError`` that says how large states are if scales in float16 are too small a type for them."""
+    """Raise a ``ValueError``, which says how large the states are, if a scale is too large for float16."""
     if not all(bool(part.isfinite().all()) for part in scales):
         raise ValueError(
-            f"states up to {states.abs().max().item():.3g} cannot be packed: scales are kept in float16, whose largest "
-            "number is 65504; keep them exact"
+            f"states up to {states.abs().max().item():.3g} cannot be packed: scales are stored in float16, "
+            "whose largest number is 65504; store these states exactly"
         )
 
 
@@ -109,19 +109,19 @@ def dequantise(
     along_tokens: bool,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Return the numbers that codes stand for, shape (n, d); computed in float32 and rounded to ``dtype`` once."""
+    """Return the numbers that codes represent, shape (n, d), computed in float32 and rounded to ``dtype`` once."""
     step, base = (spread(part, codes.shape, group, along_tokens).float() for part in (scale, zero))
     return torch.addcmul(base, codes.float(), step).to(dtype)
 
 
 def spread(per_group: torch.Tensor, shape: torch.Size, group: int, along_tokens: bool) -> torch.Tensor:
-    """Return a number per group as a number per entry, shape (n, d)."""
+    """Repeat one number per group to get one number per entry, shape (n, d)."""
     dim = 0 if along_tokens else 1
     return per_group.repeat_interleave(group, dim=dim).narrow(dim, 0, shape[dim])
 
 
 def _grouped(states: torch.Tensor, group: int, dim: int) -> torch.Tensor:
-    """Return states with their groups in a dimension of their own; the last entry fills up the last group."""
+    """Return states with a separate dimension for groups; the last group is padded by repeating the last entry."""
     missing = -states.shape[dim] % group
     if missing:
         last = states.narrow(dim, states.shape[dim] - 1, 1)
@@ -130,6 +130,6 @@ def _grouped(states: torch.Tensor, group: int, dim: int) -> torch.Tensor:
 
 
 def _unit(bits: int) -> tuple[int, int]:
-    """Return the fewest codes that fill whole bytes, and how many bytes those are."""
+    """Return the smallest number of codes that fills whole bytes, and the number of these bytes."""
     bytes_ = bits // math.gcd(bits, 8)
     return bytes_ * 8 // bits, bytes_

@@ -1,4 +1,4 @@
-"""Pages of keys: their bounds, how much a query can find in them at most, and the best of them."""
+"""Pages of keys: their bounds, upper bounds of a query's products with their keys, and the best pages."""
 
 from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.page_bounds import reference

@@ -9,11 +9,11 @@ import triton.language as tl
 from pikvpress.kernels.page_bounds.reference import check_page, check_pages
 from pikvpress.kernels.tiles import padded_size, precision, product
 
-NUMBERS = 2048  # of a tile of bounds; one key of each page is read at a time
+NUMBERS = 2048  # per tile of bounds; one key of each page is read at a time
 
 
 def page_bounds(keys: torch.Tensor, page: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the least and the largest number of each channel of each page; see the reference."""
+    """Return the minimum and maximum of each channel of each page; see the reference."""
     check_page(page)
     batch, heads, num_keys, head_dim = keys.shape
     num_pages = triton.cdiv(num_keys, page)
@@ -30,7 +30,7 @@ def page_bounds(keys: torch.Tensor, page: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def page_scores(queries: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:
-    """Return what no product of a query and a key of a page exceeds; see the reference."""
+    """Return an upper bound of the product of a query and any key of a page; see the reference."""
     check_pages(queries, lowest, highest)
     batch, heads, num_pages, head_dim = lowest.shape
     group, num_queries = queries.shape[1] // heads, queries.shape[2]

@@ -1,4 +1,4 @@
-"""Attention that probe queries pay to keys."""
+"""The attention that probe queries pay to keys."""
 
 from pikvpress.kernels.probe_scores.reference import probe_scores
 

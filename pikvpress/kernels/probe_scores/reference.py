@@ -1,4 +1,4 @@
-"""The definition of the probe scores, in plain torch."""
+"""The definition of probe scores, in plain torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pikvpress.kernels.attend import attend
 def probe_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float, block: int = 64) -> torch.Tensor:
     """Return √(mean · maximum) of the attention that each key receives from queries that see every key.
 
-    The mean says how often a key is wanted, the maximum how badly at least once.
+    The mean shows how often a key is needed, the maximum how much it is needed at least once.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def probe_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float, bloc
     scaling : float
         Factor on the logits, usually D ** -0.5.
     block : int, default=64
-        Queries of one head at a time: memory is O(B H block T), not O(B H G Q T).
+        Number of queries per head processed at once: memory is O(B H block T), not O(B H G Q T).
 
     Returns
     -------

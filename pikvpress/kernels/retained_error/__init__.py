@@ -12,7 +12,7 @@ from pikvpress.kernels.retained_error.reference import Measurement
 def measure(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, kept: torch.Tensor, scaling: float
 ) -> Measurement:
-    """Measure the retained error of several selections of keys under probe queries; see the reference."""
+    """Measure the retained error of several selections of keys for probe queries; see the reference."""
     form = by_runs if by_runs.worthwhile(keys, kept) else reference
     return form.measure(queries, keys, values, kept, scaling)
 

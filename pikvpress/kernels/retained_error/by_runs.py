@@ -1,4 +1,4 @@
-"""The retained error where many selections are measured on a CPU: each key is read once, not once a selection."""
+"""The retained error of many selections on a CPU: each key is read once, not once per selection."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch
 from pikvpress.kernels.attend import attend
 from pikvpress.kernels.retained_error.reference import Measurement
 
-FEWEST_KEYS = 16  # a run on average
+FEWEST_KEYS = 16  # per run, on average
 
 
 def worthwhile(keys: torch.Tensor, kept: torch.Tensor) -> bool:
-    """Return whether runs of keys would be long enough, on a device where a product for each of them is cheap."""
+    """Return whether runs of keys are long enough, and the device is one on which a product for each run is cheap."""
     return keys.device.type == "cpu" and 2 ** kept.shape[2] * FEWEST_KEYS <= keys.shape[2]
 
 
@@ -20,8 +20,8 @@ def measure(
 ) -> Measurement:
     """Measure the retained error of several selections of keys; see the reference.
 
-    Keys are brought in an order in which those that the same selections keep lie side by side. The output of such a run
-    is computed once, and added up for every selection that keeps it.
+    Keys are reordered so that those kept by the same selections are adjacent. The output of each such run is computed
+    once and added to every selection that keeps it.
     """
     batch, heads, num_keys, _ = keys.shape
     rows = queries.unflatten(1, (heads, -1)).flatten(2, 3)  # (B, H, G * Q, D)
@@ -46,7 +46,7 @@ def measure(
 
 
 def _outputs_of_runs(attention: torch.Tensor, values: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    """Return the output of each run of keys with its attention in the last column, shape (runs, G * Q, D + 1)."""
+    """Return the output of each run of keys, with its attention in the last column, shape (runs, G * Q, D + 1)."""
     values = torch.nn.functional.pad(values, (0, 1), value=1.0)
     outputs = attention.new_empty(len(lengths), attention.shape[0], values.shape[1])
     start = 0

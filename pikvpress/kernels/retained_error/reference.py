@@ -8,17 +8,17 @@ import torch
 
 
 class Measurement(NamedTuple):
-    """What probe queries say about keys, and about selections of them.
+    """What probe queries reveal about keys and selections of keys.
 
     Attributes
     ----------
     error : torch.Tensor
-        Retained error: mean over the probe queries of ‖o_kept − o‖ / ‖o‖, where o is the attention output over all
-        keys and o_kept over the kept ones, renormalised; shape (B, H, E).
+        Retained error: the mean over the probe queries of ‖o_kept − o‖ / ‖o‖, where o is the attention output over all
+        keys and o_kept that over the kept keys, renormalised; shape (B, H, E).
     missed : torch.Tensor
-        Share of the attention that falls on keys not kept, mean over the probe queries, shape (B, H, E).
+        Share of the attention that falls on keys that are not kept, averaged over the probe queries, shape (B, H, E).
     mass : torch.Tensor
-        Attention that each key receives, mean over the probe queries, shape (B, H, T); rows sum to 1.
+        Attention that each key receives, averaged over the probe queries, shape (B, H, T); rows sum to 1.
     """
 
     error: torch.Tensor
@@ -34,7 +34,7 @@ def measure(
     scaling: float,
     block: int = 16384,
 ) -> Measurement:
-    """Measure the retained error of several selections of keys under probe queries, which see every key.
+    """Measure the retained error of several selections of keys for probe queries that see every key.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def measure(
     scaling : float
         Factor on the logits, usually D ** -0.5.
     block : int, default=16384
-        Keys held at a time: memory is O(B H G Q block), not O(B H G Q T).
+        Number of keys processed at once: memory is O(B H G Q block), not O(B H G Q T).
 
     Returns
     -------
@@ -61,7 +61,7 @@ def measure(
     def logits(start: int) -> torch.Tensor:
         return (rows @ keys[:, :, start : start + block].transpose(2, 3)).float() * scaling
 
-    # Several blocks are computed twice, once for the softmax's denominator; a single one is kept.
+    # With several blocks, attention is computed twice, first for the softmax's denominator; a single block is kept.
     only = logits(0).softmax(dim=-1) if len(starts) == 1 else None
     if only is None:
         log_total = torch.stack([logits(start).logsumexp(dim=-1) for start in starts]).logsumexp(dim=0).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Vectors in a rotated frame, a few bits a number."""
+"""Vectors in a rotated frame, with a few bits per number."""
 
 from pikvpress.kernels.rotation.reference import LEVELS, look_up, quantise_levels, rotation
 

@@ -1,9 +1,10 @@
-"""The definition of rotated codes: a vector's direction, turned until all its numbers look alike, in a few bits each.
+"""The definition of rotated codes: vectors, rotated so that all their numbers have similar sizes, in a few bits each.
 
-A fixed random rotation makes the coordinates of any vector nearly normal, so one table of levels serves all: those that
-round normal numbers with least error (Lloyd-Max, https://doi.org/10.1109/TIT.1960.1057548). A vector is kept as its
-codes and one scale. Hadamard rotations with random signs and such levels are those of QuaRot
-(https://arxiv.org/abs/2404.00456) and TurboQuant (https://arxiv.org/abs/2504.19874).
+A fixed random rotation makes the coordinates of any vector nearly normal, so one table of levels serves all vectors:
+the levels that round normally distributed numbers with the least error (Lloyd-Max,
+https://doi.org/10.1109/TIT.1960.1057548). A vector is stored as its codes and one scale. Hadamard rotations with random
+signs come from QuaRot (https://arxiv.org/abs/2404.00456), such levels from TurboQuant
+(https://arxiv.org/abs/2504.19874).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 from pikvpress.kernels.packing import check_scales, unpack_bits
 
 SCALE_DTYPE = torch.float16
-SEED = 0  # of the signs: whatever is stored depends on it
+SEED = 0  # of the signs; must not change, since stored vectors depend on it
 _UPPER = {  # the positive half of the levels
     1: (0.7978846,),
     2: (0.4527800, 1.5104176),
@@ -33,8 +34,8 @@ LEVELS = {bits: (*(-level for level in reversed(upper)), *upper) for bits, upper
 def rotation(width: int, device: torch.device) -> torch.Tensor:
     """Return the rotation of vectors of this width, float32, shape (width, width): rows x become ``x @ rotation.T``.
 
-    It is the Hadamard matrix with random signs. Where the width is no power of two, blocks of the largest power of two
-    that divides it are turned so, and mixed with each other by a cosine transform. Every call returns the same.
+    It is the Hadamard matrix with random signs. If the width is not a power of two, blocks whose size is the largest
+    power of two that divides it are rotated this way, and mixed by a cosine transform. Every call returns the same.
     """
     size = width & -width
     hadamard = torch.ones(1, 1, dtype=torch.float64)
@@ -52,29 +53,29 @@ def rotation(width: int, device: torch.device) -> torch.Tensor:
 def quantise_levels(states: torch.Tensor, bits: int, length: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return codes and scales of vectors that have been rotated.
 
-    A vector u whose codes have the levels l is read back as scale · l. The scale of the least squared error,
-    <u, l> / <l, l>, leaves vectors too short; <u, u> / <u, l> lets what is read project on u as u itself. In between
-    is a scale that keeps the norm.
+    A vector u whose codes have the levels l is read back as scale · l. The scale with the least squared error,
+    <u, l> / <l, l>, makes vectors too short; with <u, u> / <u, l>, the projection of scale · l on u is u itself. In
+    between is a scale that preserves the norm.
 
     Parameters
     ----------
     states : torch.Tensor
         Shape (n, d).
     bits : int
-        Of a code: 1, 2, 3 or 4.
+        Bits per code: 1, 2, 3 or 4.
     length : float
-        0 for the scale of the least error, 1 for the one that keeps the projection; 1/2, their geometric mean, keeps
-        the norm.
+        0 for the scale with the least error, 1 for the one that preserves the projection; 1/2, their geometric mean,
+        preserves the norm.
 
     Returns
     -------
     (torch.Tensor, torch.Tensor)
-        Codes, uint8, shape (n, d), ascending with their levels; scales, float16, shape (n,).
+        Codes, uint8, shape (n, d), in the order of their levels; scales, float16, shape (n,).
 
     Raises
     ------
     ValueError
-        If a scale does not fit into float16.
+        If a scale is too large for float16.
     """
     numbers = states.float()
     size = numbers.norm(dim=1, keepdim=True) / math.sqrt(max(1, states.shape[1]))
@@ -89,9 +90,10 @@ def quantise_levels(states: torch.Tensor, bits: int, length: float) -> tuple[tor
 
 
 def _nearest_levels(unit: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the codes of the levels nearest to numbers, and these levels.
+    """Return the codes of the levels nearest to some numbers, and these levels.
 
-    Levels are counted among those of one sign: on a CPU, twice as fast as to search and look up.
+    Codes are found by counting the levels below a number's absolute value; on a CPU, this is twice as fast as a search
+    and a look-up.
     """
     size, nearest = unit.abs(), torch.full_like(unit, _UPPER[bits][0])
     codes = torch.full(unit.shape, 2 ** (bits - 1), dtype=torch.uint8, device=unit.device)
@@ -99,21 +101,21 @@ def _nearest_levels(unit: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.
         above = size > (low + high) / 2
         codes += above
         nearest.add_(above, alpha=high - low)
-    codes ^= (unit <= 0).to(torch.uint8).mul_(2**bits - 1)  # the level of the other sign: all bits flipped
+    codes ^= (unit <= 0).to(torch.uint8).mul_(2**bits - 1)  # the level of the other sign has all bits flipped
     return codes, nearest.copysign_(unit)
 
 
 def look_up(packed: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return what packed codes and scales stand for, still rotated.
+    """Return the vectors that packed codes and scales represent, still rotated.
 
     Parameters
     ----------
     packed : torch.Tensor
-        Of `pikvpress.kernels.packing.pack_bits`, uint8, shape (n, bytes).
+        Codes packed by `pikvpress.kernels.packing.pack_bits`, uint8, shape (n, bytes).
     scales : torch.Tensor
-        Shape (n,).
+        One scale per vector, shape (n,).
     bits : int
-        Of a code.
+        Bits per code.
 
     Returns
     -------
@@ -122,19 +124,19 @@ def look_up(packed: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tens
     """
     if 8 % bits:
         numbers = levels(bits, packed.device)[unpack_bits(packed, bits).int()]
-    else:  # a byte at a time
+    else:  # look up a byte at a time
         numbers = F.embedding(packed.int(), _of_bytes(bits, packed.device)).flatten(1)
     return numbers * scales.float()[:, None]
 
 
 @cache
 def levels(bits: int, device: torch.device) -> torch.Tensor:
-    """Return the numbers that codes of so many bits stand for, ascending, float32."""
+    """Return the numbers that codes of this many bits represent, ascending, float32."""
     return torch.tensor(LEVELS[bits], device=device)
 
 
 @cache
 def _of_bytes(bits: int, device: torch.device) -> torch.Tensor:
-    """Return the numbers that each byte stands for, shape (256, 8 / bits)."""
+    """Return the numbers that each byte represents, shape (256, 8 / bits)."""
     every = torch.arange(256, dtype=torch.uint8, device=device)[:, None]
     return levels(bits, device)[unpack_bits(every, bits).int()]

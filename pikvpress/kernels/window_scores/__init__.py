@@ -1,4 +1,4 @@
-"""Attention that keys receive from a window of queries."""
+"""The attention that keys receive from a window of queries."""
 
 from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.window_scores import reference

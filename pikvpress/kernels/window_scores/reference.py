@@ -1,4 +1,4 @@
-"""The definition of the window scores, in plain torch."""
+"""The definition of window scores, in plain torch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def received_attention(queries: torch.Tensor, keys: torch.Tensor, scaling: float
     Returns
     -------
     torch.Tensor
-        float32 (float64 of float64), shape (B, H, T); a head's sum is Q.
+        float32 (float64 for float64 input), shape (B, H, T); the sum over a head is Q.
     """
     batch, heads, num_keys, _ = keys.shape
     window = queries.shape[2]
-    later = torch.ones(window, window, dtype=torch.bool, device=keys.device).triu(1)  # all keys in front are seen
+    later = torch.ones(window, window, dtype=torch.bool, device=keys.device).triu(1)  # all keys before are seen
     wide = torch.promote_types(keys.dtype, torch.float32)
     received = torch.zeros(batch, heads, num_keys, dtype=wide, device=keys.device)
     per_head = queries.unflatten(1, (heads, -1))
     attention = torch.empty(batch, heads, window, num_keys, dtype=wide, device=keys.device)
-    for member in range(per_head.shape[2]):  # one query head of each group at a time bounds the memory
+    for member in range(per_head.shape[2]):  # one query head of each group at a time, to limit memory
         received += attend(per_head[:, :, member], keys, scaling, attention, later).sum(dim=2)
     return received / per_head.shape[2]

@@ -1,8 +1,8 @@
 """The window scores in two passes over the keys, without a buffer of logits.
 
-The first pass leaves the log-sum-exp of every query over each block of keys; joined, they are the denominators of the
-softmax. The second computes the logits again and sums each key's column. Temporary memory: 4 B H G Q T / 512 bytes, for
-wide heads twice and in float32 four times as much.
+The first pass writes the log-sum-exp of every query over each block of keys; together, they give the denominators of
+the softmax. The second computes the logits again and sums each key's column. Temporary memory: 4 B H G Q T / 512 bytes,
+twice that for wide heads and four times that in float32.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import triton.language as tl
 
 from pikvpress.kernels.tiles import padded_size, precision, product
 
-TILES = 4  # of keys that a program of the first pass joins
-# Queries and keys of a tile: products of float32 are not computed by tensor cores, and larger ones spill registers.
-# Wide heads of 16 bits need smaller ones to fit the 99 KiB of shared memory that most GPUs have.
+TILES = 4  # of keys per program of the first pass
+# Queries and keys per tile, by bytes per number. float32 products do not use tensor cores, and larger tiles would spill
+# registers. Wide 16-bit heads need smaller tiles to fit into the 99 KiB of shared memory that most GPUs have.
 SIZES = {2: (64, 128), 4: (32, 32)}
 WIDE = (32, 64)
 
@@ -55,7 +55,7 @@ def _logits(
     queries, key, row, column, scaling, num_rows, num_keys, window, head_dim, stride_row, stride_dim,
     DIM: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Return scaled logits of a tile, -inf where a query does not see a key."""
+    """Return the scaled logits of a tile, -inf where a query does not see a key."""
     dim = tl.arange(0, DIM)
     query = tl.load(
         queries + row[:, None].to(tl.int64) * stride_row + dim[None, :] * stride_dim,

@@ -13,7 +13,7 @@ RECIPE = Recipe(length=300)
 
 
 class Characters:
-    """A tokenizer whose tokens are characters, so that what it encodes can be read again."""
+    """A tokenizer whose tokens are characters, so that what it encodes can be read back."""
 
     bos_token = "^"
     chat_template = None

@@ -1,4 +1,4 @@
-"""A tiny model, and situations that were measured with it."""
+"""A tiny model, and situations measured with it."""
 
 from __future__ import annotations
 

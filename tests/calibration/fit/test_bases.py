@@ -1,4 +1,4 @@
-"""Directions found by calibration, and the correction of what they leave out."""
+"""Calibrated directions, and the correction for what they omit."""
 
 from __future__ import annotations
 

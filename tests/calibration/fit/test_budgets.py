@@ -1,4 +1,4 @@
-"""Error curves, and what heads keep by them."""
+"""Error curves, and how many tokens heads keep according to them."""
 
 from __future__ import annotations
 

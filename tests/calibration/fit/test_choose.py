@@ -1,4 +1,4 @@
-"""Which experts are chosen."""
+"""The choice of experts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARES = (0.15, 0.6, 0.01, 0.24)
 
 
 class Layers:
-    layers = (0, 2)  # layer 1 slides
+    layers = (0, 2)  # layer 1 has sliding-window attention
 
 
 def chosen(monkeypatch, shares, **changes):

@@ -1,4 +1,4 @@
-"""The end-to-end stage: predictions come closer, and nothing but the router moves."""
+"""The end-to-end stage: predictions improve, and only the router changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What held-out contexts keep of the stages of a fit."""
+"""Which stages of a fit are kept, judged on held-out contexts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.calibration.tiny import RECIPE, quiet
 
 
 def fitted(monkeypatch, divergences):
-    """Return the router and the parameters that moved end to end, if stages have these divergences."""
+    """Return the router, the parameters fitted end to end, and the best stage, given the divergences of the stages."""
     router = ROUTERS["pikv"]([1.0, 1.0], feature_names("ab"), 1, 1, RouterSettings(top_k=2))
     stages, moved = iter(divergences), []
 
@@ -38,7 +38,7 @@ def fitted(monkeypatch, divergences):
 @pytest.mark.parametrize(
     ("divergences", "kept", "looks"),
     [
-        ((1.0, 0.5, 0.495, 0.6), "static", False),  # features win 1 %
+        ((1.0, 0.5, 0.495, 0.6), "static", False),  # features reduce it by 1 %
         ((1.0, 0.5, 0.48, 0.6), "features", True),
         ((1.0, 0.5, 0.495, 0.499), "end to end", False),
         ((1.0, 0.5, 0.48, 0.479), "end to end", True),

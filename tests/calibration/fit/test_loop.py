@@ -1,4 +1,4 @@
-"""The one loop: steps, batches, the learning rate, the mean of the last steps; and what held-out contexts keep."""
+"""The training loop: steps, batches, learning rate, the mean of the last steps, and validation on held-out contexts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_mean_is_over_the_last_third_of_the_steps():
 
 
 def visits(pace, examples=5, seed=0):
-    """Return what a fit visits, and where its parameter is at each visit."""
+    """Return the items that a fit visits, and the value of its parameter at each visit."""
     parameter, seen, told = torch.nn.Parameter(torch.zeros(1)), [], []
 
     def losses(example, early, chance):
@@ -57,7 +57,7 @@ def test_the_learning_rate_falls_by_a_share():
 
 
 def held_out(divergences, gains):
-    """Return the router's first parameter after each stage that has these divergences, and what was kept."""
+    """Return the router's first parameter after each stage, given their divergences, and which stages were kept."""
     router = make_router()
     found = iter(divergences)
     kept = HeldOut(router, lambda: torch.full((3,), next(found)), first="start")

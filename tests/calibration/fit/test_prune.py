@@ -1,4 +1,4 @@
-"""Experts that are not worth their time."""
+"""Pruning experts that are not worth their time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pruned(records, times, worth):
 
 
 def used(router):
-    return (router.static > NEVER / 2).all(dim=1)  # (layers, experts); all heads of a layer alike
+    return (router.static > NEVER / 2).all(dim=1)  # (layers, experts); the same for all heads of a layer
 
 
 def test_time_without_worth_takes_away_only_what_does_harm(records):
@@ -54,6 +54,6 @@ def test_experts_without_probability_are_given_no_weight(records):
     every = torch.ones(len(NAMES), dtype=torch.bool)
     weights = router(0, torch.zeros(1, 2, router.evidence.shape[0]), every).weights
     assert (weights > 0).sum(dim=-1).tolist() == [[1, 1]]
-    alone = ~(weights[0, 0] > 0)  # only experts that are never used can score: they share
+    alone = ~(weights[0, 0] > 0)  # if only experts that are never used can score, they share the weight
     weights = router(0, torch.zeros(1, 2, router.evidence.shape[0]), alone).weights
     assert weights.sum(dim=-1).flatten().tolist() == pytest.approx([1, 1])

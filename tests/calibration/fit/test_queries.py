@@ -1,4 +1,4 @@
-"""Queries of futures that are kept to refit values."""
+"""Queries from futures, which are stored for refitting values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_they_are_queries_of_the_future_before_rotation(tmp_path, llama):
         for head in range(4):
             distances = torch.cdist(chosen[head], every[head, CONTEXT:])
             assert distances.min(dim=1).values.max() < 0.01 * every.norm(dim=-1).mean()
-            assert len(set(distances.argmin(dim=1).tolist())) == 5  # none twice
+            assert len(set(distances.argmin(dim=1).tolist())) == 5  # no query twice
     assert torch.equal(found, choose_queries(llama, [record], replace(RECIPE, bank=5)))
     assert not torch.equal(found, choose_queries(llama, [record], replace(RECIPE, bank=5, seed=9)))
 

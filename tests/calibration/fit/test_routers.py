@@ -1,4 +1,4 @@
-"""Fitting routers on tiny models: what is fitted must lose less, and the settings must do what they say."""
+"""Fitting routers on tiny models: fitting must reduce the loss, and the settings must do what they say."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_same_seed_fits_the_same_router(records):
 
 
 def loss(records, name, dense=False, **settings):
-    """Return the loss of a router's first layer, and what it routed."""
+    """Return the loss of a router's first layer, and its routing."""
     router = make_router(name, **settings)
     with torch.no_grad():
         router.static.copy_(torch.randn(router.static.shape, generator=torch.Generator().manual_seed(0)))
@@ -74,7 +74,7 @@ def test_balance_mode_and_coefficient_say_what_imbalance_costs(mode, records):
 
 
 def unevenness(router):
-    """Return how uneven the mean probabilities of a layer's experts are, without features."""
+    """Return how uneven the mean probabilities of a layer's experts are without features."""
     layers = router.static.detach().softmax(dim=-1)
     return sum(imbalance(layer, "variance").item() for layer in layers)
 

@@ -1,4 +1,4 @@
-"""The saliency expert's fit: what it is fitted to, and that fitting finds what is there."""
+"""Fitting the saliency expert: its targets, and that a fit recovers a known relation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that a teacher, a student or both go on with."""
+"""Texts continued by a teacher, a student or both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fewer bits cost."""
+"""The cost of fewer bits."""
 
 from __future__ import annotations
 

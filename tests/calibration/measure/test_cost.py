@@ -1,4 +1,4 @@
-"""The predicted divergence against what really happens to the model's predictions."""
+"""The predicted divergence, compared with the actual change of the model's predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def record(tmp_path_factory):
 
 
 def test_the_divergence_of_small_changes_is_predicted(case):
-    """Remove one key of one head and compare with the KL divergence of the model's own predictions."""
+    """Remove one key of one head and compare with the KL divergence of the model's predictions."""
     model, context, future = case
     model = model.double()
     cache = full_cache(model, context)

@@ -1,4 +1,4 @@
-"""What experts and routers see of a context."""
+"""What experts and routers learn about a context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time of experts as shares of a prefill."""
+"""The time that experts take, as a share of a prefill."""
 
 from __future__ import annotations
 

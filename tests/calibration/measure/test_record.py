@@ -1,4 +1,4 @@
-"""What is measured, on disk."""
+"""Measurements on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selections that gradients flow through."""
+"""Selections through which gradients flow."""
 
 from __future__ import annotations
 

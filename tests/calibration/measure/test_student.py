@@ -1,4 +1,4 @@
-"""Predictions from a cache whose keys are weighed."""
+"""Predictions from a cache whose keys are weighted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of the report."""
+"""The figure of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tokenizer for the standard sets, whose lengths are counted in words."""
+"""A tokenizer for the standard sets, with lengths counted in words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tests.evaluation.benchmarks.sets import WORDS, make_tokenizer
 
 @pytest.fixture(scope="session")
 def word_tokenizer():
-    """Return a tokenizer of whole words, those of the templates among them."""
+    """Return a tokenizer of whole words, including those of the templates."""
     text = f"{NEEDLE} This is a very long story book: <book> </book>. Look here now Answer:"
     return make_tokenizer([*WORDS, *text.split()])

@@ -1,4 +1,4 @@
-"""Tasks are chosen in the benchmark's order."""
+"""Selected tasks keep the benchmark's order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of one task, or of each."""
+"""Figures for one task, or for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What columns may hold."""
+"""Which values columns may hold."""
 
 from __future__ import annotations
 

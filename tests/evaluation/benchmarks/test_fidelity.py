@@ -1,4 +1,4 @@
-"""The fidelity benchmark: its samples hold what they ask for, and its figures are those of their formulas."""
+"""The fidelity benchmark: its samples contain what they ask about, and its figures match their formulas."""
 
 from __future__ import annotations
 

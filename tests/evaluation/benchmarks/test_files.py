@@ -1,4 +1,4 @@
-"""Where records lie, and how each format is read."""
+"""Where records are stored, and how each format is read."""
 
 from __future__ import annotations
 

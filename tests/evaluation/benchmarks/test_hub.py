@@ -1,4 +1,4 @@
-"""Loading of kvpress-style sets: where files may lie, what records must hold, what is said when they do not."""
+"""Loading kvpress-style sets: where files may be, what records must hold, and the errors otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""InfiniteBench: what counts as right."""
+"""InfiniteBench: which answers count as correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LongBench: its tasks, and figures that were worked out by hand."""
+"""LongBench: its tasks, and figures computed by hand."""
 
 from __future__ import annotations
 

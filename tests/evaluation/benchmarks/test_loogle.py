@@ -20,7 +20,7 @@ def test_loogle_clozes():
     answer = '{"<mask-0>": "Ann Lee", "<mask-1>": "Bob"}'
     predictions = ["{'<mask-0>': 'Ann', '<mask-1>': 'Bob'}", "no dictionary", "__import__('os').abort()"]
     rows = [row("shortdep_cloze", answer)] * 3
-    # Exactly right: 1 of 2 masks, and 0 of 1 for each answer that is no dictionary; in part: 2 of 2, and 0 of 2 twice.
+    # Exact: 1 of 2 masks, and 0 of 1 for each answer that is not a dictionary; partial: 2 of 2, and 0 of 2 twice.
     expected = {"shortdep_cloze": {"exact_match": 0.25, "partial_match": 0.3333}}
     assert LooGLE().metrics(rows, predictions) == expected
     assert [LooGLE().score(*case)["score"] for case in zip(rows, predictions, strict=True)] == [50.0, 0.0, 0.0]
@@ -42,7 +42,7 @@ def test_loogle_texts(monkeypatch):
     assert list(scores) == ["bleu1", "bleu4", "rouge-1", "rouge-2", "rouge-l", "meteor", "bert"]
     assert scores["bleu1"] == scores["bleu4"] == pytest.approx(brevity / 2)
     assert (scores["rouge-1"], scores["rouge-2"], scores["rouge-l"]) == pytest.approx((4 / 5 / 2, 3 / 4 / 2, 4 / 5 / 2))
-    # Precision 1, recall 4/5, weighed 9 to 1; how many chunks there are is the hashing's, see `meteor`.
+    # Precision 1, recall 4/5, weighted 9 to 1; the number of chunks depends on hashing, see `meteor`.
     penalties = [0.5 * (chunks / 4) ** 3 for chunks in (1, 2, 3, 4)]
     assert any(scores["meteor"] == pytest.approx(0.8 / 0.98 * (1 - penalty) / 2) for penalty in penalties)
     assert scores["bert"] == pytest.approx(0.6)

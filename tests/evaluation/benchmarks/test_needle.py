@@ -1,4 +1,4 @@
-"""The needle in a haystack: where it stands, how long the text is, and how answers are judged."""
+"""The needle in a haystack: its place, the length of the text, and how answers are judged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_needle_stands_at_its_depth_between_sentences():
         words = len(before.split()), len(after.split())
         assert abs(words[0] - DEPTHS[row.task] / 100 * sum(words)) <= longest / 2
         if words[0] and words[1]:
-            # The first sentence, and the last, may be any; the one before the needle is whole.
+            # The text may begin and end anywhere, but the sentence before the needle is whole.
             assert any(before.rstrip().endswith(sentence) for sentence in essay_sentences())
         if row.task == "depth_000":
             assert not before

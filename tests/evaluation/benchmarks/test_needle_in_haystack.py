@@ -31,7 +31,7 @@ def test_needle_is_at_every_depth(word_tokenizer, haystack):
     assert [row.extras for row in rows] == [{"needle": needle, "needle_depth": depth} for depth in DEPTHS]
     for made in rows:
         before, after = (part.split() for part in made.context.split(needle))
-        hay = before[8:] + after[:-1]  # less the words of the wrapper
+        hay = before[8:] + after[:-1]  # without the words of the wrapper
         assert hay == WORDS[:room]
         assert len(before[8:]) == room * made.extras["needle_depth"] // 100
         assert (made.question, made.answer_prefix, made.max_new_tokens) == ("Look here now", "A:", 8)
@@ -68,7 +68,7 @@ def test_needle_rouge():
     cases = [(row("needle_in_haystack", "a b c d", needle="a b c d"), text) for text in ("a b x", "")]
     rows, predictions = zip(*cases, strict=True)
     found, nothing = NeedleInHaystack().metrics(rows, predictions)
-    # The needle is the hypothesis: recall is of the prediction's words, precision of the needle's.
+    # The needle is the hypothesis: recall refers to the prediction's words, precision to the needle's.
     assert found["rouge-l"] == pytest.approx({"r": 2 / 3, "p": 2 / 4, "f": 4 / 7})
     assert found["rouge-2"] == pytest.approx({"r": 1 / 2, "p": 1 / 3, "f": 2 / 5})
     assert nothing == {name: {"r": 0.0, "p": 0.0, "f": 0.0} for name in ("rouge-1", "rouge-2", "rouge-l")}

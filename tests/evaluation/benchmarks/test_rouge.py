@@ -1,4 +1,4 @@
-"""ROUGE where the library can tell."""
+"""ROUGE: figures computed by hand, and texts without words."""
 
 from __future__ import annotations
 

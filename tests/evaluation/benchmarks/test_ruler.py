@@ -1,4 +1,4 @@
-"""RULER's tasks: what stands in them, how long they are, and how answers are judged."""
+"""RULER's tasks: their contents, their lengths, and how answers are judged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKENIZER = make_tokenizer()
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Return a folder with small files in the form of SQuAD's and HotpotQA's."""
+    """Return a folder with small files in the formats of SQuAD and HotpotQA."""
     folder = tmp_path_factory.mktemp("ruler")
     articles = [
         {
@@ -109,7 +109,7 @@ def test_rows_come_in_the_order_of_the_tasks():
     assert list(dict.fromkeys(row.task for row in Ruler().rows(Request(TOKENIZER, 1024, 1, 0)))) == OFFLINE
 
 
-# RULER's scripts/data/synthetic/constants.py, template and answer prefix put together.
+# From RULER's scripts/data/synthetic/constants.py, template and answer prefix joined.
 NEEDLES = (
     "Some special magic {type_needle_v} are hidden within the following text. Make sure to memorize it. I will quiz "
     "you about the {type_needle_v} afterwards.\n{context}\nWhat are all the special magic {type_needle_v} for {query} "
@@ -122,7 +122,7 @@ QA = "Answer the question based on the given documents. Only give me the answer 
     ("template", "text"),
     [
         (templates.NEEDLES, NEEDLES),
-        # The replacements that RULER makes for one needle.
+        # The replacements that RULER makes if there is one needle.
         (templates.ONE_NEEDLE, NEEDLES.replace("Some", "A").replace("are all", "is").replace("are", "is")),
         (
             templates.VARIABLE_TRACKING,

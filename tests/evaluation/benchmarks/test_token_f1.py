@@ -1,4 +1,4 @@
-"""F1 of shared words, worked out by hand."""
+"""F1 of shared words, computed by hand."""
 
 from __future__ import annotations
 

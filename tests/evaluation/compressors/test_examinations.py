@@ -1,4 +1,4 @@
-"""Routers with the same experts look at a context once."""
+"""Routers with the same experts share one examination of a context."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def test_routers_with_the_same_experts_look_once(tiny, random_context, monkeypat
     names = ["moe_router", "moe_router@router_type=eplb", "adakv_moe_router", "moe_router@experts=[keydiff, knorm]"]
     seconds = [prefilled.compress(parse_press(name).make(0.5)).seconds for name in names]
     assert looked == [(0, 0.5), (1, 0.5)] * 2
-    assert min(seconds[:3]) > 0.3 * seconds[0]  # what was saved is counted as if it had been done
+    assert min(seconds[:3]) > 0.3 * seconds[0]  # time saved by sharing is counted as if it had been spent
     prefilled.compress(parse_press("moe_router").make(0.75))
     assert looked[4:] == [(0, 0.75), (1, 0.75)]

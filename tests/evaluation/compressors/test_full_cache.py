@@ -1,4 +1,4 @@
-"""Nothing is removed, and nothing is done while an answer is written."""
+"""Nothing is removed, and nothing happens while an answer is generated."""
 
 from __future__ import annotations
 

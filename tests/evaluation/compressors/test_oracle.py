@@ -1,4 +1,4 @@
-"""Oracles run where the future is known, and look into it once for a sample."""
+"""Oracles run only where the future is known, and read it once per sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presses with a prefill of their own, and those that must know where the question begins."""
+"""Presses with their own prefill, and those that need to know where the question begins."""
 
 from __future__ import annotations
 

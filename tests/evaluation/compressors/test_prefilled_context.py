@@ -1,4 +1,4 @@
-"""One prefill serves presses that know nothing of each other."""
+"""One prefill serves several presses that do not affect each other."""
 
 from __future__ import annotations
 

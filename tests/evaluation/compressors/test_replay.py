@@ -1,4 +1,4 @@
-"""Presses that replay the context: scored once, they leave what they leave alone at every ratio."""
+"""Presses that replay the context: with shared scores, they leave the same as on their own, at every ratio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_scoring_once_serves_every_ratio(name, tiny, random_context, source, nam
     for ratio in source.ratios:
         ours = spec.strategy.compress(spec, ratio, source)
         assert_same(ours, *alone(tiny, random_context, spec.make(ratio)))
-        if name != "kvcompose_unstructured":  # which leaves what it read twice
+        if name != "kvcompose_unstructured":  # which keeps everything it has read twice
             assert ours.tokens_kept == pytest.approx(300 * (1 - ratio), abs=1)
         assert ours.is_masked == spec.strategy.masks
         assert spec.strategy.compress(spec, ratio, source) is ours

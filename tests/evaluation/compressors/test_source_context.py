@@ -1,4 +1,4 @@
-"""What is kept of a context from one press to the next."""
+"""What is reused for a context from one press to the next."""
 
 from __future__ import annotations
 

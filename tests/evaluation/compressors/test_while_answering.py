@@ -1,4 +1,4 @@
-"""Presses that compress while an answer is written."""
+"""Presses that compress while an answer is generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a press."""
+"""Entries, which describe presses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presses by name: all of kvpress's, with the settings that its registry gives them; and yours, by one line."""
+"""Presses by name: all of kvpress's, with the settings from its registry, and custom ones, added with one line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_registry_settings():
 
 @dataclass
 class MyPress(kv.ScorerPress):
-    """A newcomer's."""
+    """A custom press."""
 
     sign: float = 1.0
 

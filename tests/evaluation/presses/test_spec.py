@@ -1,4 +1,4 @@
-"""Presses as they are typed."""
+"""Presses as typed on the command line."""
 
 from __future__ import annotations
 

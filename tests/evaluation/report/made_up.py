@@ -31,7 +31,7 @@ PRESSES = {
     "adakv_snapkv": (0.5, 0.19, True),
     "think": (0.7, 0.15, False),
 }
-# Half of a whole study, which would take long to draw.
+# Half the size of a real study, which would take long to draw.
 WRITTEN_RATIOS, WRITTEN_LENGTHS = [0.5, 0.875], [1024, 4096]
 
 
@@ -138,7 +138,7 @@ def _line(
 
 
 def small_study(folder: Path, **changes: Any) -> Path:
-    """Write a study that is quick to report."""
+    """Write a study for which a report is created quickly."""
     settings: dict[str, Any] = {
         "presses": ["moe_router", "snapkv", "adakv_compactor", "think"],
         "ratios": [0.25, 0.5],

@@ -1,4 +1,4 @@
-"""Numbers as reports write them."""
+"""Formatting of numbers in reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of heat maps, and their place on the ramp."""
+"""The numbers of heat maps, and their positions on the colour ramp."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_the_full_cache_comes_first_and_the_mean_last(summary):
     places = [cell.position for row in heat.cells for cell in row if cell.position is not None]
     assert all(0 <= place <= 1 for place in places)
     values = {float(cell.text): cell.position for cell in heat.cells[1]}
-    assert sorted(values) == sorted(values, key=values.get)  # a higher score is further on
+    assert sorted(values) == sorted(values, key=values.get)  # a higher score is further along
 
 
 def test_the_lowest_divergence_is_the_best(summary):

@@ -1,4 +1,4 @@
-"""Pictures that a report has."""
+"""The pictures of a report."""
 
 from __future__ import annotations
 

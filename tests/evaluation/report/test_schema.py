@@ -1,4 +1,4 @@
-"""What a report is made from."""
+"""Measures and their labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as rows of texts."""
+"""Tables as rows of strings."""
 
 from __future__ import annotations
 

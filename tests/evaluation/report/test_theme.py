@@ -1,4 +1,4 @@
-"""Colours that can be read and told apart."""
+"""Colours that are legible and distinguishable."""
 
 from __future__ import annotations
 

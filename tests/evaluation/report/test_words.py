@@ -1,4 +1,4 @@
-"""What was run, in words."""
+"""A description of what was run."""
 
 from __future__ import annotations
 

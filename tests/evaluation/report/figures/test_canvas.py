@@ -1,4 +1,4 @@
-"""Panels of exact size, and SVG that a page can hold many of."""
+"""Panels of an exact size, and SVG of which a page can hold many."""
 
 from __future__ import annotations
 
