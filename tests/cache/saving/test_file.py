@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import time
 
 import pytest
 import torch
@@ -66,7 +68,7 @@ def test_the_same_contents_are_the_same_bytes(path, tmp_path):
 def test_every_flipped_bit_is_found(path):
     stored = path.read_bytes()
     assert len(stored) > 1200
-    for bit in [*range(128), *range(128, 8 * len(stored), 5)]:
+    for bit in [*range(128), *range(128, 8 * len(stored), 13)]:
         altered = bytearray(stored)
         altered[bit // 8] ^= 1 << bit % 8
         path.write_bytes(altered)
@@ -151,6 +153,28 @@ def test_any_other_error_does_too(path):
     with pytest.raises(AttributeError):
         write_sections(path, {"one": [None]}, CONTENTS)
     assert path.read_bytes() == before and [*path.parent.iterdir()] == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are copied only on POSIX")
+def test_a_killed_process_leaves_a_whole_file(path):
+    large = torch.arange(500_000)
+    versions = [{"one": [large + number]} for number in range(2)]
+    write_sections(path, versions[0], {"version": 0})
+    for delay in range(12):
+        child = os.fork()
+        if child == 0:
+            try:
+                while True:
+                    for number, sections in enumerate(versions):
+                        write_sections(path, sections, {"version": number})
+            finally:
+                os._exit(1)  # the tests go on in the parent only
+        time.sleep(0.003 * (delay + 1))
+        os.kill(child, signal.SIGKILL)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        file = verified(path)
+        found = file.tensor("one", 0, torch.int64, [500_000])
+        assert torch.equal(found, versions[file.contents["version"]]["one"][0])
 
 
 def test_a_file_may_be_replaced_while_it_is_mapped(path):
