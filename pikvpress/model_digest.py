@@ -66,10 +66,9 @@ class ModelDigest:
         return ModelDigest(type(model).__name__, _config_digest(model), known.digest)
 
     def differences(self, other: ModelDigest) -> str:
-        """Name what differs from another model, or return an empty string."""
+        """Name the attributes in which another model differs, or return an empty string."""
         found, wanted = asdict(self), asdict(other)
-        names = [name for name in found if found[name] != wanted[name]]
-        return " and ".join(f"architecture {found[n]}, not {wanted[n]}" if n == "architecture" else n for n in names)
+        return ", ".join(name for name in found if found[name] != wanted[name])
 
 
 def model_of(attention: models.Attention) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pikvpress.cache.saving.file import VERSION, MappedFile
+from pikvpress.cache.saving.file import VERSION, MappedFile, well_formed
 from pikvpress.model_digest import ModelDigest, as_bytes
 from pikvpress.plan import Plan
 
@@ -77,7 +77,9 @@ def saved_cache(path: str | Path) -> SavedCache:
     ValueError
         If it is something else, truncated, altered where this reads it, or was written by a newer version.
     """
-    return SavedCache.of(MappedFile(Path(path)))
+    file = MappedFile(Path(path))
+    with well_formed(file.path):
+        return SavedCache.of(file)
 
 
 def digest_of_ids(input_ids: torch.Tensor) -> str:

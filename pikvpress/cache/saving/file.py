@@ -14,7 +14,9 @@ import mmap
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -122,6 +124,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+@contextmanager
+def well_formed(path: Path) -> Iterator[None]:
+    """Turn the errors that nonsense with right checksums causes into a ``ValueError`` that names the file."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
+
+
 class MappedFile:
     """A file written by `write_sections`, whose pages are read from disk when they are first used.
 
@@ -148,10 +159,11 @@ class MappedFile:
             header, metadata, entries = self._read_header(file)
             # A private copy: a press that changes keys in place changes neither the file nor other caches.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        self.contents: dict[str, Any] = json.loads(metadata["contents"])
-        places = {name: entry["data_offsets"] for name, entry in entries.items()}
-        self._places = {name: (header + first, header + last) for name, (first, last) in places.items()}
-        self._checksums = dict(zip(self._places, metadata["checksums"].split(), strict=True))
+        with well_formed(path):
+            self.contents: dict[str, Any] = json.loads(metadata["contents"])
+            places = {name: entry["data_offsets"] for name, entry in entries.items()}
+            self._places = {name: (header + first, header + last) for name, (first, last) in places.items()}
+            self._checksums = dict(zip(self._places, metadata["checksums"].split(), strict=True))
         end = max((last for _, last in self._places.values()), default=header)
         if len(self._map) != end:
             raise ValueError(f"{path} has {len(self._map)} bytes, not the {end} that were saved: restore it")

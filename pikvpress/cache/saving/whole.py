@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from pikvpress.cache.readers import READERS
 from pikvpress.cache.saving.about import PLAN, digest_of_ids, plan_piece
 from pikvpress.cache.saving.codecs import CodecTable, bases_pieces, restored, restored_bases, restored_choice
 from pikvpress.cache.saving.contents import LayerContents, restored_contents
-from pikvpress.cache.saving.file import MappedFile, Pieces, write_sections
+from pikvpress.cache.saving.file import MappedFile, Pieces, well_formed, write_sections
 from pikvpress.cache.saving.layer import SavedLayer
 from pikvpress.cache.saving.settings import settings_of
 from pikvpress.model_digest import ModelDigest, model_of
@@ -116,33 +115,24 @@ def _described_layers(
 
 def load(path: Path, model: PreTrainedModel, input_ids: torch.Tensor | None, verify: bool) -> CacheState:
     """Read a cache from a file; see `PiKVCache.load`."""
-    digest = ModelDigest.of(model)
     file = MappedFile(path)
-    with _well_formed(path):
+    digest = ModelDigest.of(model)
+    with well_formed(path):
         differing = digest.differences(ModelDigest(**file.contents["model"]))
     if differing:
         raise ValueError(
-            f"{path} was saved with another model than this one (other {differing}): load it with the model that "
-            "filled it, in the same data type, or read the context again"
+            f"{path} was saved with another model (other {differing}): load it with the model that filled it, in the "
+            "same data type, or read the context again"
         )
     if input_ids is not None:
         _check_ids(file, input_ids)
-    with _well_formed(path):
+    with well_formed(path):
         state = _restored(file, model)
     if verify:
         for layer in state.layers:
             if isinstance(layer, SavedLayer):
                 layer.read()
     return state
-
-
-@contextmanager
-def _well_formed(path: Path) -> Iterator[None]:
-    """Turn the errors that nonsense with right checksums causes into one."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be loaded: {error}") from error
 
 
 def _check_ids(file: MappedFile, input_ids: torch.Tensor) -> None:

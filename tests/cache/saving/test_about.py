@@ -9,9 +9,13 @@ from kvpress import KnormPress
 from pikvpress import PiKVCache, PiKVPress
 from pikvpress.cache import saved_cache
 from pikvpress.cache.saving.about import digest_of_ids, plan_piece
+from pikvpress.cache.saving.file import write_sections
 from pikvpress.cache.saving.settings import settings_of
 from pikvpress.model_digest import ModelDigest
 from tests.cache.saving.cases import LENGTH, filled, ids
+
+DIGEST = {"architecture": "Llama", "config": "1", "weights": "2"}
+CONTENTS = {"layers": [], "model": DIGEST, "input_ids": None, "press": None, "plan": 8}
 
 
 def test_everything_that_was_given_is_there(llama, tmp_path):
@@ -38,6 +42,12 @@ def test_what_was_not_given_is_none(llama, tmp_path):
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no saved cache at"):
         saved_cache(tmp_path / "none")
+    write_sections(tmp_path / "plan", {"plan": [torch.ones(8, dtype=torch.uint8)]}, CONTENTS)
+    with pytest.raises(ValueError, match="plan cannot be loaded: Error -3 while decompressing data"):
+        saved_cache(tmp_path / "plan")
+    write_sections(tmp_path / "nothing", {}, {})
+    with pytest.raises(ValueError, match="nothing cannot be loaded: 'layers'"):
+        saved_cache(tmp_path / "nothing")
 
 
 def test_digests_of_ids_depend_on_numbers_and_shape_only():

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import zlib
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pikvpress.cache.saving import file as saving_file
-from pikvpress.cache.saving.file import ALIGNED, MappedFile, Pieces, write_sections
+from pikvpress.cache.saving.file import ALIGNED, MappedFile, Pieces, well_formed, write_sections
 
 NUMBERS = torch.arange(40, dtype=torch.float32).view(5, 8)
 SECTIONS = {
@@ -188,6 +189,12 @@ def test_changing_a_piece_does_not_change_the_file(path):
     before = path.read_bytes()
     MappedFile(path).tensor("one", 0, torch.float32, [5, 8]).zero_()
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), KeyError("wrong"), zlib.error("wrong")])
+def test_nonsense_is_one_error_that_names_the_file(path, error):
+    with pytest.raises(ValueError, match=f"{path} cannot be loaded: .*wrong"), well_formed(path):
+        raise error
 
 
 def test_pieces_end_where_the_section_does(path):

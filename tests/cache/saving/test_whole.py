@@ -144,9 +144,9 @@ def test_another_model_is_refused_even_if_it_is_another_in_one_weight(llama, pat
     assert PiKVCache.load(path, twin).get_seq_length() == LENGTH
     with torch.no_grad():
         twin.model.layers[0].mlp.up_proj.weight[3, 4] += 1e-3
-    with pytest.raises(ValueError, match=r"was saved with another model than this one \(other weights\): load it with"):
+    with pytest.raises(ValueError, match=r"was saved with another model \(other weights\): load it with"):
         PiKVCache.load(path, twin)
-    with pytest.raises(ValueError, match=r"other architecture Qwen2ForCausalLM, not LlamaForCausalLM and config and w"):
+    with pytest.raises(ValueError, match=r"\(other architecture, config, weights\)"):
         PiKVCache.load(path, make_tiny("qwen2"))
     with pytest.raises(TypeError, match="must be a model of transformers"):
         PiKVCache.load(path, None)
