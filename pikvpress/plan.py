@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,11 @@ class LayerPlan:
             [sum(row[head][expert] for row in self.weights) / batch for expert in range(len(self.weights[0][head]))]
             for head in range(len(self.weights[0]))
         ]
+
+
+def _with_pairs(layer: LayerPlan) -> LayerPlan:
+    """Return a layer's plan with pairs of codecs, of which JSON makes lists."""
+    return replace(layer, codecs=[(keys, values) for keys, values in layer.codecs or ()])
 
 
 @dataclass(frozen=True)
@@ -149,8 +154,9 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Plan:
-        """Create a plan from the output of `to_dict`."""
-        return cls(**{**data, "layers": [LayerPlan(**layer) for layer in data["layers"]]})
+        """Create a plan from the output of `to_dict`, which may have been stored as JSON."""
+        layers = [LayerPlan(**layer) for layer in data["layers"]]
+        return cls(**{**data, "layers": [layer if layer.codecs is None else _with_pairs(layer) for layer in layers]})
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""

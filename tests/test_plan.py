@@ -1,8 +1,9 @@
 import json
 
 import pytest
+import torch
 
-from pikvpress import LayerPlan, Plan
+from pikvpress import LayerPlan, PiKVCache, PiKVPress, Plan
 from pikvpress.presses.moe_router_press import MoERouterPress
 from tests.helpers import prefill
 
@@ -34,6 +35,14 @@ def test_it_survives_json(plan, tmp_path):
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
     assert json.loads((tmp_path / "plan.json").read_text())["router"] == "pikv"
+
+
+def test_pairs_of_codecs_survive_json_too(llama, ids, tmp_path):
+    press = PiKVPress(0.8, gates=None)
+    with torch.no_grad(), press(llama):
+        llama.model(ids, past_key_values=PiKVCache())
+    press.plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == press.plan and press.plan.layers[0].codecs is not None
 
 
 def test_it_is_drawn_as_one_map_an_expert(plan, tmp_path):

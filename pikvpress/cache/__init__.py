@@ -9,6 +9,7 @@ from pikvpress.cache.low_rank import LowRankCodec
 from pikvpress.cache.names import codec
 from pikvpress.cache.pikv_cache import PiKVCache
 from pikvpress.cache.rotated import RotatedCodec
+from pikvpress.cache.saving import SavedCache, saved_cache
 
 __all__ = [
     "CODECS",
@@ -20,7 +21,9 @@ __all__ = [
     "PiKVCache",
     "PiKVLayer",
     "RotatedCodec",
+    "SavedCache",
     "codec",
     "load_bases",
     "save_bases",
+    "saved_cache",
 ]

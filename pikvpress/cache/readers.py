@@ -29,6 +29,7 @@ class Readers:
         self._layers: weakref.WeakKeyDictionary[Any, weakref.ref[CompressibleLayer]] = weakref.WeakKeyDictionary()
         self._modules: weakref.WeakKeyDictionary[CompressibleLayer, weakref.ref[Any]] = weakref.WeakKeyDictionary()
         self._aside: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._last: weakref.WeakKeyDictionary[CompressibleLayer, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 
     def give(self, keys: torch.Tensor, layer: CompressibleLayer | None) -> None:
         """Record which layer returned these dense keys; None for a layer that replaces one of ours."""
@@ -50,6 +51,15 @@ class Readers:
         """Return the module that has read a layer, unless it has read another layer since."""
         reference = self._modules.get(layer)
         return None if reference is None else reference()
+
+    def last_reader(self, layer: CompressibleLayer) -> models.Attention | None:
+        """Return the module that has read a layer, even if it has read another layer since."""
+        reference = self._last.get(layer)
+        return None if reference is None else reference()
+
+    def remember(self, module: models.Attention, layer: CompressibleLayer) -> None:
+        """Record that a layer belongs to a module, without a claim to the module's masks."""
+        self._last[layer] = weakref.ref(module)
 
     def mask_of(self, layer: CompressibleLayer) -> tuple[torch.Tensor, ...] | None:
         """Return the entries that a press has masked since the layer was last read, or None."""
@@ -74,6 +84,8 @@ class Readers:
         prompt : bool
             Whether these are the first entries of the cache.
         """
+        if layer is not None:
+            self.remember(module, layer)
         if not models.is_sliding(module):  # the PiKVLayer of such a module takes no mask: it uses kvpress's fake keys
             self._hand_over(module, layer)
         if prompt:
