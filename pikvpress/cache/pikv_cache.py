@@ -12,10 +12,14 @@ from transformers import Cache
 
 from pikvpress.cache.calibrated import Bases
 from pikvpress.cache.choice import known, of_layer
+from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import EXACT
+from pikvpress.cache.history import History
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
+from pikvpress.cache.schedule import Schedule, schedule_for
+from pikvpress.cache.scheduler import Scheduler
 
 
 class PiKVCache(Cache):
@@ -36,24 +40,40 @@ class PiKVCache(Cache):
         directions computed from the context, with "+int2" for the residual in 2 bits, see `LowRankCodec`; or bases from
         `calibrate_bases` for the model. A `PiKVPress` chooses codecs itself.
     window : int, default=128
-        If a codec is not exact: number of most recent entries, of the context and of later entries, that stay exact.
+        If a codec is not exact, or with a scheduler: number of most recent entries, of the context and of later
+        entries, that stay as they are.
+    scheduler : str or Scheduler, optional
+        How the cache stays within a ceiling while it reads and while it generates, see `schedule`. By default
+        "saliency" if a ceiling is given, otherwise none.
+    max_tokens, max_bytes, ratio : optional
+        The ceiling, see `schedule`.
 
     Raises
     ------
     ValueError
-        For an unknown codec or a negative window; from a forward, if an earlier forward ended in an error.
+        For an unknown codec or scheduler, a negative window, or a ceiling that is missing or too low; from a forward,
+        if an earlier forward ended in an error.
 
     Examples
     --------
     >>> cache = PiKVCache()
     >>> pipe(context, questions=questions, press=AdaKVPress(MoERouterPress(0.75)), cache=cache)
     >>> cache.nbytes
+    >>> cache = PiKVCache(scheduler="h2o", max_tokens=1024)
+    >>> model.generate(**inputs, past_key_values=cache, max_new_tokens=10_000)
     """
 
     layers: list[PiKVLayer]  # type: ignore[assignment]
 
     def __init__(
-        self, key_codec: str | Codec | Bases = "exact", value_codec: str | Codec | Bases = "exact", window: int = 128
+        self,
+        key_codec: str | Codec | Bases = "exact",
+        value_codec: str | Codec | Bases = "exact",
+        window: int = 128,
+        scheduler: str | Scheduler | None = None,
+        max_tokens: int | None = None,
+        max_bytes: int | None = None,
+        ratio: float | None = None,
     ):
         if window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
@@ -61,6 +81,9 @@ class PiKVCache(Cache):
         self._codecs, self._window = (known(key_codec), known(value_codec)), window
         self._before: list[int] = []  # lengths of the layers before the latest forward
         self._reached = -1  # the last layer that it reached
+        self._schedule: Schedule | None = None
+        if scheduler is not None or (max_tokens, max_bytes, ratio) != (None, None, None):
+            self.schedule(scheduler or "saliency", max_tokens=max_tokens, max_bytes=max_bytes, ratio=ratio)
 
     def update(
         self,
@@ -80,7 +103,9 @@ class PiKVCache(Cache):
         if layer_idx == 0:
             self._begin()
         while len(self.layers) <= layer_idx:
-            self.layers.append(PiKVLayer(*of_layer(self._codecs, len(self.layers)), self._window))
+            layer = PiKVLayer(*of_layer(self._codecs, len(self.layers)), self._window)
+            layer.keeper = layer.keeper_for(self._schedule, len(self.layers))
+            self.layers.append(layer)
         if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
@@ -131,6 +156,64 @@ class PiKVCache(Cache):
         for layer, choice in zip(self.layers, choices, strict=True):
             layer.use(*choice, self._window)
 
+    def schedule(
+        self,
+        scheduler: str | Scheduler | None,
+        *,
+        max_tokens: int | None = None,
+        max_bytes: int | None = None,
+        ratio: float | None = None,
+    ) -> None:
+        """Keep the cache within a ceiling from now on, or change how; may be called between two tokens.
+
+        What is already compressed by a press or a codec stays, and counts; everything else, and what comes later, is
+        scheduled. The ceiling then holds in every layer, after each reading and while a token is generated; while
+        several tokens are read at once, they come on top.
+
+        Parameters
+        ----------
+        scheduler : str or Scheduler or None
+            One of `pikvpress.schedulers.SCHEDULERS`, by name or as an instance with other settings; None to keep all
+            later entries.
+        max_tokens : int, optional
+            Entries that a KV head holds at most, on average over the heads.
+        max_bytes : int, optional
+            Bytes that the cache holds at most, including what the scheduler records.
+        ratio : float, optional
+            Share of what was read so far that is removed, in [0, 1).
+            Without any of the three, the ceiling stays as it was.
+
+        Raises
+        ------
+        ValueError
+            For an unknown scheduler, a missing or several ceilings, one that is below the smallest cache or that the
+            scheduler cannot keep, a padded batch, a model with sliding-window attention, or a scheduler without what it
+            needs. The cache is then unchanged. If the model is not known yet, what depends on it is checked when it
+            reads.
+        """
+        self.settle()
+        module = READERS.module_of(self.layers[0]) if self.layers else None
+        limits = {"max_tokens": max_tokens, "max_bytes": max_bytes, "ratio": ratio}
+        new = schedule_for(scheduler, limits, self._window, self._schedule, module)
+        if new is None and self._schedule is None:
+            return
+        keepers = [layer.keeper_for(new, index) for index, layer in enumerate(self.layers)]
+        entries = [layer.entries.with_context_only() if new is not None else layer.entries for layer in self.layers]
+        if new is not None and new.layers is not None:
+            entries = [
+                keeper.enforced(held, at_once=True) if keeper is not None and layer.is_initialized else held
+                for layer, keeper, held in zip(self.layers, keepers, entries, strict=True)
+            ]
+            new.announce(self._schedule)
+        self._schedule = new
+        for layer, keeper, held in zip(self.layers, keepers, entries, strict=True):
+            layer.follow(keeper, held)
+
+    @property
+    def history(self) -> History:
+        """What the scheduler has dropped when, and how much each head held."""
+        return History() if self._schedule is None else self._schedule.history
+
     def settle(self) -> None:
         """Immediately remove the entries that a press has masked, and pack entries as the codecs require.
 
@@ -155,7 +238,7 @@ class PiKVCache(Cache):
             Nothing is cropped in this case.
         """
         for layer in self.layers:
-            layer.entries.length_after_crop(max_length)
+            layer.length_after_crop(max_length)
         super().crop(max_length)
         if max_length == 0:
             self._before, self._reached = [], len(self.layers) - 1
@@ -190,14 +273,18 @@ class PiKVCache(Cache):
 
     def table(self) -> Table:
         """Return the contents of each layer as a table for `rich`."""
-        table = Table("layer", "entries per head", "of", "keys", "values", "KiB", title="PiKVCache")
+        scheduled = self._schedule is not None
+        title = "PiKVCache" if self._schedule is None else f"PiKVCache, {self._schedule}"
+        columns = ("layer", "entries per head", "of", *(("pages per head",) if scheduled else ()))
+        table = Table(*columns, "keys", "values", "KiB", title=title)
         for index, layer in enumerate(self.layers):
             if not layer.is_initialized:
                 continue
             counts = [count for row in layer.counts() for count in row]
-            entries = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
-            keys, values = layer.codec_names()
-            table.add_row(str(index), entries, str(layer.get_seq_length()), keys, values, f"{layer.nbytes / 1024:,.1f}")
+            cells = [str(index), _span(counts), str(layer.get_seq_length())]
+            if scheduled:
+                cells.append(_span([-(-(count - layer.entries.tail.length) // PAGE) for count in counts]))
+            table.add_row(*cells, *layer.codec_names(), f"{layer.nbytes / 1024:,.1f}")
         return table
 
     def __str__(self) -> str:
@@ -206,3 +293,7 @@ class PiKVCache(Cache):
         with console.capture() as capture:
             console.print(self.table())
         return capture.get()
+
+
+def _span(counts: list[int]) -> str:
+    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
