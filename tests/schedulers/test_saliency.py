@@ -1,0 +1,61 @@
+"""Saliency keeps what a dense implementation of its definition keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+import torch
+
+from pikvpress.schedulers import SaliencyScheduler
+from tests.schedulers.dense import HEADS, PAGE, SIZE, best
+from tests.schedulers import streams
+from tests.schedulers.streams import compare
+
+SEEDS = [range(first, first + 10) for first in range(0, 50, 10)]
+
+
+class Salient:
+    """The rule, from keys before rotation and values as a stream yields them."""
+
+    def __init__(self, seed, weights, shares=(1.0, 1.0)):
+        parts = list(streams.stream(seed))
+        self.keys, self.values = (torch.cat([part[side] for part in parts], dim=2) for side in (1, 2))
+        self.weights, self.shares = weights.double()[0], shares
+        self.measured, self.scores = 0, {}
+
+    def __call__(self, state, candidates, quota, row):
+        self._measure(state)
+        return [
+            best(entries, int(quota * self.shares[head]), lambda entry, head=head: self._score(state, row, head, entry))
+            for head, entries in enumerate(candidates)
+        ]
+
+    def _measure(self, state):
+        """Score what has left the window, by the mean norms of all that has left."""
+        left = (state.length - streams.WINDOW) // PAGE * PAGE
+        norms = [states[:, :, :left].norm(dim=-1) for states in (self.keys, self.values)]
+        for place in range(self.measured, left):
+            of_key, of_value = self.weights[:, :SIZE], self.weights[:, SIZE : 2 * SIZE]
+            score = (self.keys[:, :, place] * of_key).sum(-1) / norms[0].mean(dim=-1)
+            score = score + (self.values[:, :, place] * of_value).sum(-1) / norms[1].mean(dim=-1)
+            for side, norm in enumerate(norms):
+                score = score + self.weights[:, 2 * SIZE + side] * norm[..., place].log()
+            self.scores[place] = score
+        self.measured = max(self.measured, left)
+
+    def _score(self, state, row, head, entry):
+        place, count = torch.tensor(float(entry.position)), state.length
+        features = [place / count, ((count - place) / count).log(), ((place + 1) / count).log(), (place < 4).float()]
+        return self.scores[entry.position][row, head].item() + (torch.stack(features) @ self.weights[head, -4:].float()).item()
+
+
+def weights(seed):
+    return torch.randn(1, HEADS, 2 * SIZE + 6, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("seeds", SEEDS, ids=str)
+def test_it_keeps_what_the_dense_rule_keeps(seeds):
+    for seed in seeds:
+        of_seed, shares = weights(seed), (1.0, 1.0) if seed % 2 else (0.5, 1.5)
+        scheduler = SaliencyScheduler(weights=of_seed, shares=torch.tensor([shares]))
+        compare(seed, scheduler, Salient(seed, of_seed, shares), quota=64 + seed)
