@@ -65,6 +65,10 @@ class Keeper:
         batch, heads = entries.tail.keys.shape[:2]
         return Compressed(entries.compressed.context[: self._fixed]).counts(batch * heads)
 
+    def governs(self, entries: Entries) -> bool:
+        """Return whether any of the entries are scheduled, rather than compressed by a press."""
+        return entries.length > self._origin
+
     @property
     def records(self) -> Records:
         """The records of the layer, which has read an entry."""

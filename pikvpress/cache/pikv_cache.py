@@ -204,7 +204,8 @@ class PiKVCache(Cache):
                 keeper.enforced(held, at_once=True) if keeper is not None and layer.is_initialized else held
                 for layer, keeper, held in zip(self.layers, keepers, entries, strict=True)
             ]
-            new.announce(self._schedule)
+            if any(keeper is not None and keeper.governs(held) for keeper, held in zip(keepers, entries, strict=True)):
+                new.announce(self._schedule)
         self._schedule = new
         for layer, keeper, held in zip(self.layers, keepers, entries, strict=True):
             layer.follow(keeper, held)

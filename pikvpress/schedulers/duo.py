@@ -34,8 +34,8 @@ class DuoScheduler(Scheduler):
     recent : int, default=64
         Number of entries behind the window that streaming heads keep, if the ceiling allows.
     importance : torch.Tensor, optional
-        How much a head retrieves, shape (layers, kv_heads), such as 1 and 0; heads with 0 always stream. By default, the
-        fitted budgets of the model's gates.
+        How much a head retrieves, shape (layers, kv_heads), such as 1 and 0. By default, the fitted budgets of the
+        model's gates.
 
     Raises
     ------
@@ -79,9 +79,8 @@ class DuoScheduler(Scheduler):
         least = min(mean, self.sinks + self.recent)
         quotas, spare = [least] * heads, heads * (mean - least)
         for head in sorted(range(heads), key=lambda head: -importance[head]):
-            if importance[head] > 0:
-                more = min(max(0, left - least), spare)
-                quotas[head], spare = least + more, spare - more
+            more = min(max(0, left - least), spare)
+            quotas[head], spare = least + more, spare - more
         return quotas
 
     def scores(self, candidates: Candidates) -> torch.Tensor:
