@@ -20,6 +20,7 @@ from pikvpress.cache.held import Held
 from pikvpress.cache.kvpress_rules import check_presses
 from pikvpress.cache.reader import read
 from pikvpress.cache.readers import READERS
+from pikvpress.cache.scheduled import ScheduledLayer
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 
@@ -86,7 +87,7 @@ def reading(function: Attention) -> Attention:
         READERS.turn_to(module, layer, prompt)
         if layer is not None:
             padding = masks.padding(attention_mask, key.shape[2])
-            if layer.keeper is not None:
+            if isinstance(layer, ScheduledLayer) and layer.keeper is not None:
                 layer.refuse_to_schedule(module, query.shape[2], padding)
             elif prompt:
                 check_presses(module, layer.packs)
@@ -97,7 +98,7 @@ def reading(function: Attention) -> Attention:
         if not heeds_masks:
             _overwrite_masked(module, query, key, value, attention_mask, 0.0)
         output = function(module, query, key, value, attention_mask, *args, **kwargs)
-        if layer is not None and layer.keeper is not None:
+        if isinstance(layer, ScheduledLayer) and layer.keeper is not None:
             layer.was_read(query, kwargs.get("scaling"))
         return output
 

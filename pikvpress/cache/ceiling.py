@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 
@@ -47,10 +48,11 @@ class Ceiling:
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f"a ceiling is one of {', '.join(KINDS)}, got {' and '.join(given) or 'none'}")
-        value, wanted = getattr(self, given[0]), Real if given[0] == "ratio" else Integral
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            raise TypeError(f"{given[0]} must be {'a number' if wanted is Real else 'a whole number'}, got {value!r}")
-        if given[0] == "ratio" and not 0 <= value < 1:
+        value: Any = getattr(self, given[0])
+        is_share = given[0] == "ratio"
+        if isinstance(value, bool) or not isinstance(value, Real if is_share else Integral):
+            raise TypeError(f"{given[0]} must be a {'' if is_share else 'whole '}number, got {value!r}")
+        if self.ratio is not None and not 0 <= self.ratio < 1:
             raise ValueError(f"ratio is the share of entries to remove and must be in [0, 1), got {value}")
 
     @property

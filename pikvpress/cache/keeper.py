@@ -266,7 +266,7 @@ class Keeper:
         candidates = ledger.candidates(0, 0, entries.length, self._layer)
         kept = candidates.exist & (candidates.positions < length)
         stored = Stored.of(entries.compressed.context[self._fixed :]).shortened(kept, length - self._origin)
-        self.records.ledger = ledger.shortened(0).kept(candidates, kept, max(stored.exact.counts))
+        self.records.ledger = ledger.shortened(0).kept(candidates, kept, max(stored.stretches[-1].counts))
         self._index_pages(stored, kept.shape[1])
         context = (*entries.compressed.context[: self._fixed], *stored.stretches)
         return Entries(entries.tail.between(0, 0).copied(), Compressed(context))

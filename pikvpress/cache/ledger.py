@@ -125,7 +125,12 @@ class Ledger:
 
     def to(self, device: torch.device | str) -> Ledger:
         """Return a copy on another device."""
-        parts = (self.observed, self.stored_measures, self.recent_measures)
-        moved = [{name: tensor.to(device) for name, tensor in part.items()} for part in parts]
-        totals = None if self.totals is None else self.totals.to(device)
-        return Ledger(self.counts.to(device), self.positions.to(device), *moved, totals, self.stored)
+        return replace(
+            self,
+            counts=self.counts.to(device),
+            positions=self.positions.to(device),
+            observed={name: part.to(device) for name, part in self.observed.items()},
+            stored_measures={name: part.to(device) for name, part in self.stored_measures.items()},
+            recent_measures={name: part.to(device) for name, part in self.recent_measures.items()},
+            totals=None if self.totals is None else self.totals.to(device),
+        )

@@ -43,8 +43,8 @@ class PageIndex:
             if pages:
                 bounds = page_bounds(keys.part(index)[None, None, : pages * PAGE], PAGE)
                 lowest[index, :pages], highest[index, :pages] = (bound[0, 0] for bound in bounds)
-        pages = torch.arange(most, device=keys.buffer.device)
-        missing = pages >= torch.tensor(full, device=pages.device)[:, None]
+        places = torch.arange(most, device=keys.buffer.device)
+        missing = places >= torch.tensor(full, device=places.device)[:, None]
         return PageIndex(*(part.unflatten(0, (-1, heads)) for part in (lowest, highest, missing)))
 
     @property

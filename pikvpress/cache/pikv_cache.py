@@ -12,7 +12,6 @@ from transformers import Cache
 
 from pikvpress.cache.calibrated import Bases
 from pikvpress.cache.choice import known, of_layer
-from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.history import History
@@ -20,6 +19,7 @@ from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.schedule import Schedule, schedule_for
 from pikvpress.cache.scheduler import Scheduler
+from pikvpress.cache.table import contents
 
 
 class PiKVCache(Cache):
@@ -211,6 +211,11 @@ class PiKVCache(Cache):
             layer.follow(keeper, held)
 
     @property
+    def current_schedule(self) -> Schedule | None:
+        """The schedule by which the cache stays within its ceiling, or None."""
+        return self._schedule
+
+    @property
     def history(self) -> History:
         """What the scheduler has dropped when, and how much each head held."""
         return History() if self._schedule is None else self._schedule.history
@@ -273,20 +278,8 @@ class PiKVCache(Cache):
         return sum(layer.nbytes for layer in self.layers) + sum(bases.values())
 
     def table(self) -> Table:
-        """Return the contents of each layer as a table for `rich`."""
-        scheduled = self._schedule is not None
-        title = "PiKVCache" if self._schedule is None else f"PiKVCache, {self._schedule}"
-        columns = ("layer", "entries per head", "of", *(("pages per head",) if scheduled else ()))
-        table = Table(*columns, "keys", "values", "KiB", title=title)
-        for index, layer in enumerate(self.layers):
-            if not layer.is_initialized:
-                continue
-            counts = [count for row in layer.counts() for count in row]
-            cells = [str(index), _span(counts), str(layer.get_seq_length())]
-            if scheduled:
-                cells.append(_span([-(-(count - layer.entries.tail.length) // PAGE) for count in counts]))
-            table.add_row(*cells, *layer.codec_names(), f"{layer.nbytes / 1024:,.1f}")
-        return table
+        """Return the contents of each layer as a table for `rich`, with the scheduler and its stored pages."""
+        return contents(self.layers, self._schedule)
 
     def __str__(self) -> str:
         """Return the table as text."""
@@ -294,7 +287,3 @@ class PiKVCache(Cache):
         with console.capture() as capture:
             console.print(self.table())
         return capture.get()
-
-
-def _span(counts: list[int]) -> str:
-    return f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"

@@ -37,6 +37,8 @@ class Schedule:
         Number of layers of the model, once it is known.
     met : bool
         Whether the scheduler knows the model.
+    of_press : bool
+        Whether a press made the schedule after a prompt, so that it ends with the contents of the cache.
     angles : Angles
         Rotations of the recent entries.
 
@@ -52,6 +54,7 @@ class Schedule:
     history: History = field(default_factory=History)
     layers: int | None = None
     met: bool = False
+    of_press: bool = False
     angles: Angles = field(default_factory=Angles)
 
     def __post_init__(self) -> None:
@@ -149,7 +152,11 @@ def schedule_for(
     ceiling = Ceiling(**limits) if given or before is None else before.ceiling
     schedule = Schedule(known(choice), ceiling, window)
     if before is not None:
-        schedule.history, schedule.angles, schedule.layers = before.history.copied(), before.angles.copied(), before.layers
+        schedule.history, schedule.angles, schedule.layers = (
+            before.history.copied(),
+            before.angles.copied(),
+            before.layers,
+        )
     if module is not None:
         schedule.meet(module)
     return schedule

@@ -49,8 +49,8 @@ class Scheduler:
     """A rule by which a layer of a `PiKVCache` stays within its ceiling, from the first token to the last.
 
     Entries leave the recent window in pages of 64. Each time, the scheduler scores them and those that are already
-    stored, and the highest-scoring ones of every head stay. A scheduler holds settings and what it knows of a model, but
-    nothing about a cache: what it records about entries is passed to it.
+    stored, and the highest-scoring ones of every head stay. A scheduler holds settings and what it knows of a model,
+    but nothing about a cache: what it records about entries is passed to it.
 
     Attributes
     ----------

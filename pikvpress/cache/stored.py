@@ -76,7 +76,8 @@ class Stored:
         heads = leaving.keys.shape[1]
         packs = [any(side[index % heads] != EXACT for side in codecs) for index in range(len(masks))]
         full = [len(part) // PAGE * PAGE if pack else 0 for part, pack in zip(rows[0], packs, strict=True)]
-        fresh = Stretch(*(self._packed(rows[side], full, codecs[side], side == 0) for side in (0, 1)), length=0)
+        keys, values = (self._packed(rows[side], full, codecs[side], side == 0) for side in (0, 1))
+        fresh = Stretch(keys, values, 0)
         packed = fresh if packed is None else packed.joined(fresh)
         rest = [[part[count:] for part, count in zip(side, full, strict=True)] for side in rows]
         return Stored(packed, self._stretch(rest, leaving.length))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,7 +43,6 @@ class DecodingBudget:
     def __init__(self, choice: bool | str | Scheduler, record: Recorder):
         self._scheduler = None if choice is False else known("saliency" if choice is True else choice)
         self._record = record
-        self._scheduled: weakref.WeakSet[PiKVCache] = weakref.WeakSet()
         self._weights: torch.Tensor | None = None
         self._begins = False
 
@@ -88,8 +86,8 @@ class DecodingBudget:
                 "model with past_key_values=PiKVCache(), or the pipeline with cache=PiKVCache()"
             )
         self._begins = cache.get_seq_length() == 0
-        if self._begins and cache in self._scheduled:
-            cache.schedule(None)
+        if self._begins and cache.current_schedule is not None and cache.current_schedule.of_press:
+            cache.schedule(None)  # the cache was emptied, and holds another prompt now
 
     def _after(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         cache = kwargs["past_key_values"]
@@ -109,4 +107,5 @@ class DecodingBudget:
         if isinstance(scheduler, SaliencyScheduler):
             scheduler = scheduler.given(self._weights, (kept / kept.mean()).float())
         cache.schedule(scheduler, ratio=1 - share)
-        self._scheduled.add(cache)
+        if cache.current_schedule is not None:
+            cache.current_schedule.of_press = True

@@ -38,8 +38,9 @@ class PiKVPress(RouterPress):
         Whether values are refitted, see `MoERouterPress`; they also make up for inexact keys.
     decoding : bool, str or Scheduler, default=False
         Whether entries after the context are dropped as well, as they leave the recent window of a `PiKVCache`, so that
-        the same share of them stays as of the context, in the codecs of their heads: True by fitted saliency, or by a scheduler of
-        `pikvpress.schedulers`, such as "h2o". The cache goes on with it after the press's context manager has exited.
+        the same share of them stays as of the context, in the codecs of their heads: True by fitted saliency, or by a
+        scheduler of `pikvpress.schedulers`, such as "h2o". The cache goes on with it after the press's context manager
+        has exited.
     router_type, experts, num_experts, top_k, gates, ...
         See `MoERouterPress`.
 

@@ -112,8 +112,8 @@ class RouterPress(LayerwisePress):
         self._refuse_wrappers()
         if self._later and self._alone is None:
             raise ValueError(
-                "decoding works without a wrapper, in which another press would decide too: use the press alone, or set "
-                "decoding=False"
+                "decoding works without a wrapper, in which another press would decide too: use the press alone, or "
+                "set decoding=False"
             )
         layers = models.attention_layers(model)
         compressed = tuple(index for index, layer in enumerate(layers) if not models.is_sliding(layer))

@@ -23,9 +23,9 @@ class DuoScheduler(Scheduler):
     """Keep everything in retrieval heads; sinks and recent entries in the others.
 
     DuoAttention, https://arxiv.org/abs/2410.10819, where training finds out which heads retrieve. Here these are the
-    heads to which the fitted head budgets of the gates give most tokens, unless their importance is given. As many heads
-    of a layer hold everything as its ceiling allows, the most important ones first, and the next one as many recent
-    entries as are left; with a ceiling in tokens or bytes, they become fewer as the text grows.
+    heads to which the fitted head budgets of the gates give most tokens, unless their importance is given. As many
+    heads of a layer hold everything as its ceiling allows, the most important ones first, and the next one as many
+    recent entries as are left; with a ceiling in tokens or bytes, they become fewer as the text grows.
 
     Parameters
     ----------

@@ -15,9 +15,9 @@ class H2OScheduler(Scheduler):
     """Keep the entries that have received most attention so far, and the recent window.
 
     H2O, https://arxiv.org/abs/2306.14048. The score of entry i of a head is Σ_t a[t, i], the attention that it received
-    from all tokens t since it was read, averaged over the query heads that share the KV head. The paper's recent half of
-    the budget is the cache's `window`. When a page leaves the window, the lowest-scoring of the stored and the leaving
-    entries go, whatever their page.
+    from all tokens t since it was read, averaged over the query heads that share the KV head. The recent entries, half
+    of the budget in the paper, are the cache's `window`. When a page leaves it, the lowest-scoring of the stored and
+    the leaving entries go, whatever their page.
     """
 
     name: ClassVar[str] = "h2o"

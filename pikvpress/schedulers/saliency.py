@@ -21,13 +21,13 @@ from pikvpress.schedulers.heads import check_heads
 class SaliencyScheduler(Scheduler):
     """Keep the entries without which predictions would lose most, as fitted by calibration.
 
-    The score is that of `pikvpress.experts.SaliencyScorer`: a linear map of a key before its rotation, its value and its
-    position. The part of the key and the value is computed once, when the entry leaves the recent window, and needs no
-    query; norms are divided by the head's mean over the entries that have left so far. The part of the position takes
-    what has been read so far as the length of the context, so that it changes for all entries as the text grows.
+    The score is that of `pikvpress.experts.SaliencyScorer`: a linear map of a key before its rotation, its value and
+    its position. The part of the key and the value is computed once, when the entry leaves the recent window, and needs
+    no query; it is divided by the head's mean norms, over the entries that have left so far. The part of the position
+    takes what has been read so far as the length of the context, so that it changes for all entries as the text grows.
 
-    Each head may hold a number of entries of its own: by the error curves of the gates, which divide the budget over all
-    heads of all layers, or by given shares.
+    Each head may hold a number of entries of its own: by the error curves of the gates, which divide the budget over
+    all heads of all layers, or by given shares. The ceiling then holds for the mean of all layers.
 
     Parameters
     ----------
@@ -103,7 +103,9 @@ class SaliencyScheduler(Scheduler):
         self, leaving: DenseTail, angles: tuple[torch.Tensor, torch.Tensor], totals: torch.Tensor | None, layer: int
     ) -> tuple[Statistics, torch.Tensor]:
         """Return the part of the saliency that depends on keys and values."""
-        scores, totals = content_scores(leaving.keys, leaving.values, angles, self._weights(layer, leaving.keys), totals)
+        scores, totals = content_scores(
+            leaving.keys, leaving.values, angles, self._weights(layer, leaving.keys), totals
+        )
         return {"saliency": scores}, totals
 
     def scores(self, candidates: Candidates) -> torch.Tensor:

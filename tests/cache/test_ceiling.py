@@ -39,7 +39,9 @@ def test_bytes_are_used_up_but_not_exceeded():
 
 @pytest.mark.parametrize("limits", [{}, {"max_tokens": 500, "ratio": 0.5}])
 def test_one_ceiling_is_needed(limits):
-    with pytest.raises(ValueError, match="a ceiling is one of max_tokens, max_bytes, ratio, got (none|max_tokens and ratio)"):
+    with pytest.raises(
+        ValueError, match=r"a ceiling is one of max_tokens, max_bytes, ratio, got (none|max_tokens and ratio)"
+    ):
         Ceiling(**limits)
 
 

@@ -26,7 +26,9 @@ def candidates(values):
 
 
 def test_a_packed_page_has_its_mean_score():
-    values = torch.cat([torch.full((1, 1, PAGE), 2.0), torch.full((1, 1, PAGE), 1.0), torch.arange(40.0)[None, None]], -1)
+    values = torch.cat(
+        [torch.full((1, 1, PAGE), 2.0), torch.full((1, 1, PAGE), 1.0), torch.arange(40.0)[None, None]], -1
+    )
     values[0, 0, PAGE] = 100  # one good entry does not save the page: its mean is 2.55, that of the first one 2
     kept = chosen(ByValue(), candidates(values), [PAGE + 40], packed=[2 * PAGE])[0, 0]
     assert not kept[:PAGE].any() and kept[PAGE : 2 * PAGE].all() and kept[2 * PAGE + 3 :].all()

@@ -102,7 +102,9 @@ def test_what_a_press_compressed_stays(llama, text):
         cache.settle()
         context = cache.layers[0].entries.compressed.context
         most = 100 if isinstance(press, AdaKVPress) else max(cache.layers[0].counts()[0])
-        with pytest.raises(ValueError, match=f"smallest cache, {WINDOW + 128 + most} .* {most} of the compressed context"):
+        with pytest.raises(
+            ValueError, match=f"smallest cache, {WINDOW + 128 + most} .* {most} of the compressed context"
+        ):
             cache.schedule("h2o", max_tokens=most + 100)
         cache.schedule("h2o", max_tokens=most + WINDOW + 128)
         read(llama, cache, text[:, 200:])
@@ -143,7 +145,9 @@ def test_a_sliced_dense_cache_is_cropped(llama, text):
         layer.keys = layer.keys[:, :, :150]
         layer.values = layer.values[:, :, :150]
     assert cache.get_seq_length() == 150
-    with pytest.raises(ValueError, match="scheduler 'h2o' decides what this layer keeps, so its keys and values cannot be"):
+    with pytest.raises(
+        ValueError, match="scheduler 'h2o' decides what this layer keeps, so its keys and values cannot be"
+    ):
         cache.layers[0].keys = torch.zeros(1, 2, 50, 16)
     read(llama, cache, text)
     assert all(max(row) <= 400 for layer in cache.layers for row in layer.counts())

@@ -26,7 +26,9 @@ def test_bounds_are_those_of_full_pages():
     index = PageIndex.of(stretch(), heads=2)
     assert index.missing.tolist() == [[[False] * 3, [False, True, True]]]
     page = stretch().keys.part(0)[PAGE : 2 * PAGE]
-    assert torch.equal(index.lowest[0, 0, 1], page.amin(dim=0)) and torch.equal(index.highest[0, 0, 1], page.amax(dim=0))
+    assert torch.equal(index.lowest[0, 0, 1], page.amin(dim=0)) and torch.equal(
+        index.highest[0, 0, 1], page.amax(dim=0)
+    )
     assert index.nbytes == 2 * 2 * 3 * SIZE * 4 + 6
     assert torch.equal(index.each(lambda part: part[[0, 0]]).lowest[1], index.lowest[0])
 

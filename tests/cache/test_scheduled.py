@@ -20,7 +20,10 @@ ENTRY = 2 * 16 * 4  # bytes of an entry of one head of the tiny model
 def scheduler(name):
     """Return a scheduler that needs no gates."""
     weights = torch.randn(2, 2, num_features(16), generator=torch.Generator().manual_seed(1))
-    made = {"saliency": SaliencyScheduler(weights=weights), "duo": DuoScheduler(importance=torch.tensor([[1, 0], [0, 1]]))}
+    made = {
+        "saliency": SaliencyScheduler(weights=weights),
+        "duo": DuoScheduler(importance=torch.tensor([[1, 0], [0, 1]])),
+    }
     return made.get(name, name)
 
 
@@ -51,7 +54,9 @@ class Watched:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", DROPPING)
-@pytest.mark.parametrize("limits", [{"max_tokens": 200}, {"max_bytes": 420_000}, {"ratio": 0.6}], ids=lambda x: [*x][0])
+@pytest.mark.parametrize(
+    "limits", [{"max_tokens": 200}, {"max_bytes": 420_000}, {"ratio": 0.6}], ids=["max_tokens", "max_bytes", "ratio"]
+)
 def test_the_ceiling_holds_after_every_layer_of_every_forward(name, limits, llama, text):
     cache, chunk = PiKVCache(window=WINDOW, scheduler=scheduler(name), **limits), 100
     most = 0
@@ -132,7 +137,12 @@ def test_memory_is_flat_over_two_thousand_tokens(text):
 @torch.no_grad()
 @pytest.mark.parametrize(
     "settings",
-    [{"do_sample": False}, {"do_sample": True, "num_return_sequences": 2}, {"num_beams": 3}, {"prefill_chunk_size": 70}],
+    [
+        {"do_sample": False},
+        {"do_sample": True, "num_return_sequences": 2},
+        {"num_beams": 3},
+        {"prefill_chunk_size": 70},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("name", ["saliency", "h2o", "quest", "adakv"])
@@ -172,7 +182,11 @@ def test_several_turns_on_one_cache(llama, text):
     turns = torch.empty(1, 0, dtype=torch.long)
     for turn in text[:1].split(140, dim=1):
         turns = llama.generate(
-            torch.cat([turns, turn], dim=1), past_key_values=cache, max_new_tokens=30, min_new_tokens=30, do_sample=False
+            torch.cat([turns, turn], dim=1),
+            past_key_values=cache,
+            max_new_tokens=30,
+            min_new_tokens=30,
+            do_sample=False,
         )
     assert turns.shape[1] == 420 + 90 and cache.get_seq_length() == 509
     assert all(sum(row) <= 2 * 200 for layer in cache.layers for row in layer.counts())
@@ -197,7 +211,9 @@ def test_padding_is_refused(llama, text):
     mask = torch.ones_like(text[:, :200])
     mask[1, :20] = 0
     cache = PiKVCache(window=WINDOW, scheduler="h2o", max_tokens=200)
-    with pytest.raises(ValueError, match="the batch is padded, .* batches of contexts of equal length, with scheduler 'h2o'"):
+    with pytest.raises(
+        ValueError, match=r"the batch is padded, .* batches of contexts of equal length, with scheduler 'h2o'"
+    ):
         llama(text[:, :200], attention_mask=mask, past_key_values=cache)
     assert cache.get_seq_length() == 0 and cache.nbytes == 0
     llama(text, past_key_values=cache)
@@ -212,7 +228,9 @@ def test_padding_is_refused(llama, text):
 @torch.no_grad()
 def test_sliding_layers_are_refused(text):
     cache = PiKVCache(window=WINDOW, scheduler="h2o", max_tokens=200)
-    with pytest.raises(ValueError, match="layers with sliding-window attention, whose entries scheduler 'h2o' cannot drop"):
+    with pytest.raises(
+        ValueError, match="layers with sliding-window attention, whose entries scheduler 'h2o' cannot drop"
+    ):
         make_tiny("gemma3")(text, past_key_values=cache)
     assert cache.get_seq_length() == 0
 

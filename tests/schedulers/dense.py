@@ -126,7 +126,7 @@ def by_page(score: Callable[[Entry, Head], float]) -> Callable:
         for entries in candidates:
             pages = [entries[first : first + PAGE] for first in range(0, len(entries), PAGE)]
             means = [sum(score(entry, state) for entry in page) / PAGE for page in pages]
-            order = sorted(range(len(pages)), key=lambda number: (means[number], number), reverse=True)  # noqa: B023
+            order = sorted(range(len(pages)), key=lambda number: (means[number], number), reverse=True)
             kept.append([entry for number in order[: quota // PAGE] for entry in pages[number]])
         return kept
 

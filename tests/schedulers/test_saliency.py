@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-
 import torch
 
 from pikvpress.schedulers import SaliencyScheduler
-from tests.schedulers.dense import HEADS, PAGE, SIZE, best
 from tests.schedulers import streams
+from tests.schedulers.dense import HEADS, PAGE, SIZE, best
 from tests.schedulers.streams import compare
 
 SEEDS = [range(first, first + 10) for first in range(0, 50, 10)]
@@ -46,7 +45,10 @@ class Salient:
     def _score(self, state, row, head, entry):
         place, count = torch.tensor(float(entry.position)), state.length
         features = [place / count, ((count - place) / count).log(), ((place + 1) / count).log(), (place < 4).float()]
-        return self.scores[entry.position][row, head].item() + (torch.stack(features) @ self.weights[head, -4:].float()).item()
+        return (
+            self.scores[entry.position][row, head].item()
+            + (torch.stack(features) @ self.weights[head, -4:].float()).item()
+        )
 
 
 def weights(seed):

@@ -104,12 +104,12 @@ def _attend(
         _of_heads(rows[these], parts[these], most, keys[these], values[these], masked[these], scaling, sums)
         for these in (slice(first, first + step) for first in range(0, batch * heads, step))
     ]
+    sides = ([of_heads[0] for of_heads in found], [of_heads[1] for of_heads in found])
     output, log_sums = (
-        torch.cat(pieces).unflatten(0, (batch, heads)).unflatten(2, shape).flatten(1, 2)
-        for pieces in list(zip(*found, strict=True))[:2]
+        torch.cat(pieces).unflatten(0, (batch, heads)).unflatten(2, shape).flatten(1, 2) for pieces in sides
     )
-    received = torch.cat([of_heads[2] for of_heads in found]).unflatten(0, (batch, heads)) if sums else None
-    return output, log_sums, None if received is None else received / shape[0]
+    received = [of_heads[2] for of_heads in found if of_heads[2] is not None]
+    return output, log_sums, torch.cat(received).unflatten(0, (batch, heads)) / shape[0] if sums else None
 
 
 def _of_heads(
