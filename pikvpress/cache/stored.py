@@ -10,7 +10,7 @@ import torch
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import EXACT
-from pikvpress.cache.ragged import Ragged
+from pikvpress.cache.ragged import ALIGNED, Ragged
 from pikvpress.cache.stretch import Stretch
 from pikvpress.cache.tail import DenseTail
 
@@ -70,24 +70,26 @@ class Stored:
         """
         masks = kept.flatten(0, 1)
         packed = self._pages_kept(masks)
-        rows = [self._exact_rows(side, part, masks, stored) for side, part in enumerate((leaving.keys, leaving.values))]
+        sides = enumerate((leaving.keys, leaving.values))
+        pieces = [self._exact_pieces(side, part, masks, stored) for side, part in sides]
         if all(codec == EXACT for side in codecs for codec in side):
-            return Stored(None, self._stretch(rows, leaving.length))
+            return Stored(None, self._stretch(pieces, leaving.length))
+        rows = [[torch.cat(of_head) for of_head in side] for side in pieces]
         heads = leaving.keys.shape[1]
         packs = [any(side[index % heads] != EXACT for side in codecs) for index in range(len(masks))]
         full = [len(part) // PAGE * PAGE if pack else 0 for part, pack in zip(rows[0], packs, strict=True)]
         keys, values = (self._packed(rows[side], full, codecs[side], side == 0) for side in (0, 1))
         fresh = Stretch(keys, values, 0)
         packed = fresh if packed is None else packed.joined(fresh)
-        rest = [[part[count:] for part, count in zip(side, full, strict=True)] for side in rows]
+        rest = [[[part[count:]] for part, count in zip(side, full, strict=True)] for side in rows]
         return Stored(packed, self._stretch(rest, leaving.length))
 
     def shortened(self, kept: torch.Tensor, length: int) -> Stored:
         """Return some of the entries of stretches that are all exact, of a text of another length."""
         masks = kept.flatten(0, 1)
         assert self.exact is not None
-        rows = [self._exact_rows(side, None, masks, masks.shape[1]) for side in (0, 1)]
-        return Stored(None, self._stretch(rows, length - self.exact.length))
+        pieces = [self._exact_pieces(side, None, masks, masks.shape[1]) for side in (0, 1)]
+        return Stored(None, self._stretch(pieces, length - self.exact.length))
 
     def _pages_kept(self, masks: torch.Tensor) -> Stretch | None:
         if self.packed is None:
@@ -100,14 +102,14 @@ class Stored:
             return self.packed
         return Stretch(self.packed.keys.groups(kept), self.packed.values.groups(kept), self.packed.length)
 
-    def _exact_rows(
+    def _exact_pieces(
         self, side: int, leaving: torch.Tensor | None, masks: torch.Tensor, stored: int
-    ) -> list[torch.Tensor]:
-        """Return the kept exact rows of each head, of keys (side 0) or values (1), those that leave the window last."""
+    ) -> list[list[torch.Tensor]]:
+        """Return the kept exact rows of each head, of keys (side 0) or values (1): stored ones, then leaving ones."""
         held = None if self.exact is None else (self.exact.keys, self.exact.values)[side]
         first = (0,) * len(masks) if self.packed is None else self.packed.counts
         fresh = None if leaving is None else leaving.flatten(0, 1)
-        rows = []
+        pieces = []
         for index, mask in enumerate(masks):
             parts = []
             if held is not None:
@@ -115,8 +117,8 @@ class Stored:
                 parts.append(part[mask[first[index] : first[index] + len(part)]])
             if fresh is not None:
                 parts.append(fresh[index][mask[stored:]])
-            rows.append(torch.cat(parts))
-        return rows
+            pieces.append(parts)
+        return pieces
 
     def _packed(
         self, rows: Sequence[torch.Tensor], counts: Sequence[int], codecs: Sequence[Codec], are_keys: bool
@@ -125,11 +127,19 @@ class Stored:
         first = [part[:count] for part, count in zip(rows, counts, strict=True)]
         return Ragged.store(first, following, are_keys, all_channels=True)
 
-    def _stretch(self, rows: Sequence[Sequence[torch.Tensor]], more: int) -> Stretch:
-        """Return a stretch of exact rows that stands for so many more entries of the text."""
+    def _stretch(self, pieces: Sequence[Sequence[Sequence[torch.Tensor]]], more: int) -> Stretch:
+        """Return a stretch of the exact rows of each head, of keys and values, for so many more entries of the text."""
         length = more + (0 if self.exact is None else self.exact.length)
-        keys, values = (
-            Ragged.store(side, [EXACT] * len(side), are_keys, all_channels=True)
-            for side, are_keys in zip(rows, (True, False), strict=True)
-        )
-        return Stretch(keys, values, length)
+        return Stretch(_exact(pieces[0], True), _exact(pieces[1], False), length)
+
+
+def _exact(pieces: Sequence[Sequence[torch.Tensor]], are_keys: bool) -> Ragged:
+    """Return exact rows, joined for each head; without a copy on the way if heads need no padding."""
+    like = pieces[0][0]
+    if like.shape[1] * like.itemsize % ALIGNED:
+        parts = [torch.cat(list(of_head)) for of_head in pieces]
+        return Ragged.store(parts, [EXACT] * len(parts), are_keys, all_channels=True)
+    buffer = torch.cat([piece for of_head in pieces for piece in of_head]).view(torch.uint8).flatten()
+    counts = tuple(sum(len(piece) for piece in of_head) for of_head in pieces)
+    nothing = (None,) * len(counts)
+    return Ragged(buffer, counts, (EXACT,) * len(counts), nothing, like.shape[1], like.dtype, are_keys)
