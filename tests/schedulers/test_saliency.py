@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from pikvpress import PiKVCache, models
+from pikvpress.experts.saliency import num_features
+from pikvpress.gates import save_gates
+from pikvpress.gates.file import file_name
 from pikvpress.schedulers import SaliencyScheduler
+from tests.helpers import uneven_gates
 from tests.schedulers import streams
 from tests.schedulers.dense import HEADS, PAGE, SIZE, best
 from tests.schedulers.streams import compare
@@ -61,3 +68,40 @@ def test_it_keeps_what_the_dense_rule_keeps(seeds):
         of_seed, shares = weights(seed), (1.0, 1.0) if seed % 2 else (0.5, 1.5)
         scheduler = SaliencyScheduler(weights=of_seed, shares=torch.tensor([shares]))
         compare(seed, scheduler, Salient(seed, of_seed, shares), quota=64 + seed)
+
+
+def test_append_only_decisions_are_final():
+    scheduler = SaliencyScheduler(weights=weights(0), shares=torch.tensor([[0.8, 1.2]]), append_only=True)
+    cache, module = PiKVCache(window=streams.WINDOW, scheduler=scheduler, ratio=0.5), streams.Attention()
+    stored: list[set] = [set()] * HEADS
+    for query, keys, values in streams.stream(4):
+        left = cache.layers[0].entries.compressed.context_length if cache.layers else 0
+        streams.read(cache, module, query, keys, values)
+        held = [set(part) for part in streams.held(cache, 0)]
+        assert all(before <= after for before, after in zip(stored, held, strict=True))
+        first = cache.layers[0].entries.compressed.context_length
+        stored = [{position for position in part if position < first} for part in held]
+        assert left == 0 or all(stored)
+    assert sum(cache.history.dropped().values()) > 0
+    with pytest.raises(ValueError, match="'saliency' does not keep max_tokens: give it ratio= instead"):
+        PiKVCache(scheduler=scheduler, max_tokens=1000)
+
+
+def test_it_takes_weights_and_curves_from_gates(llama, tmp_path, monkeypatch):
+    module = models.attention_layers(llama)[0]
+    monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"no gates for this model with its weights: .*, or choose a scheduler .* 'h2o'"
+    ):
+        SaliencyScheduler().for_model(module)
+    gates = replace(uneven_gates(llama), saliency=torch.randn(2, 2, num_features(16)))
+    save_gates(tmp_path / file_name(models.fingerprint(module)), gates)
+    found = SaliencyScheduler().for_model(module)
+    assert torch.equal(found.weights, gates.saliency)
+    quotas = [found.quotas(layer, 2, 1000, 250) for layer in (0, 1)]
+    assert sum(map(sum, quotas)) == 4 * 250 and all(first > second for first, second in quotas)
+    assert found.quotas(0, 2, 200, 250) == [250, 250]  # everything fits
+    given = SaliencyScheduler(shares=torch.tensor([[1.0, 1.0], [0.5, 1.5]])).for_model(module)
+    assert given.quotas(1, 2, 1000, 250) == [125, 375]
+    with pytest.raises(ValueError, match=r"weights has shape \(1, 2, 22\), but this model needs \(2, 2, 38\)"):
+        SaliencyScheduler(weights=weights(0)).for_model(module)
