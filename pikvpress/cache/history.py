@@ -69,7 +69,7 @@ class History:
         dropped = self.dropped()
         return "\n".join(
             f"layer {layer:>2}: {dropped[layer]} dropped, the last of {step.length} tokens, by {step.scheduler}; "
-            f"{min(step.held)}-{max(step.held)} a head held"
+            f"{min(step.held)} to {max(step.held)} a head held"
             for layer, step in sorted(latest.items())
         )
 

@@ -61,5 +61,6 @@ def attended(attention: torch.Tensor, stored: int, tokens: int) -> torch.Tensor:
     for part in (attention[..., :stored], attention[..., stored:]):
         pages = pad(part, (0, -part.shape[-1] % PAGE)).unflatten(-1, (-1, PAGE))
         enough = pages.sum(dim=-1) * held >= tokens * (pages > 0).sum(dim=-1)
-        parts.append(enough.repeat_interleave(PAGE, dim=-1)[..., : part.shape[-1]] & (part > 0))
+        spread = enough.unsqueeze(-1).expand(*enough.shape, PAGE).flatten(-2)  # repeat_interleave is slow on a CPU
+        parts.append(spread[..., : part.shape[-1]] & (part > 0))
     return torch.cat(parts, dim=-1)

@@ -16,7 +16,7 @@ def history():
 
 def test_dropped_entries_are_added_up_by_layer():
     assert history().dropped() == {0: 19, 1: 0}
-    assert "layer  0: 19 dropped, the last of 164 tokens, by lru; 70-95 a head held" in str(history())
+    assert "layer  0: 19 dropped, the last of 164 tokens, by lru; 70 to 95 a head held" in str(history())
     assert json.loads(json.dumps(history().to_dict()))["steps"][2]["held"] == [70, 95]
 
 
