@@ -19,6 +19,7 @@ from pikvpress.experts import (
 from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
 from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
+from pikvpress.schedulers import SCHEDULERS, Scheduler
 
 attention.install()
 assisted.install()
@@ -27,6 +28,7 @@ __version__ = version("pikvpress")
 
 __all__ = [
     "DEFAULT_EXPERTS",
+    "SCHEDULERS",
     "ChunkScorePress",
     "FastVPress",
     "LayerPlan",
@@ -38,6 +40,7 @@ __all__ = [
     "Plan",
     "ProbeAttentionPress",
     "SaliencyPress",
+    "Scheduler",
     "WindowedObservedAttentionPress",
     "available_experts",
     "measure_memory_usage",

@@ -20,6 +20,7 @@ from pikvpress.cache.held import Held
 from pikvpress.cache.kvpress_rules import check_presses
 from pikvpress.cache.reader import read
 from pikvpress.cache.readers import READERS
+from pikvpress.cache.scheduled import ScheduledLayer
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 
@@ -77,7 +78,7 @@ def reading(function: Attention) -> Attention:
     ) -> tuple[torch.Tensor, Any]:
         if isinstance(key, Held):
             READERS.turn_to(module, key.layer, prompt=False)
-            return read(query, key.layer, attention_mask, kwargs.get("scaling")), None
+            return read(module, query, key.layer, attention_mask, kwargs.get("scaling")), None
         if torch.compiler.is_compiling():  # a PiKVCache cannot be compiled; other caches are read as before
             return function(module, query, key, value, attention_mask, *args, **kwargs)
         if READERS.stands_in(key):  # for a PiKVLayer whose mask is not set yet
@@ -85,15 +86,21 @@ def reading(function: Attention) -> Attention:
         layer, prompt = READERS.owner(key), query.shape[2] == key.shape[2]
         READERS.turn_to(module, layer, prompt)
         if layer is not None:
-            if prompt:
+            padding = masks.padding(attention_mask, key.shape[2])
+            if isinstance(layer, ScheduledLayer) and layer.keeper is not None:
+                layer.refuse_to_schedule(module, query.shape[2], padding)
+            elif prompt:
                 check_presses(module, layer.packs)
-            layer.read_by(module, masks.padding(attention_mask, key.shape[2]))
+            layer.read_by(module, padding)
         attention_mask = masks.fitted(attention_mask, key.shape[2])
         if attention_mask is None and 1 < query.shape[2] < key.shape[2] and _hides_later_ones(module):
             attention_mask = ~masks.later(query.shape[2], key.shape[2], key.device)
         if not heeds_masks:
             _overwrite_masked(module, query, key, value, attention_mask, 0.0)
-        return function(module, query, key, value, attention_mask, *args, **kwargs)
+        output = function(module, query, key, value, attention_mask, *args, **kwargs)
+        if isinstance(layer, ScheduledLayer) and layer.keeper is not None:
+            layer.was_read(query, kwargs.get("scaling"))
+        return output
 
     attention.reads_pikv_cache = True  # type: ignore[attr-defined]
     return attention

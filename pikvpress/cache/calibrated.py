@@ -104,6 +104,10 @@ class CalibratedCodec(Codec):
         """Return the bytes of the first rows[1] of rows[0] stored rows; rows[1] is a multiple of the group."""
         return COORDINATES.cut(stored, rows, self.rank, True)
 
+    def groups(self, stored: torch.Tensor, kept: torch.Tensor, rows: int, width: int) -> torch.Tensor:
+        """Return the bytes of some of the full groups of stored rows."""
+        return COORDINATES.groups(stored, kept, rows, self.rank)
+
     def _on(self, device: torch.device) -> Mapping[str, torch.Tensor]:
         if device not in self._moved:
             self._moved[device] = {name: tensor.to(device, torch.float32) for name, tensor in self.factors.items()}

@@ -88,7 +88,7 @@ class Codec:
 
     def joined(self, first: torch.Tensor, second: torch.Tensor, rows: tuple[int, int], width: int) -> torch.Tensor:
         """Return the bytes of two stored parts as one; the groups of the first part must be full."""
-        if self.bits is None or rows[0] == 0:
+        if self.bits is None or 0 in rows:
             return torch.cat([first, second])
         codes = [count * width * self.bits // 8 for count in rows]
         scales = [part[: len(part) - size].view(2, -1) for part, size in zip((first, second), codes, strict=True)]
@@ -103,6 +103,25 @@ class Codec:
         size = self.nbytes(rows[1], width, torch.float32, is_keys) - rows[1] * width * self.bits // 8
         scales = stored[:split].view(2, -1)[:, : size // 2].flatten()
         return torch.cat([scales, stored[split : split + rows[1] * width * self.bits // 8]])
+
+    def groups(self, stored: torch.Tensor, kept: torch.Tensor, rows: int, width: int) -> torch.Tensor:
+        """Return the bytes of some of the groups of stored rows, all of which are full. For `following`.
+
+        Parameters
+        ----------
+        stored : torch.Tensor
+            uint8.
+        kept : torch.Tensor
+            Indices of the groups, ascending, int64.
+        rows, width : int
+            Number of rows and their width.
+        """
+        if self.bits is None:
+            return stored.view(rows // GROUP, -1)[kept].flatten()
+        codes = rows * width * self.bits // 8
+        scales, rest = stored[: len(stored) - codes], stored[len(stored) - codes :]
+        parts = (scales.view(2, rows // GROUP, -1)[:, kept], rest.view(rows // GROUP, -1)[kept])
+        return torch.cat([part.flatten() for part in parts])
 
     def decode(self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> torch.Tensor:
         """Decode bytes to rows (n, d); a view of the bytes if numbers are stored unchanged."""

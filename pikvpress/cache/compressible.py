@@ -13,6 +13,7 @@ from pikvpress.cache.choice import CodecChoice, by_head
 from pikvpress.cache.codec import GROUP, Codec
 from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.entries import Entries
+from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.kvpress_rules import is_read_again
 from pikvpress.cache.pending import Pending
 from pikvpress.cache.readers import READERS
@@ -36,16 +37,21 @@ class CompressibleLayer:
         The current entries.
     depth : int, optional
         Number of layers of the model, once it is known.
+    keeper : Keeper, optional
+        Keeps the layer within a ceiling if the cache is scheduled.
     """
 
     def __init__(self, key_codec: CodecChoice = EXACT, value_codec: CodecChoice = EXACT, window: int = 0):
         self._key_codec, self._value_codec, self.window = key_codec, value_codec, window
+        self.keeper: Keeper | None = None
         self.reset()
 
     def reset(self) -> None:
         """Clear everything except the settings."""
         READERS.forget(self)
         self.entries, self.is_initialized = Entries(), False
+        if self.keeper is not None:
+            self.keeper.reset()
         self.depth: int | None = None
         self._padding: torch.Tensor | None = None  # which entries are padding according to the model's mask, if any
         self._slides = False
@@ -165,7 +171,7 @@ class CompressibleLayer:
     def pack_recent(self, hidden: torch.Tensor) -> None:
         """Pack full groups of entries after the context, except for the window; none if some are padding."""
         whole = (self.entries.tail.length - self.window) // GROUP * GROUP
-        if self._following is None or whole <= 0 or self._follows_padding:
+        if self._following is None or self.keeper is not None or whole <= 0 or self._follows_padding:
             return
         if bool(hidden.any()):  # this synchronises with a GPU, so it runs only once
             self._follows_padding = True
@@ -177,7 +183,7 @@ class CompressibleLayer:
         """Return what `settle` would do, or None, without side effects; raise its ``ValueError`` if known."""
         if self._failure is not None:
             raise self._failure
-        if self._slides or self.entries.length == 0 or self.entries.are_compressed:
+        if self._slides or self.entries.length == 0 or self.entries.are_compressed or self.keeper is not None:
             return None
         masked = READERS.mask_of(self)
         if masked is None and not self.packs:
@@ -231,7 +237,8 @@ class CompressibleLayer:
         if pending is not None:
             return pending.nbytes(self.entries.tail)
         padding = self._known_padding()
-        return self.entries.nbytes + (0 if padding is None else padding.nbytes)
+        recorded = 0 if self.keeper is None else self.keeper.nbytes
+        return self.entries.nbytes + recorded + (0 if padding is None else padding.nbytes)
 
     def counts(self) -> list[list[int]]:
         """Return how many entries attention can read from each head of each row of the batch."""

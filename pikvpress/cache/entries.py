@@ -58,6 +58,10 @@ class Entries:
         """Return a copy with entries appended."""
         return replace(self, tail=self.tail.appended(keys, values))
 
+    def with_context_only(self) -> Entries:
+        """Return the same entries, those packed after the context as a part of it."""
+        return replace(self, compressed=Compressed(self.compressed.stretches))
+
     def rows(self, rows: torch.Tensor) -> Entries:
         """Return a copy with the selected rows of the batch, in the given order."""
         heads = self.tail.keys.shape[1]

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from pikvpress.cache.compressible import CompressibleLayer
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.held import Held
 from pikvpress.cache.readers import READERS
+from pikvpress.cache.scheduled import ScheduledLayer
 from pikvpress.cache.tail import DenseTail
 
 
-class PiKVLayer(CompressibleLayer, CacheLayerMixin):
+class PiKVLayer(ScheduledLayer, CacheLayerMixin):
     """Keys and values of one layer, with the interface that transformers and presses use: first dense, then compressed.
 
     Until something is removed or packed, it behaves like a `DynamicLayer`: tensors of shape (batch, kv_heads, entries,
@@ -56,6 +56,14 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
                 raise ValueError("these keys or values belong to another layer: copy the cache instead")
             self.crop(states.shape[2])
             return True
+        if self.keeper is not None and before is not None:
+            if states.data_ptr() != before.data_ptr() or states.shape[2] > before.shape[2]:
+                raise ValueError(
+                    f"scheduler {self.keeper.schedule.scheduler.name!r} decides what this layer keeps, so its keys and "
+                    "values cannot be replaced: use either a press or a scheduler"
+                )
+            self.crop(states.shape[2])
+            return True
         if self.entries.are_compressed:
             raise ValueError(
                 "a press writes keys or values of one length for all heads into a layer that holds compressed ones: "
@@ -77,6 +85,8 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         self.settle()
         self.entries = self.entries.appended(key_states, value_states)
+        if self.keeper is not None:
+            self.keeper.arrived(self.entries, key_states.shape[2], cache_kwargs)
         if not self.entries.are_compressed:
             READERS.give(self.entries.tail.keys, self)
         return self.keys, self.values
@@ -93,19 +103,28 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
         """Return -1: there is no maximum size."""
         return -1
 
+    def length_after_crop(self, max_length: int) -> int:
+        """Return how many entries a crop leaves, or raise its ``ValueError``."""
+        if self.keeper is not None and self.is_initialized:
+            return self.keeper.length_after_crop(self.entries, max_length)
+        return self.entries.length_after_crop(max_length)
+
     def crop(self, max_length: int) -> None:
         """Remove the latest entries so that at most ``max_length`` are left; a negative value is the number to remove.
 
-        Entries after the context that are already packed and no longer fill their group are unpacked.
+        Entries after the context that are already packed and no longer fill their group are unpacked. Entries that a
+        scheduler has dropped do not come back.
 
         Raises
         ------
         ValueError
             If the new end would be inside the compressed context, or more entries would be removed than there are.
         """
-        wanted = self.entries.length_after_crop(max_length)
+        wanted = self.length_after_crop(max_length)
         if wanted == 0 < self.entries.length:
             self.reset()
+        elif wanted < self.entries.length and self.keeper is not None:
+            self.entries = self.keeper.cropped(self.entries, wanted)
         elif wanted < self.entries.length:
             self.entries, self._follows_padding = self.entries.cropped(wanted), False
 
@@ -126,6 +145,9 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
         rows = indices.to(self.device)
         self.entries, self._follows_padding = self.entries.rows(rows), False
         self._padding = None if self._padding is None else self._padding[rows]
+        if self.keeper is not None:
+            self.keeper.selected(rows)
+            self.entries = self.keeper.enforced(self.entries, at_once=True)  # more rows share the same bytes
 
     def to(self, device: torch.device | str) -> None:
         """Move everything to a device."""
@@ -133,3 +155,5 @@ class PiKVLayer(CompressibleLayer, CacheLayerMixin):
             self.device = torch.device(device)
             self.entries = self.entries.to(device)
             self._padding = None if self._padding is None else self._padding.to(device)
+            if self.keeper is not None:
+                self.keeper.to(self.device)

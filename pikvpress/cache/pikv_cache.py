@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from kvpress import BasePress
 from rich.console import Console
 from rich.table import Table
-from transformers import Cache, PreTrainedModel
+from transformers import Cache
 
 from pikvpress.cache.calibrated import Bases
 from pikvpress.cache.choice import known, of_layer
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import EXACT
+from pikvpress.cache.history import History
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
-from pikvpress.cache.saving import CacheState, load, save
+from pikvpress.cache.saving import Savable
+from pikvpress.cache.schedule import Schedule, schedule_for
+from pikvpress.cache.scheduler import Scheduler
+from pikvpress.cache.table import contents
 
 
-class PiKVCache(Cache):
+class PiKVCache(Savable, Cache):
     """Keys and values of every layer, with any number of entries per head and one codec per head.
 
     It can be used wherever a transformers cache is used: as `past_key_values=` of a model or `generate`, or as `cache=`
@@ -39,24 +41,40 @@ class PiKVCache(Cache):
         directions computed from the context, with "+int2" for the residual in 2 bits, see `LowRankCodec`; or bases from
         `calibrate_bases` for the model. A `PiKVPress` chooses codecs itself.
     window : int, default=128
-        If a codec is not exact: number of most recent entries, of the context and of later entries, that stay exact.
+        If a codec is not exact, or with a scheduler: number of most recent entries, of the context and of later
+        entries, that stay as they are.
+    scheduler : str or Scheduler, optional
+        How the cache stays within a ceiling while it reads and while it generates, see `schedule`. By default
+        "saliency" if a ceiling is given, otherwise none.
+    max_tokens, max_bytes, ratio : optional
+        The ceiling, see `schedule`.
 
     Raises
     ------
     ValueError
-        For an unknown codec or a negative window; from a forward, if an earlier forward ended in an error.
+        For an unknown codec or scheduler, a negative window, or a ceiling that is missing or too low; from a forward,
+        if an earlier forward ended in an error.
 
     Examples
     --------
     >>> cache = PiKVCache()
     >>> pipe(context, questions=questions, press=AdaKVPress(MoERouterPress(0.75)), cache=cache)
     >>> cache.nbytes
+    >>> cache = PiKVCache(scheduler="h2o", max_tokens=1024)
+    >>> model.generate(**inputs, past_key_values=cache, max_new_tokens=10_000)
     """
 
     layers: list[PiKVLayer]  # type: ignore[assignment]
 
     def __init__(
-        self, key_codec: str | Codec | Bases = "exact", value_codec: str | Codec | Bases = "exact", window: int = 128
+        self,
+        key_codec: str | Codec | Bases = "exact",
+        value_codec: str | Codec | Bases = "exact",
+        window: int = 128,
+        scheduler: str | Scheduler | None = None,
+        max_tokens: int | None = None,
+        max_bytes: int | None = None,
+        ratio: float | None = None,
     ):
         if window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
@@ -64,6 +82,9 @@ class PiKVCache(Cache):
         self._codecs, self._window = (known(key_codec), known(value_codec)), window
         self._before: list[int] = []  # lengths of the layers before the latest forward
         self._reached = -1  # the last layer that it reached
+        self._schedule: Schedule | None = None
+        if scheduler is not None or (max_tokens, max_bytes, ratio) != (None, None, None):
+            self.schedule(scheduler or "saliency", max_tokens=max_tokens, max_bytes=max_bytes, ratio=ratio)
 
     def update(
         self,
@@ -83,7 +104,9 @@ class PiKVCache(Cache):
         if layer_idx == 0:
             self._begin()
         while len(self.layers) <= layer_idx:
-            self.layers.append(PiKVLayer(*of_layer(self._codecs, len(self.layers)), self._window))
+            layer = PiKVLayer(*of_layer(self._codecs, len(self.layers)), self._window)
+            layer.keeper = layer.keeper_for(self._schedule, len(self.layers))
+            self.layers.append(layer)
         if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
@@ -134,6 +157,70 @@ class PiKVCache(Cache):
         for layer, choice in zip(self.layers, choices, strict=True):
             layer.use(*choice, self._window)
 
+    def schedule(
+        self,
+        scheduler: str | Scheduler | None,
+        *,
+        max_tokens: int | None = None,
+        max_bytes: int | None = None,
+        ratio: float | None = None,
+    ) -> None:
+        """Keep the cache within a ceiling from now on, or change how; may be called between two tokens.
+
+        What is already compressed by a press or a codec stays, and counts; everything else, and what comes later, is
+        scheduled. The ceiling then holds in every layer, after each reading and while a token is generated; while
+        several tokens are read at once, they come on top.
+
+        Parameters
+        ----------
+        scheduler : str or Scheduler or None
+            One of `pikvpress.schedulers.SCHEDULERS`, by name or as an instance with other settings; None to keep all
+            later entries.
+        max_tokens : int, optional
+            Entries that a KV head holds at most, on average over the heads.
+        max_bytes : int, optional
+            Bytes that the cache holds at most, including what the scheduler records.
+        ratio : float, optional
+            Share of what was read so far that is removed, in [0, 1).
+            Without any of the three, the ceiling stays as it was.
+
+        Raises
+        ------
+        ValueError
+            For an unknown scheduler, a missing or several ceilings, one that is below the smallest cache or that the
+            scheduler cannot keep, a padded batch, a model with sliding-window attention, or a scheduler without what it
+            needs. The cache is then unchanged. If the model is not known yet, what depends on it is checked when it
+            reads.
+        """
+        self.settle()
+        module = READERS.module_of(self.layers[0]) if self.layers else None
+        limits = {"max_tokens": max_tokens, "max_bytes": max_bytes, "ratio": ratio}
+        new = schedule_for(scheduler, limits, self._window, self._schedule, module)
+        if new is None and self._schedule is None:
+            return
+        keepers = [layer.keeper_for(new, index) for index, layer in enumerate(self.layers)]
+        entries = [layer.entries.with_context_only() if new is not None else layer.entries for layer in self.layers]
+        if new is not None and new.layers is not None:
+            entries = [
+                keeper.enforced(held, at_once=True) if keeper is not None and layer.is_initialized else held
+                for layer, keeper, held in zip(self.layers, keepers, entries, strict=True)
+            ]
+            if any(keeper is not None and keeper.governs(held) for keeper, held in zip(keepers, entries, strict=True)):
+                new.announce(self._schedule)
+        self._schedule = new
+        for layer, keeper, held in zip(self.layers, keepers, entries, strict=True):
+            layer.follow(keeper, held)
+
+    @property
+    def current_schedule(self) -> Schedule | None:
+        """The schedule by which the cache stays within its ceiling, or None."""
+        return self._schedule
+
+    @property
+    def history(self) -> History:
+        """What the scheduler has dropped when, and how much each head held."""
+        return History() if self._schedule is None else self._schedule.history
+
     def settle(self) -> None:
         """Immediately remove the entries that a press has masked, and pack entries as the codecs require.
 
@@ -158,7 +245,7 @@ class PiKVCache(Cache):
             Nothing is cropped in this case.
         """
         for layer in self.layers:
-            layer.entries.length_after_crop(max_length)
+            layer.length_after_crop(max_length)
         super().crop(max_length)
         if max_length == 0:
             self._before, self._reached = [], len(self.layers) - 1
@@ -173,74 +260,6 @@ class PiKVCache(Cache):
         for layer in self.layers:
             layer.to(device)
         return self
-
-    def save(
-        self,
-        path: str | Path,
-        model: PreTrainedModel | None = None,
-        *,
-        input_ids: torch.Tensor | None = None,
-        press: BasePress | None = None,
-    ) -> None:
-        """Write everything that the cache holds to a safetensors file; see `load`.
-
-        The file appears complete and on disk or not at all; an existing one is replaced. What a press has masked is
-        left out, as if the cache had been settled, but the cache itself does not change.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file, in an existing folder.
-        model : PreTrainedModel, optional
-            The model that filled the cache. By default, the model in memory whose attention read the cache last.
-        input_ids : torch.Tensor, optional
-            Token ids in the cache, shape (batch, tokens). Their digest is stored, so that `load` can compare them.
-        press : BasePress, optional
-            The press that compressed the cache. Its settings are stored, and its `plan` if it has one: see
-            `pikvpress.cache.saved_cache`.
-
-        Raises
-        ------
-        ValueError
-            If the model has to be given; a press is still at work on the cache; a codec cannot be found by its name.
-        OSError
-            If there is no such folder, or the file cannot be written, for example because the disk is full.
-        """
-        state = CacheState(self.layers, self._codecs, self._window, self._before, self._reached)
-        save(Path(path), state, model, input_ids, press)
-
-    @classmethod
-    def load(
-        cls, path: str | Path, model: PreTrainedModel, *, input_ids: torch.Tensor | None = None, verify: bool = False
-    ) -> PiKVCache:
-        """Return a cache from a file written by `save`, on which the model continues bit for bit as on the saved one.
-
-        The file is mapped, not read: a layer is read, compared with its checksum and moved to the device of the model's
-        layer when it is first needed. The file may be replaced meanwhile, but not changed in place.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file.
-        model : PreTrainedModel
-            The model that filled the cache: all its weights must be the same, and their data type.
-        input_ids : torch.Tensor, optional
-            Token ids, shape (batch, tokens), to be compared with those given to `save`.
-        verify : bool, default=False
-            Whether to read and verify all layers now. Otherwise an altered layer raises its error when it is needed.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If it is not a saved cache, is truncated or altered, was written by a newer version, or belongs to another
-            model or other token ids.
-        """
-        state = load(Path(path), model, input_ids, verify)
-        cache = cls(*state.codecs, window=state.window)
-        cache.layers, cache._before, cache._reached = state.layers, state.before, state.reached
-        return cache
 
     def __iter__(self) -> Iterator[tuple[Any, Any, None]]:
         """Yield each layer's keys and values, or placeholders for them, and None, as a `DynamicCache` does."""
@@ -260,16 +279,8 @@ class PiKVCache(Cache):
         return sum(layer.nbytes for layer in self.layers) + sum(bases.values())
 
     def table(self) -> Table:
-        """Return the contents of each layer as a table for `rich`."""
-        table = Table("layer", "entries per head", "of", "keys", "values", "KiB", title="PiKVCache")
-        for index, layer in enumerate(self.layers):
-            if not layer.is_initialized:
-                continue
-            counts = [count for row in layer.counts() for count in row]
-            entries = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
-            keys, values = layer.codec_names()
-            table.add_row(str(index), entries, str(layer.get_seq_length()), keys, values, f"{layer.nbytes / 1024:,.1f}")
-        return table
+        """Return the contents of each layer as a table for `rich`, with the scheduler and its stored pages."""
+        return contents(self.layers, self._schedule)
 
     def __str__(self) -> str:
         """Return the table as text."""

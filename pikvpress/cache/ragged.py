@@ -126,6 +126,14 @@ class Ragged:
         ]
         return self._of(parts, [count] * len(parts))
 
+    def groups(self, kept: Sequence[torch.Tensor]) -> Ragged:
+        """Return some of the groups of each part, all of which are full; `kept` holds their indices, ascending."""
+        parts = [
+            codec.groups(self._stored(i), kept[i], self.counts[i], self.head_dim) if self.counts[i] else self._stored(i)
+            for i, codec in enumerate(self.codecs)
+        ]
+        return self._of(parts, [GROUP * len(these) for these in kept])
+
     def _stored(self, index: int) -> torch.Tensor:
         return self.buffer[self._starts[index] : self._starts[index] + self._sizes[index]]
 

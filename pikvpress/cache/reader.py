@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from pikvpress import models
 from pikvpress.cache import masks
-from pikvpress.cache.compressible import CompressibleLayer
-from pikvpress.kernels.ragged_attention import attend
+from pikvpress.cache.scheduled import ScheduledLayer
+from pikvpress.kernels.ragged_attention import attend, attend_and_sum
 
 
 def read(
-    query: torch.Tensor, layer: CompressibleLayer, mask: torch.Tensor | None, scaling: float | None
+    module: models.Attention,
+    query: torch.Tensor,
+    layer: ScheduledLayer,
+    mask: torch.Tensor | None,
+    scaling: float | None,
 ) -> torch.Tensor:
-    """Return the attention output of queries, and pack entries that now fill a group.
+    """Return the attention output of queries, and pack or drop entries that now leave the recent window.
 
     Parameters
     ----------
+    module : Attention
+        The module that reads.
     query : torch.Tensor
         Queries of the layer's latest entries, shape (batch, heads, tokens, head_dim).
     layer : PiKVLayer
@@ -32,8 +39,18 @@ def read(
     """
     hidden = masks.hidden(mask, query.shape[2], layer.entries.new_length, query.device)
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    held = [(stretch.keys, stretch.values) for stretch in layer.entries.compressed.stretches]
-    hidden_in_tail = hidden[..., layer.entries.compressed.decoded_length :]
-    output, _ = attend(query, held, layer.entries.tail.keys, layer.entries.tail.values, hidden_in_tail, scale)
-    layer.pack_recent(hidden[:, :, -1])
+    entries, keeper = layer.entries, layer.keeper
+    recent = (entries.tail.keys, entries.tail.values, hidden[..., entries.compressed.decoded_length :], scale)
+    if keeper is None:
+        held = [(stretch.keys, stretch.values) for stretch in entries.compressed.stretches]
+        output, _ = attend(query, held, *recent)
+        layer.pack_recent(hidden[:, :, -1])
+        return output.transpose(1, 2).contiguous()
+    layer.refuse_to_schedule(module, query.shape[2], hidden[:, :, -1])
+    held, attention = keeper.held_for(query, entries), None
+    if keeper.watches:
+        output, _, attention = attend_and_sum(query, held, *recent)
+    else:
+        output, _ = attend(query, held, *recent)
+    layer.entries = keeper.after_reading(entries, attention, query.shape[2])
     return output.transpose(1, 2).contiguous()

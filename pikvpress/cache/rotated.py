@@ -103,6 +103,11 @@ class RotatedCodec(Codec):
         parts = stored.split(self._sizes(rows[0], width, is_keys))
         return torch.cat([part[:size] for part, size in zip(parts, left, strict=True)])
 
+    def groups(self, stored: torch.Tensor, kept: torch.Tensor, rows: int, width: int) -> torch.Tensor:
+        """Return the bytes of some of the full groups of stored rows. For `following`."""
+        parts = [part for part in self._split(stored, rows, width) if len(part)]  # only keys have means
+        return torch.cat([part.view(rows // GROUP, -1)[kept].flatten() for part in parts])
+
     def _sizes(self, rows: int, width: int, is_keys: bool) -> list[int]:
         """Return the bytes of codes, scales, first entry and means."""
         assert self.bits is not None

@@ -189,7 +189,8 @@ class _Plan:
         examples, names = examples.of(found.experts), [candidates[i].name for i in found.experts]
         equal, fitted = (found.routers[key(self.routers[0], kind)] for kind in ("equal", "fitted"))
         findings = find(equal, names, examples.held_records, HeadBudgets(recipe, found.curves), steps)
-        banks = banks_for(model, examples.records, apart_records, recipe)
+        measured = examples.records[: recipe.curve_contexts]
+        banks = banks_for(model, measured, apart_records or examples.records[recipe.curve_contexts :], recipe)
         gates = Gates(
             model=models.fingerprint(models.attention_layers(model)[0]),
             experts=names,
@@ -197,7 +198,7 @@ class _Plan:
             curves=found.curves,
             keep_shares=recipe.keep_shares,
             ratios=recipe.ratios,
-            codec_curves=codec_curves(model, fitted, examples.records, banks, recipe, steps),
+            codec_curves=codec_curves(model, fitted, measured, banks, recipe, steps),
             codecs=recipe.codec_pairs,
             saliency=fitted_saliency.weights if fitted_saliency and SALIENCY in names else None,
             saliency_hidden=fitted_saliency.hidden_weights if fitted_saliency and SALIENCY in names else None,

@@ -67,6 +67,9 @@ class Recipe:
     codec_pairs : tuple of (str, str)
         Codecs of keys and values whose error curves are measured, the largest first. Keys need at least as many bits as
         values.
+    curve_contexts : int, default=5
+        Number of contexts on which these curves are measured, one of each kind of situation. Refitting values for every
+        pair and share takes 15 to 50 s per context on two cores.
     bank : int, default=64
         Number of queries of futures per head that are kept to refit values.
     rows : int, default=96
@@ -175,6 +178,7 @@ class Recipe:
         ("rot2", "rot1"),
         ("rot1", "rot1"),
     )
+    curve_contexts: int = 5
     bank: int = 64
     rows: int = 96
 
@@ -243,7 +247,8 @@ class Recipe:
 
 
 _COUNTS = (
-    *("max_experts", "fewest_contexts", "most_contexts", "saliency_contexts", "held_out", "gradient_samples", "bank"),
+    *("max_experts", "fewest_contexts", "most_contexts", "saliency_contexts", "held_out", "gradient_samples"),
+    *("curve_contexts", "bank"),
     *(
         "rows",
         "epochs",

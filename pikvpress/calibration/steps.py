@@ -27,7 +27,7 @@ class Steps:
         "comparing experts": 6,
         "fitting": 1,
         "measuring error curves": 4,
-        "measuring codecs": 12,
+        "measuring codecs": 60,
         "fitting end to end": 4,
         "pruning": 6,
         "checking on held-out text": 9,

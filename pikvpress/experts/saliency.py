@@ -141,7 +141,7 @@ def saliency_features(keys: torch.Tensor, values: torch.Tensor, cos: torch.Tenso
         values / value_lengths.mean(dim=2, keepdim=True),
         key_lengths.log(),
         value_lengths.log(),
-        _places(keys).expand(*keys.shape[:2], -1, -1),
+        _places(_index(keys), keys.shape[2]).expand(*keys.shape[:2], -1, -1),
     ]
     return torch.cat(parts, dim=-1)
 
@@ -165,25 +165,101 @@ def saliency_scores(
     torch.Tensor
         float32, shape (batch, kv_heads, keys).
     """
+    norms = _lengths(keys), _lengths(values)
+    means = torch.stack([lengths.mean(dim=(2, 3)) for lengths in norms], dim=-1)
+    of_states = _state_scores(keys, values, cos, sin, weights, means)
+    lengths = torch.cat(norms, dim=-1).log()
+    *_, of_lengths, of_places = (part.to(lengths.dtype) for part in _split(weights, keys.shape[3]))
+    places = _places(_index(keys), keys.shape[2]).to(lengths.dtype)
+    return of_states + (lengths @ of_lengths + places @ of_places).squeeze(-1)
+
+
+def content_scores(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    rotation: tuple[torch.Tensor, torch.Tensor],
+    weights: torch.Tensor,
+    totals: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the part of `saliency_scores` that does not depend on positions, for entries that arrive in pieces.
+
+    The head's mean norms, by which keys and values are divided, are then those of the entries so far.
+
+    Parameters
+    ----------
+    keys, values : torch.Tensor
+        Of some entries, as in `saliency_features`.
+    rotation : pair of torch.Tensor
+        Cosines and sines of the keys' rotation, shape (1, entries, rotary_dim).
+    weights : torch.Tensor
+        float32, shape (kv_heads, 2 head_dim + 6).
+    totals : torch.Tensor, optional
+        What was returned for the entries before these.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor)
+        Scores, float32 (float64 of float64), shape (batch, kv_heads, entries), and new totals: the sums of norms of
+        keys and of values, and the number of entries, shape (batch, kv_heads, 3).
+    """
+    lengths = torch.cat([_lengths(keys), _lengths(values)], dim=-1)
+    added = torch.cat([lengths.sum(dim=2), torch.full_like(lengths[:, :, 0, :1], keys.shape[2])], dim=-1)
+    totals = added if totals is None else totals + added
+    of_states = _state_scores(keys, values, *rotation, weights, totals[..., :2] / totals[..., 2:])
+    of_lengths = _split(weights, keys.shape[3])[2]
+    return of_states + (lengths.log() @ of_lengths.to(lengths.dtype)).squeeze(-1), totals
+
+
+def place_scores(places: torch.Tensor, count: int, weights: torch.Tensor) -> torch.Tensor:
+    """Return the part of `saliency_scores` that depends on positions.
+
+    Parameters
+    ----------
+    places : torch.Tensor
+        Position of each entry, shape (batch, kv_heads, entries).
+    count : int
+        Length of the context.
+    weights : torch.Tensor
+        float32, shape (kv_heads, 2 head_dim + 6).
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (batch, kv_heads, entries).
+    """
+    return (_places(places, count) @ weights[:, -4:].unsqueeze(-1)).squeeze(-1)
+
+
+def _split(weights: torch.Tensor, dim: int) -> tuple[torch.Tensor, ...]:
+    """Return the weights of keys, values, lengths and places, each of shape (kv_heads, features, 1)."""
+    return weights.unsqueeze(-1).split([dim, dim, 2, 4], dim=1)
+
+
+def _state_scores(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    weights: torch.Tensor,
+    means: torch.Tensor,
+) -> torch.Tensor:
+    """Return the products of keys and values with their weights, divided by the mean norms, (batch, kv_heads, 2)."""
     dim, size = keys.shape[3], cos.shape[-1]
-    key_lengths, value_lengths = (_lengths(states) for states in (keys, values))
-    of_keys, of_values, of_lengths, of_places = weights.unsqueeze(-1).split([dim, dim, 2, 4], dim=1)
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    of_keys, of_values = (part.to(wide) for part in _split(weights, dim)[:2])
     first, second = of_keys[:, :size].transpose(1, 2).chunk(2, dim=-1)  # (kv_heads, 1, size / 2)
     found = []
     for start in range(0, keys.shape[2], BLOCK):
         rows = slice(start, start + BLOCK)
-        (cos_1, cos_2), (sin_1, sin_2) = (part[0, rows].float().chunk(2, dim=-1) for part in (cos, sin))
-        block = keys[:, :, rows].float()
+        (cos_1, cos_2), (sin_1, sin_2) = (part[0, rows].to(wide).chunk(2, dim=-1) for part in (cos, sin))
+        block = keys[:, :, rows].to(wide)
         on_keys = torch.linalg.vecdot(block[..., : size // 2], torch.addcmul(cos_1 * first, sin_2, second, value=-1))
         on_keys += torch.linalg.vecdot(block[..., size // 2 : size], torch.addcmul(sin_1 * first, cos_2, second))
         if size < dim:  # a partial rotation
             on_keys += (block[..., size:] @ of_keys[:, size:]).squeeze(-1)
-        on_values = (values[:, :, rows].float() @ of_values).squeeze(-1)
-        found.append(
-            on_keys / key_lengths.mean(dim=(2, 3))[..., None] + on_values / value_lengths.mean(dim=(2, 3))[..., None]
-        )
-    lengths = torch.cat([key_lengths, value_lengths], dim=-1).log()
-    return torch.cat(found, dim=-1) + (lengths @ of_lengths + _places(keys) @ of_places).squeeze(-1)
+        on_values = (values[:, :, rows].to(wide) @ of_values).squeeze(-1)
+        found.append(on_keys / means[..., :1] + on_values / means[..., 1:])
+    return torch.cat(found, dim=-1)
 
 
 def hidden_features(hidden_states: torch.Tensor) -> torch.Tensor:
@@ -216,12 +292,16 @@ def _inverse_rms(states: torch.Tensor) -> torch.Tensor:
 
 
 def _lengths(states: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32).clamp_min(1e-12)
+    wide = torch.promote_types(states.dtype, torch.float32)
+    return torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=wide).clamp_min(1e-12)
 
 
-def _places(keys: torch.Tensor) -> torch.Tensor:
-    """Return the features of positions, shape (keys, 4)."""
-    count = keys.shape[2]
-    place = torch.arange(count, device=keys.device, dtype=torch.float32)
+def _index(keys: torch.Tensor) -> torch.Tensor:
+    return torch.arange(keys.shape[2], device=keys.device)
+
+
+def _places(place: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the features of positions, float32, shape (..., 4)."""
+    place = place.float()
     columns = (place / count, ((count - place) / count).log(), ((place + 1) / count).log(), (place < SINKS).float())
     return torch.stack(columns, dim=-1)

@@ -94,6 +94,10 @@ class MoERouterPress(RouterPress, ScorerPress):
         entries (`pikvpress.refit`). True: for queries of the context and, if the gates have them, of calibration.
         "auto": only with fitted budgets, if the gates have them. Values stay unchanged with "global" budgets, and
         inside wrappers that select.
+    decoding : bool, str or Scheduler, default=False
+        Whether entries after the context are dropped as well, as they leave the recent window of a `PiKVCache`, so that
+        the same share of them stays as of the context: True by fitted saliency, or by a scheduler of
+        `pikvpress.schedulers`, such as "h2o". The cache goes on with it after the press's context manager has exited.
 
     Raises
     ------

@@ -36,6 +36,11 @@ class PiKVPress(RouterPress):
         the budget, or fewer tokens in 3 bits. "auto": "fitted" if there are gates, otherwise "equal".
     refit : bool or "auto", default="auto"
         Whether values are refitted, see `MoERouterPress`; they also make up for inexact keys.
+    decoding : bool, str or Scheduler, default=False
+        Whether entries after the context are dropped as well, as they leave the recent window of a `PiKVCache`, so that
+        the same share of them stays as of the context, in the codecs of their heads: True by fitted saliency, or by a
+        scheduler of `pikvpress.schedulers`, such as "h2o". The cache goes on with it after the press's context manager
+        has exited.
     router_type, experts, num_experts, top_k, gates, ...
         See `MoERouterPress`.
 

@@ -21,10 +21,12 @@ from pikvpress.gates import Gates
 from pikvpress.layerwise import LayerwisePress
 from pikvpress.plan import Plan
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding, refuse_static
+from pikvpress.presses.decoding_budget import DecodingBudget
 from pikvpress.presses.prefill_watch import PrefillWatch
 from pikvpress.refit import refit
 from pikvpress.routers import RouterSettings
 from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
+from pikvpress.schedulers import Scheduler
 
 # Attributes that may be set after construction: wrappers set the ratio per layer and per step.
 SETTABLE = ("compression_ratio", "examiner")
@@ -70,12 +72,14 @@ class RouterPress(LayerwisePress):
     gates: str | Path | None = AUTO
     budgets: str = AUTO
     refit: bool | str = AUTO
+    decoding: bool | str | Scheduler = False
     examiner: Examiner = field(default_factory=lambda: examine, init=False, repr=False, compare=False)
     _spec: RouterSpec = field(init=False, repr=False, compare=False)
     _router: BoundRouter | None = field(default=None, init=False, repr=False, compare=False)
     _alone: _Met | None = field(default=None, init=False, repr=False, compare=False)
     _record: Recorder = field(default_factory=Recorder, init=False, repr=False, compare=False)
     _tap: ProjectionTap = field(default_factory=ProjectionTap, init=False, repr=False, compare=False)
+    _later: DecodingBudget = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.budgets not in (AUTO, *self.known_budgets):
@@ -83,6 +87,7 @@ class RouterPress(LayerwisePress):
             raise ValueError(f"budgets must be one of {known}, got {self.budgets!r}")
         if self.refit not in (AUTO, True, False):
             raise ValueError(f"refit must be True, False or {AUTO!r}, got {self.refit!r}")
+        self._later = DecodingBudget(self.decoding, self._record)
         spec = RouterSpec.of(self)
         experts = spec.experts_of(spec.gates) if isinstance(spec.gates, Gates) else spec.experts
         self._record.describe(self.router_type, [expert.name for expert in experts], fitted=False)
@@ -105,6 +110,11 @@ class RouterPress(LayerwisePress):
         """Check that the model is supported, the gates belong to it, and no wrapper undoes the press's decisions."""
         models.check_supported(model)
         self._refuse_wrappers()
+        if self._later and self._alone is None:
+            raise ValueError(
+                "decoding works without a wrapper, in which another press would decide too: use the press alone, or "
+                "set decoding=False"
+            )
         layers = models.attention_layers(model)
         compressed = tuple(index for index, layer in enumerate(layers) if not models.is_sliding(layer))
         heads, head_dim = models.num_key_value_heads(layers[0]), layers[0].head_dim
@@ -134,7 +144,7 @@ class RouterPress(LayerwisePress):
         self._alone = _Met(first.config, found)
         try:
             watch = PrefillWatch(self, shortest, self._record)
-            with watch.on(model), self._tap.on(model), super().__call__(model):
+            with watch.on(model), self._later.on(model, found), self._tap.on(model), super().__call__(model):
                 yield
         finally:
             self._alone, self._router = None, None

@@ -49,6 +49,8 @@ CACHES = {
     "masked, not looked at since": (PiKVCache, lambda: AdaKVPress(KnormPress(0.5)), 0),
     "ragged": (PiKVCache, lambda: AdaKVPress(KnormPress(0.5)), 5),
     "packed": (lambda: PiKVCache("int4", "rank4+int2", window=16), None, 70),
+    "scheduled": (lambda: PiKVCache(window=16, scheduler="adakv", max_tokens=150), None, 70),
+    "scheduled in few bits": (lambda: PiKVCache("int8", "rot4", window=16, scheduler="h2o", ratio=0.5), None, 70),
     "packed by a press": (PiKVCache, lambda: PiKVPress(0.8, gates=None), 70),
 }
 

@@ -35,6 +35,23 @@ def asked(step):
     return questions.asked
 
 
+@pytest.mark.parametrize("name", ["h2o", "lru_plus", "adakv", "streaming_llm", "quest"])
+def test_a_schedule_asks_only_when_a_page_leaves_the_window(llama, ids, name):
+    cache = PiKVCache(window=16, scheduler=name, max_tokens=16 + 2 * GROUP)
+
+    @torch.no_grad()
+    def decode(place):
+        positions = torch.tensor([[place]])
+        token = torch.tensor([[7]])
+        llama(input_ids=token, past_key_values=cache, position_ids=positions, cache_position=positions[0])
+
+    with torch.no_grad():
+        llama.model(input_ids=ids[:, :CONTEXT], past_key_values=cache)
+    steps = len(cache.history.steps)
+    counts = [asked(lambda place=place: decode(place)) for place in range(CONTEXT, CONTEXT + 2 * GROUP)]
+    assert sum(count > 0 for count in counts) == 2 == (len(cache.history.steps) - steps) // 2
+
+
 @pytest.mark.parametrize("codec", ["exact", "int4"])
 def test_decoding_asks_for_no_number(llama, ids, codec):
     cache = PiKVCache(key_codec=codec, value_codec=codec, window=16)

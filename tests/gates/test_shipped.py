@@ -36,8 +36,8 @@ def test_they_are_found_and_know_every_router(smollm):
     assert gates is not None and set(gates.experts) <= set(CANDIDATES)
     assert "saliency" in gates.experts and len(gates.saliency) == 30
     assert set(gates.router_types) == set(ROUTERS)
-    assert gates.curves.shape == (3, 30, 3, len(Recipe.keep_shares))
-    assert gates.codec_curves.shape == (3, 30, 3, len(gates.codecs), len(Recipe.keep_shares))
+    assert gates.curves.shape == (3, 30, 3, len(gates.keep_shares))
+    assert gates.codec_curves.shape == (3, 30, 3, len(gates.codecs), len(gates.keep_shares))
     (file,) = SHIPPED.glob("*.safetensors")
     assert file.stat().st_size < 2**20
     assert gates.about["figures"]["pikv+fitted"]["divergence"]["prior"]

@@ -10,7 +10,7 @@ import torch
 from benchmarks.kernels.operations.ragged_attention import RAGGED_ATTENTION
 from pikvpress.cache import CODECS, codec
 from pikvpress.cache.ragged import Ragged
-from pikvpress.kernels.ragged_attention import attend, reference, triton
+from pikvpress.kernels.ragged_attention import attend, attend_and_sum, reference, triton
 from pikvpress.kernels.ragged_attention.plan import ANY, Piece, entries_a_piece, plan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -287,3 +287,31 @@ def test_heads_are_read_in_turn_where_logits_would_be_many(monkeypatch):
     monkeypatch.setattr(reference, "NUMBERS", 1)
     for one, other in zip(reference.attend(**inputs), together, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("numbers", [reference.NUMBERS, 60])  # all heads at once, and a few
+def test_attention_that_entries_receive(tokens, numbers, monkeypatch):
+    monkeypatch.setattr(reference, "NUMBERS", numbers)
+    generator = torch.Generator().manual_seed(tokens)
+    query = torch.randn(BATCH, HEADS * GROUP, tokens, DIM, generator=generator, dtype=torch.float64)
+    counts = [[5, 0, 9, 1, 30, 2], [4, 4, 0, 0, 8, 1]]
+    held = [([part.double() for part in random_rows(row, generator)],) * 2 for row in counts]
+    keys, values = torch.randn(2, BATCH, HEADS, 7, DIM, generator=generator, dtype=torch.float64)
+    hidden = torch.ones(tokens, 7, dtype=torch.bool).triu(8 - tokens)[None, None]
+    arguments = (query, [(Parts(k), Parts(v)) for k, v in held], keys, values, hidden, 0.3)
+    output, lse, received = attend_and_sum(*arguments)
+    for mine, other in zip((output, lse), attend(*arguments), strict=True):
+        assert torch.equal(mine, other)
+    most = max(map(sum, zip(*counts, strict=True)))
+    assert received.shape == (BATCH, HEADS, most + 7)
+    for place in range(BATCH * HEADS):
+        row, head = divmod(place, HEADS)
+        count = counts[0][place] + counts[1][place]
+        every = torch.cat([held[0][0][place], held[1][0][place], keys[row, head]])
+        logits = query[row, head * GROUP : (head + 1) * GROUP] @ every.T * 0.3
+        logits[..., count:].masked_fill_(hidden[0, 0], -torch.inf)
+        expected = logits.softmax(dim=-1).sum(dim=1).mean(dim=0)
+        found = torch.cat([received[row, head, :count], received[row, head, most:]])
+        torch.testing.assert_close(found, expected)
+        assert not received[row, head, count:most].any()

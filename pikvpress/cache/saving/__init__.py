@@ -1,6 +1,6 @@
 """Saving a cache to a file, and loading it."""
 
 from pikvpress.cache.saving.about import SavedCache, digest_of_ids, saved_cache
-from pikvpress.cache.saving.whole import CacheState, load, save
+from pikvpress.cache.saving.savable import Savable
 
-__all__ = ["CacheState", "SavedCache", "digest_of_ids", "load", "save", "saved_cache"]
+__all__ = ["Savable", "SavedCache", "digest_of_ids", "saved_cache"]

@@ -90,7 +90,7 @@ def foreseen(recipe: Recipe, routers: int, candidates: int, layers: int, fit: in
         "comparing experts": fit,
         "fitting": fit * epochs,
         "measuring error curves": 2 * fit,
-        "measuring codecs": fit,
+        "measuring codecs": min(fit, recipe.curve_contexts),
         "fitting end to end": len(BUDGETS) * fit * recipe.epochs_end_to_end * end_to_end,
         "pruning": len(BUDGETS) * layers * (recipe.worth_of_time > 0),
         "checking on held-out text": held * (len(BUDGETS) * (looks + (recipe.worth_of_time > 0)) + 1),

@@ -51,7 +51,7 @@ def banks_for(
 ) -> list[torch.Tensor]:
     """Return queries to refit the values of each record with, none of them from the record itself.
 
-    They come from records reserved for the saliency expert or, without these, from the other records.
+    They come from records that are set apart or, without these, from the other ones.
     """
     if apart:
         return [choose_queries(model, apart, recipe)] * len(records)

@@ -5,5 +5,6 @@ from pikvpress.kernels.ragged_attention import reference
 from pikvpress.kernels.ragged_attention.layout import Layout, Rows
 
 attend = by_device(reference.attend)
+attend_and_sum = reference.attend_and_sum  # no kernel keeps the weights: the definition runs on every device
 
-__all__ = ["Layout", "Rows", "attend"]
+__all__ = ["Layout", "Rows", "attend", "attend_and_sum"]

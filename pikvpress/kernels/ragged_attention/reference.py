@@ -55,6 +55,42 @@ def attend(
         Output, shape (B, Q, n, D), and the log-sum-exp of the logits, float32 (float64 of float64), shape (B, Q, n):
         parts of a cache that were attended to apart can be merged by it.
     """
+    output, log_sums, _ = _attend(query, held, keys, values, hidden, scaling, sums=False)
+    return output, log_sums
+
+
+@torch.no_grad()
+def attend_and_sum(
+    query: torch.Tensor,
+    held: Sequence[tuple[Rows, Rows]],
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    hidden: torch.Tensor,
+    scaling: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Attend as `attend` does, and return the attention that entries receive as well.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor, torch.Tensor)
+        Output and log-sum-exp as `attend` returns them, and the sum over all n queries of the weights of each entry,
+        averaged over the query heads of its KV head: float32 (float64 of float64), shape (B, H, most + R). The first
+        places are for held entries, in the order of `held`; a head with fewer than `most` has zeros after its own.
+    """
+    output, log_sums, received = _attend(query, held, keys, values, hidden, scaling, sums=True)
+    assert received is not None
+    return output, log_sums, received
+
+
+def _attend(
+    query: torch.Tensor,
+    held: Sequence[tuple[Rows, Rows]],
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    hidden: torch.Tensor,
+    scaling: float,
+    sums: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     batch, heads, recent, _ = keys.shape
     grouped = query.unflatten(1, (heads, -1))  # (B, H, G, n, D)
     shape = grouped.shape[2:4]
@@ -65,11 +101,15 @@ def attend(
     most = max((sum(len(k.numbers) for k, _ in of_head) for of_head in parts), default=0)
     step = max(1, NUMBERS // max(1, rows.shape[1] * (most + recent)))
     found = [
-        _of_heads(rows[these], parts[these], most, keys[these], values[these], masked[these], scaling)
+        _of_heads(rows[these], parts[these], most, keys[these], values[these], masked[these], scaling, sums)
         for these in (slice(first, first + step) for first in range(0, batch * heads, step))
     ]
-    output, sums = (torch.cat(pieces).unflatten(0, (batch, heads)) for pieces in zip(*found, strict=True))
-    return output.unflatten(2, shape).flatten(1, 2), sums.unflatten(2, shape).flatten(1, 2)
+    sides = ([of_heads[0] for of_heads in found], [of_heads[1] for of_heads in found])
+    output, log_sums = (
+        torch.cat(pieces).unflatten(0, (batch, heads)).unflatten(2, shape).flatten(1, 2) for pieces in sides
+    )
+    received = [of_heads[2] for of_heads in found if of_heads[2] is not None]
+    return output, log_sums, torch.cat(received).unflatten(0, (batch, heads)) / shape[0] if sums else None
 
 
 def _of_heads(
@@ -80,8 +120,9 @@ def _of_heads(
     values: torch.Tensor,
     masked: torch.Tensor,
     scaling: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return output (heads, rows, D) and log-sum-exp (heads, rows) of some heads of rows of the batch, all at once."""
+    sums: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return output (heads, rows, D), log-sum-exp (heads, rows) and column sums of some heads of rows, all at once."""
     wide = torch.promote_types(rows.dtype, torch.float32)
     shape = (*rows.shape[:2], most + keys.shape[1])
     logits = torch.full(shape, -torch.inf, dtype=wide, device=rows.device)
@@ -91,7 +132,8 @@ def _of_heads(
         logits[index, :, start : start + len(key.numbers)] = (turned if key.is_rotated else rows)[index] @ key.numbers.T
     logits[..., most:] = (rows @ keys.transpose(1, 2)).masked_fill(masked, -torch.inf)
     logits *= scaling
-    weights = logits.softmax(dim=-1).to(rows.dtype)
+    shares = logits.softmax(dim=-1)
+    weights = shares.to(rows.dtype)
     output = weights[..., most:] @ values
     rotated = output if turn is None else torch.zeros_like(output)
     for index, start, _, value in _places(parts):
@@ -99,7 +141,7 @@ def _of_heads(
         into[index].addmm_(weights[index, :, start : start + len(value.numbers)], value.numbers)
     if turn is not None:
         output += rotated @ turn
-    return output, logits.logsumexp(dim=-1)
+    return output, logits.logsumexp(dim=-1), shares.sum(dim=1) if sums else None
 
 
 def _of(stored: Rows, index: int) -> Part:

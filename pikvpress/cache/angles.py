@@ -1,0 +1,64 @@
+"""The rotation of a cache's recent keys, which schedulers undo to see keys as they were before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Angles:
+    """Cosines and sines of the latest positions, which all layers of a model share.
+
+    Parameters
+    ----------
+    first : int
+        Index of the first entry they are known for.
+    cos, sin : torch.Tensor, optional
+        Shape (1, entries, rotary_dim).
+    """
+
+    first: int = 0
+    cos: torch.Tensor | None = None
+    sin: torch.Tensor | None = None
+
+    @property
+    def last(self) -> int:
+        """Index after the last entry."""
+        return self.first + (0 if self.cos is None else self.cos.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return 0 if self.cos is None or self.sin is None else self.cos.nbytes + self.sin.nbytes
+
+    def copied(self) -> Angles:
+        """Return a copy that can change independently; tensors are shared."""
+        return Angles(self.first, self.cos, self.sin)
+
+    def add(self, first: int, cos: torch.Tensor, sin: torch.Tensor) -> None:
+        """Add those of new entries, from an index on."""
+        if self.cos is None or self.sin is None or first != self.last:
+            self.first, self.cos, self.sin = first, cos, sin
+            return
+        self.cos, self.sin = torch.cat([self.cos, cos], dim=1), torch.cat([self.sin, sin], dim=1)
+
+    def forget(self, first: int) -> None:
+        """Forget entries before an index."""
+        if self.cos is not None and self.sin is not None and first > self.first:
+            skipped = min(first, self.last) - self.first
+            self.first += skipped
+            self.cos, self.sin = self.cos[:, skipped:].clone(), self.sin[:, skipped:].clone()
+
+    def between(self, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return those of the entries that are known of these, which are the latest of them."""
+        assert self.cos is not None and self.sin is not None
+        these = slice(max(0, first - self.first), last - self.first)
+        return self.cos[:, these], self.sin[:, these]
+
+    def crop(self, last: int) -> None:
+        """Forget entries from an index on."""
+        if self.cos is not None and self.sin is not None and last < self.last:
+            count = max(0, last - self.first)
+            self.cos, self.sin = self.cos[:, :count].clone(), self.sin[:, :count].clone()

@@ -1,0 +1,58 @@
+"""Which candidates a scheduler keeps, where some are removed by whole pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.functional import pad
+
+from pikvpress.cache.codec import GROUP as PAGE
+from pikvpress.cache.scheduler import Candidates, Scheduler
+
+
+def chosen(
+    scheduler: Scheduler, candidates: Candidates, quotas: Sequence[int], packed: Sequence[int] | None
+) -> torch.Tensor:
+    """Return which candidates stay, bool, shape (batch, kv_heads, entries).
+
+    Entries in few bits share scales within a page, and some schedulers remove whole pages anyway: the entries of such a
+    page get its mean score, and stay only together. A head may then keep up to 63 entries fewer than its quota.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+        The rule.
+    candidates : Candidates
+        The entries.
+    quotas : sequence of int
+        Number of entries that each KV head may keep.
+    packed : sequence of int, optional
+        Number of entries in few bits of each head of each row, which come first; None if there are none.
+    """
+    if not scheduler.drops:
+        return candidates.exist
+    exist = candidates.exist
+    scores = scheduler.scores(candidates).masked_fill(~exist, -torch.inf)
+    if packed is None and not scheduler.whole_pages:
+        return scheduler.select(scores, candidates, quotas)
+    count = scores.shape[2]
+    together = exist
+    if not scheduler.whole_pages:
+        assert packed is not None
+        places = torch.arange(count, device=scores.device)
+        together = places < torch.tensor(packed, device=scores.device).view(*scores.shape[:2], 1)
+    number = _pages(exist).sum(dim=-1)
+    means = _pages(scores.masked_fill(~exist, 0)).sum(dim=-1) / number.clamp_min(1)
+    kept = scheduler.select(torch.where(together, _spread(means, count), scores), candidates, quotas)
+    cut = _pages(together & ~kept).any(dim=-1)
+    return kept & ~(together & _spread(cut, count))
+
+
+def _pages(entries: torch.Tensor) -> torch.Tensor:
+    """Return entries (..., n) by page, (..., pages, 64); the last page is filled up with zeros."""
+    return pad(entries, (0, -entries.shape[-1] % PAGE)).unflatten(-1, (-1, PAGE))
+
+
+def _spread(pages: torch.Tensor, count: int) -> torch.Tensor:
+    return pages.repeat_interleave(PAGE, dim=-1)[..., :count]

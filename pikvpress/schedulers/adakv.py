@@ -1,0 +1,54 @@
+"""Ada-KV: the heads of a layer compete for one pool of entries (https://arxiv.org/abs/2407.11550)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pikvpress.budgets.pooled import FLOOR, pooled
+from pikvpress.cache.scheduler import Candidates
+from pikvpress.schedulers.h2o import H2OScheduler
+
+
+@dataclass(frozen=True)
+class AdaKVScheduler(H2OScheduler):
+    """Keep the entries of highest score in a layer, whichever head they belong to, but some of every head.
+
+    Ada-KV, https://arxiv.org/abs/2407.11550: with a mean budget of n entries for each of H heads, every head keeps its
+    own floor · n highest-scoring entries, and the rest of the H · n entries are the highest-scoring of all heads
+    together. The paper scores a finished prompt by the attention of its last tokens; here, where entries are dropped
+    while the text goes on, the score is the attention accumulated so far, as in `H2OScheduler`.
+
+    Parameters
+    ----------
+    floor : float, default=0.2
+        Share of the mean budget that every head keeps, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the floor is out of range.
+    """
+
+    name: ClassVar[str] = "adakv"
+
+    floor: float = FLOOR
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor is a share of the mean budget and must be in [0, 1], got {self.floor}")
+
+    def widest(self, heads: int) -> float:
+        """Return how many times the mean one head may hold: all that others leave."""
+        return heads - (heads - 1) * self.floor
+
+    def select(self, scores: torch.Tensor, candidates: Candidates, quotas: Sequence[int]) -> torch.Tensor:
+        """Return which candidates stay: each head's floor first, then the highest scores of the layer."""
+        mean = quotas[0]
+        if scores.shape[2] <= mean:
+            return candidates.exist
+        (kept,) = pooled([scores], mean, self.floor)
+        return kept & candidates.exist
