@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pikvpress.cache.codecs import CODECS
-from pikvpress.experts import saliency
+from pikvpress.experts import saliency_features
 from pikvpress.routers import feature_names
 from pikvpress.tensor_file import read_tensors, write_tensors
 
@@ -145,7 +145,7 @@ def save_gates(path: str | Path, gates: Gates) -> None:
             tensors[name] = getattr(gates, name).float()
     for name in SALIENCY:
         if getattr(gates, name) is not None:
-            tensors[name], metadata[name] = getattr(gates, name).float(), saliency.VERSION
+            tensors[name], metadata[name] = getattr(gates, name).float(), saliency_features.VERSION
     if gates.queries is not None:
         tensors[QUERIES] = QUERY_CODEC.encode(gates.queries.float().flatten(0, 2), False)
         metadata[QUERIES] = json.dumps(list(gates.queries.shape))
@@ -167,7 +167,7 @@ def load_gates(path: str | Path) -> Gates:
     if not all(map(_finite, tensors.items())):
         raise ValueError(f"{path} contains NaN or infinite numbers: restore it or fit new gates")
     known = {"features": ("head features", feature_names.VERSION)}
-    known |= dict.fromkeys(SALIENCY, ("saliency features", saliency.VERSION))
+    known |= dict.fromkeys(SALIENCY, ("saliency features", saliency_features.VERSION))
     for name, (what, version) in known.items():
         if metadata.get(name, version) != version:
             raise ValueError(

@@ -12,7 +12,7 @@ from pikvpress import models
 from pikvpress.budgets import counts_by_curves
 from pikvpress.cache.scheduler import Candidates, Scheduler, Statistics
 from pikvpress.cache.tail import DenseTail
-from pikvpress.experts.saliency import content_scores, num_features, place_scores
+from pikvpress.experts.saliency_features import content_scores, num_features, place_scores
 from pikvpress.gates import Gates, find_gates
 from pikvpress.schedulers.heads import check_heads
 

@@ -17,7 +17,7 @@ from pikvpress import (
     SaliencyPress,
     WindowedObservedAttentionPress,
 )
-from pikvpress.experts.saliency import num_features
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.routers import ROUTERS
 from scripts.kvpress_suite.standins import TINY
 

@@ -24,7 +24,7 @@ from pikvpress import (
     SaliencyPress,
     WindowedObservedAttentionPress,
 )
-from pikvpress.experts.saliency import num_features
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.routers import ROUTERS
 
 LENGTH = 200

@@ -9,7 +9,7 @@ from transformers import DynamicCache
 
 from pikvpress import PiKVCache, PiKVPress
 from pikvpress.cache.codec import GROUP as PAGE
-from pikvpress.experts.saliency import num_features
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.schedulers import SCHEDULERS, DuoScheduler, SaliencyScheduler
 from tests.conftest import make_tiny
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
-from pikvpress.calibration import Recipe
 from pikvpress.experts import CANDIDATES
 from pikvpress.gates import find_gates
 from pikvpress.gates.find import SHIPPED

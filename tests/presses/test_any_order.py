@@ -25,7 +25,7 @@ from kvpress import (
 from transformers import DynamicCache
 
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVCache, PiKVPress, SaliencyPress
-from pikvpress.experts.saliency import num_features
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import file_name, save_gates
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates

@@ -10,7 +10,7 @@ from kvpress import AdaKVPress
 from transformers import DynamicCache
 
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress
-from pikvpress.experts.saliency import num_features
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
 from tests.helpers import uneven_gates
 

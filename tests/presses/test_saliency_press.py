@@ -7,7 +7,7 @@ import torch
 
 from pikvpress import MoERouterPress, SaliencyPress, models
 from pikvpress.experts import make_experts, saliency
-from pikvpress.experts.saliency import num_features
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import Gates, file_name, load_gates, save_gates
 from pikvpress.routers import RouterSettings
 from pikvpress.routing.make_router import make_router

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pikvpress import PiKVCache, models
-from pikvpress.experts.saliency import num_features
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
 from pikvpress.gates.file import file_name
 from pikvpress.schedulers import SaliencyScheduler

@@ -24,7 +24,7 @@ class Savable:
     """A cache that can be saved; see `PiKVCache`, whose attributes these are."""
 
     layers: list[PiKVLayer]
-    current_schedule: Schedule | None
+    _schedule: Schedule | None
     _codecs: tuple[Codec | Bases, Codec | Bases]
     _window: int
     _before: list[int]
@@ -66,7 +66,7 @@ class Savable:
         OSError
             If there is no such folder, or the file cannot be written, for example because the disk is full.
         """
-        if self.current_schedule is not None:
+        if self._schedule is not None:
             raise ValueError(
                 "the records of a scheduler cannot be saved yet: call cache.schedule(None) first, and schedule the "
                 "loaded cache"

@@ -11,7 +11,8 @@ from pikvpress import models
 from pikvpress.calibration.fit import saliency as module
 from pikvpress.calibration.fit.saliency import fit_saliency
 from pikvpress.calibration.measure.cost import divergence
-from pikvpress.experts.saliency import SaliencyScorer, num_features
+from pikvpress.experts.saliency import SaliencyScorer
+from pikvpress.experts.saliency_features import num_features
 from tests.calibration.tiny import RECIPE, make_situations, measured
 
 COUNTS = [3, 6, 13, 27, 55]  # of 110 keys, at the ratios from the highest
