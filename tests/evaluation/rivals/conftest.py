@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -55,6 +56,7 @@ def nexusquant(monkeypatch):
 
     for made in (
         module("nexusquant", NexusQuantEvict=FirstHalf),
+        module("zstandard", ZstdCompressor=lambda level: SimpleNamespace(compress=zlib.compress)),
         module("nexusquant.core"),
         module("nexusquant.integrations"),
         module("nexusquant.integrations.kvpress", E8Press=lambda key_bits, value_bits: press),

@@ -46,6 +46,14 @@ def test_keys_and_values_are_decoded_and_counted_within_the_bytes(source, nexusq
     assert 0.0295 * full.bytes_held < less.bytes_held <= 0.03 * full.bytes_held
 
 
+def test_vectors_that_occur_again_are_counted_once(tiny, nexusquant):
+    press = NexusQuantPress(KnormPress(), 0.5, key_bits=4, value_bits=4)
+    press.post_init_from_model(tiny)
+    new = torch.randn(1, 1, 100, 64, generator=torch.Generator().manual_seed(0))
+    once, twice = (press.code(states, False)[1].sum().item() for states in (new, new.repeat(1, 1, 20, 1)))
+    assert 16 * 100 + 64 * 100 * 2 < once < twice < 5 * once + 19 * 16 * 100  # every vector has its scale
+
+
 def test_own_eviction_keeps_the_same_tokens_in_all_layers(source, nexusquant, random_context):
     found = source.prefilled.compress(NexusQuantPress(KeyKeyPress(), 0.97))
     whole = source.prefilled.compress(NexusQuantPress(KnormPress(), 0.0))
