@@ -10,6 +10,7 @@ from kvpress.utils import extract_keys_and_values
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel, QuantizedCache
 
+from evaluation.coded import CodedPress
 from evaluation.quantized import bytes_of
 from pikvpress import PiKVCache, models
 
@@ -31,8 +32,8 @@ class CompressedContext:
     seconds : float
         Time of compression, excluding a prefill without a press.
     packed_bytes : int, optional
-        Bytes that a `PiKVCache` or `QuantizedCache` held; `layers` then contain its decoded entries, with padding that
-        is masked.
+        Bytes that a `PiKVCache` or `QuantizedCache` held, or that the codec of a `CodedPress` would store; `layers`
+        then contain the decoded entries, with padding that is masked.
     """
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
@@ -98,6 +99,8 @@ def taken(
     masked = [getattr(layer, "masked_key_indices", None) for layer in models.attention_layers(model)]
     position = cache.get_seq_length() if _moves_positions(press) else length
     packed = bytes_of(cache) if isinstance(cache, QuantizedCache) else None
+    if isinstance(press, CodedPress):
+        packed = press.nbytes
     return CompressedContext(layers, [m and tuple(m) for m in masked], position, seconds, packed)  # type: ignore[misc]
 
 

@@ -17,6 +17,7 @@ from evaluation.compressors import (
     Replay,
     SharedPrefill,
     WhileAnswering,
+    WithPackage,
     WithQuestion,
 )
 from evaluation.oracle import OraclePress
@@ -24,6 +25,7 @@ from evaluation.packed import PackedPress
 from evaluation.presses.entry import BYTES, HEADS, KEY_CHANNELS, LATER_TOKENS, Entry
 from evaluation.presses.per_layer import per_layer
 from evaluation.quantized import QuantizedPress
+from evaluation.rivals import KeyKeyPress, NexusQuantPress, TurboQuantPress
 from evaluation.schema import FULL_CACHE
 from pikvpress import FastVPress, MoERouterPress, PiKVPress, SaliencyPress
 from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, WindowedObservedAttentionPress
@@ -78,6 +80,19 @@ def _expected_attention(**settings: Any) -> ScorerPress:
 
 def _quantized(name: str) -> Entry:
     return Entry(lambda: QuantizedPress(SCORERS[name]()), _scorer(name), BYTES)
+
+
+def _hqq(press: ScorerPress) -> QuantizedPress:
+    return QuantizedPress(press, backend="hqq")
+
+
+def _rival(prefix: str, wrap: Callable[[ScorerPress], BasePress], package: str) -> dict[str, Entry]:
+    """Return entries for a codec of another package, behind the presses that are best without one."""
+
+    def entry(name: str) -> Entry:
+        return Entry(lambda: wrap(SCORERS[name]()), WithPackage(package=package), BYTES)
+
+    return {f"{prefix}_{name}": entry(name) for name in ("compactor", "keydiff")}
 
 
 def _packed(*, keys: str, values: str) -> PackedPress:
@@ -147,6 +162,7 @@ PRESSES: Registry[Entry] = Registry(
         "fastkvzip": Entry(kv.FastKVzipPress, OwnPrefill(masks=True)),
         "fastv": Entry(FastVPress, ratio_of=LATER_TOKENS),
         "finch": Entry(kv.FinchPress, WithQuestion()),
+        **_rival("hqq", _hqq, "hqq"),
         "kvcompose": Entry(kv.KVComposePress, Replay()),
         "kvcompose_unstructured": Entry(lambda: kv.KVComposePress(structured=False), Replay(masks=True)),
         "kvgrad": Entry(kv.KVgradPress, Replay(masks=True)),
@@ -158,6 +174,8 @@ PRESSES: Registry[Entry] = Registry(
         "kvzip_plus": Entry(lambda: kv.KVzipPress(kvzip_plus_normalization=True), Replay(masks=True)),
         "lukv": Entry(lambda: kv.LUKVPress(_expected_attention(epsilon=2e-2), sink=4, window=1), MASKED),
         "moe_router_fitted_budgets": Entry(lambda: MoERouterPress(budgets="fitted"), MASKED),
+        "nexusquant": Entry(lambda: NexusQuantPress(KeyKeyPress()), WithPackage(package="nexusquant-kv"), BYTES),
+        **_rival("nexusquant", NexusQuantPress, "nexusquant-kv"),
         "observed_attention": Entry(kv.ObservedAttentionPress, EagerPrefill()),
         "oracle_choice": Entry(lambda: OraclePress(most=1), Oracle()),
         "oracle_blend": Entry(lambda: OraclePress(most=3), Oracle()),
@@ -170,6 +188,7 @@ PRESSES: Registry[Entry] = Registry(
         "RestoreKV_plus": Entry(lambda: kv.RestoreKVPress(kvzip_plus_normalization=True), OwnPrefill(masks=True)),
         "snap_think": Entry(_snap_think),
         "think": Entry(kv.ThinKPress, MASKED, KEY_CHANNELS),
+        **_rival("turboquant", TurboQuantPress, "turboquant-kv"),
         "cam_adakv_snapkv": _decoding(_adakv_snapkv, kv.CAMPress),
         **{f"cam_{name}": _decoding(SCORERS[name], kv.CAMPress) for name in ("knorm", "streaming_llm", "tova")},
         "decoding_adakv_expected_attention_e2": _decoding(_adakv_expected_attention),

@@ -51,7 +51,7 @@ def test_sharing_changes_nothing(name, tiny, random_context, shared, named):
 
 
 def test_every_press_after_attention_is_compared():
-    others = {name for name in OFFLINE if name.startswith("quantized_")}
+    others = {name for name in OFFLINE if name.startswith(("quantized_", "hqq_", "nexusquant", "turboquant_"))}
     assert set(AFTER_ATTENTION) - set(SHARING) == {"pikv", "packed", *others}
 
 
