@@ -4,6 +4,6 @@ from pikvpress.kernels.by_device import by_device
 from pikvpress.kernels.ragged_attention import reference
 from pikvpress.kernels.ragged_attention.layout import Layout, Rows
 
-attend = by_device(reference.attend)
+attend = by_device(reference.attend, is_compiled=True)
 
 __all__ = ["Layout", "Rows", "attend"]
