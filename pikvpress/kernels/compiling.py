@@ -38,7 +38,7 @@ def compiled(signature: str | None = None, **options: Any) -> Callable[[Callable
     """
     from numba import njit
 
-    usual = {"nogil": True, "fastmath": FAST, "error_model": "numpy"} | options
+    usual: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"} | options
 
     def decorate(function: Callable[..., Any]) -> Any:
         if signature is None:

@@ -25,6 +25,11 @@ FLAGS = ("reassoc", "contract", "nsz")
 INDEX = ir.IntType(64)
 
 
+def _in_line(function: Callable[..., Any]) -> Any:
+    """Return a function of types that yields the code of a call, as one that compiled code can call."""
+    return intrinsic(function)
+
+
 class _Floats:
     """An array of float32 for code that uses vectors; places are counted from its first number."""
 
@@ -83,7 +88,7 @@ def _lane_sums(builder: Any, vectors: list[Any]) -> Any:
 
 
 def _products_of(rows: int) -> Callable[..., None]:
-    @intrinsic
+    @_in_line
     def products(
         typing: Any, queries: Any, row: Any, numbers: Any, at: Any, step: Any, width: Any, found: Any, place: Any
     ) -> Any:
@@ -120,7 +125,7 @@ products_of_1, products_of_2, products_of_4 = (_products_of(rows) for rows in (1
 
 
 def _sums_of(rows: int, vectors: int) -> Callable[..., None]:
-    @intrinsic
+    @_in_line
     def sums(
         typing: Any, weights: Any, row: Any, numbers: Any, at: Any, step: Any, entries: Any, into: Any, channel: Any
     ) -> Any:
@@ -161,7 +166,7 @@ sums_of_1, sums_of_2, sums_of_4 = (_sums_of(rows, 4) for rows in (1, 2, 4))
 one_sum_of_1 = _sums_of(1, 1)
 
 
-@intrinsic
+@_in_line
 def pointer(typing: Any, address: Any) -> Any:
     """Return an address as a pointer, for `numba.carray`."""
 
@@ -171,7 +176,7 @@ def pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@intrinsic
+@_in_line
 def spread_codes(typing: Any, target: Any, at: Any, low: Any, high: Any, bits: Any) -> Any:
     """Write `LANES` codes as numbers, the first eight of one word and of another; the first is in the lowest bits."""
 
@@ -179,8 +184,8 @@ def spread_codes(typing: Any, target: Any, at: Any, low: Any, high: Any, bits: A
         numbers = _Floats(context, builder, signature.args[0], arguments[0])
         place, low, high, bits = arguments[1:]
         half, whole, one = LANES // 2, ir.VectorType(ir.IntType(32), LANES), ir.IntType(32)(1)
-        both = (_everywhere(builder, word, half) for word in (low, high))
-        words = _picked(builder, *both, range(LANES))
+        first, second = (_everywhere(builder, word, half) for word in (low, high))
+        words = _picked(builder, first, second, range(LANES))
         shifts = builder.mul(_everywhere(builder, bits, LANES), ir.Constant(whole, [*range(half)] * 2))
         mask = builder.sub(builder.shl(one, bits), one)
         codes = builder.and_(builder.lshr(words, shifts), _everywhere(builder, mask, LANES))

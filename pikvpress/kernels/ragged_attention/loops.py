@@ -38,7 +38,7 @@ from pikvpress.kernels.vectors import (
     sums_of_4,
 )
 
-TILE = 64  # entries; all keys of a tile share their scales
+TILE = 32  # entries; all keys of a tile share their scales
 LINE = 64  # bytes of a line of a cache: reading a vector that lies in two takes twice the time
 EXACT, HALF, BFLOAT = 0, 1, 2  # types of numbers that are not packed
 ROTATED = plan.ROTATED
@@ -349,10 +349,14 @@ def _add_values(columns, weights, scaled, kind, group, start, entries, tile, ste
 
 @compiled()
 def _strided_halves(address, step, count, found):
+    """Write every so many numbers of 16 bits in float32."""
     numbers = _halves(address, (count - 1) * step + 1)
     if step == 1:
         for t in range(count):
             found[t] = from_half(numbers[t])
+    elif step == 2:  # most often; a loop whose step is known becomes vectors
+        for t in range(count):
+            found[t] = from_half(numbers[2 * t])
     else:
         for t in range(count):
             found[t] = from_half(numbers[t * step])
@@ -409,32 +413,39 @@ def _hide(recent, place, start, entries, logits):
 
 
 @compiled()
-def _recent_piece(recent, number, head_dim):
-    """Return a row as of a plan's table for a piece of the recent entries."""
+def _recent_piece(recent, number, head_dim, columns):
+    """Write a row as of a plan's table, of zeros before, for a piece of the recent entries."""
     place, first = number // recent[PIECES], number % recent[PIECES] * recent[LENGTH]
     batch, head = place // recent[HEADS], place % recent[HEADS]
-    columns = np.zeros(COLUMNS, np.int64)
     columns[PLACE], columns[FIRST], columns[LAST] = place, first, min(first + recent[LENGTH], recent[RECENT])
     columns[KEY_CODES] = recent[KEYS] + batch * recent[KEY_BATCH] + head * recent[KEY_HEAD]
     columns[KEY_ROW], columns[KEY_WIDTH] = recent[KEY_ENTRY], head_dim
     columns[VALUE_CODES] = recent[VALUES] + batch * recent[VALUE_BATCH] + head * recent[VALUE_HEAD]
     columns[VALUE_ROW] = recent[VALUE_ENTRY]
-    return columns
 
 
 @compiled()
-def _some_channels(queries, channels, width):
-    """Return the channels of queries that are listed at an address."""
+def _some_channels(queries, channels, narrow):
+    """Write the channels of queries that are listed at an address."""
+    rows, width = narrow.shape
     listed = carray(pointer(channels), (width,), np.int16)
-    narrow = np.empty((queries.shape[0], width), np.float32)
-    for r in range(queries.shape[0]):
+    for r in range(rows):
         for c in range(width):
             narrow[r, c] = queries[r, listed[c]]
-    return narrow
+
+
+@compiled()
+def _taken(address, rows, columns):
+    """Return numbers at an address, and the address after them.
+
+    Unlike slices of an array, those of such numbers do not count who refers to them, which would take more time than
+    some of the loops.
+    """
+    return carray(pointer(address), (rows, columns), np.float32), address + 4 * rows * columns
 
 
 @compiled(
-    "void(int64[:, ::1], int64, float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32, float32[:, :, ::1], "
+    "int64(int64[:, ::1], int64, float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32, float32[:, :, ::1], "
     "float32[:, ::1])"
 )
 def attend_piece(table, number, queries, turned, recent, scaling, partial, log_sums):
@@ -460,20 +471,33 @@ def attend_piece(table, number, queries, turned, recent, scaling, partial, log_s
     pieces, (rows, head_dim) = table.shape[0], queries.shape[1:]
     kind, group = recent[KIND], recent[GROUP]
     is_recent = number >= pieces
-    columns = _recent_piece(recent, number - pieces, head_dim) if is_recent else table[number]
+    row = np.zeros(COLUMNS, np.int64)
+    columns = carray(pointer(row.ctypes.data), (COLUMNS,), np.int64)
+    if is_recent:
+        _recent_piece(recent, number - pieces, head_dim, columns)
+    else:
+        columns[:] = table[number]
     place, width = columns[PLACE], columns[KEY_WIDTH]
-    seen = turned[place] if columns[KEY_BITS] > ROTATED else queries[place]
+    room = np.empty(TILE * (head_dim + 2) + rows * (2 * width + 2 * TILE + 3) + LANES + LINE // 4, np.float32)
+    at = room.ctypes.data + -room.ctypes.data % LINE
+    tile, at = _taken(at, 1, TILE * head_dim + LANES)
+    logits, at = _taken(at, rows, TILE)
+    scaled, at = _taken(at, rows, TILE)
+    narrow, at = _taken(at, rows, width)
+    folded, at = _taken(at, rows, width)
+    steps, at = _taken(at, 1, TILE)
+    bases, at = _taken(at, 1, TILE + rows)
+    largest, at = _taken(at, 1, rows)
+    totals, at = _taken(at, 1, rows)
+    tile, steps, bases, largest, totals = tile[0], steps[0], bases[0], largest[0], totals[0]
+    sums, _ = _taken(partial.ctypes.data + 4 * number * rows * head_dim, rows, head_dim)
+    source = turned.ctypes.data if columns[KEY_BITS] > ROTATED else queries.ctypes.data
+    seen, _ = _taken(source + 4 * place * rows * head_dim, rows, head_dim)
     if columns[CHANNELS] != 0:
-        seen = _some_channels(seen, columns[CHANNELS], width)
-    room = np.empty(TILE * head_dim + LANES + LINE // 4, np.float32)
-    tile = room[-(room.ctypes.data // 4) % (LINE // 4) :]
-    folded = np.empty((rows, width), np.float32)
-    logits = np.empty((rows, TILE), np.float32)
-    scaled = np.empty((rows, TILE), np.float32)
-    steps, bases = np.empty(TILE, np.float32), np.empty(max(TILE, rows), np.float32)
-    largest = np.full(rows, -INFINITY, np.float32)
-    totals = np.zeros(rows, np.float32)
-    sums = partial[number]
+        _some_channels(seen, columns[CHANNELS], narrow)
+        seen = narrow
+    largest[:] = -INFINITY
+    totals[:] = np.float32(0.0)
     sums[:] = np.float32(0.0)
     factor = np.float32(scaling / LN_2)
     for start in range(columns[FIRST], columns[LAST], TILE):
@@ -498,6 +522,7 @@ def attend_piece(table, number, queries, turned, recent, scaling, partial, log_s
                 sums[r, c] /= totals[r]
         else:
             log_sums[number, r] = -INFINITY
+    return row.size + room.size  # their memory is not freed before this
 
 
 @compiled(
