@@ -166,6 +166,59 @@ sums_of_1, sums_of_2, sums_of_4 = (_sums_of(rows, 4) for rows in (1, 2, 4))
 one_sum_of_1 = _sums_of(1, 1)
 
 
+def _polynomial_of(terms: int) -> Callable[..., None]:
+    @_in_line
+    def odd_polynomial(typing: Any, numbers: Any, at: Any, shift: Any, factor: Any, coefficients: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            tile = _Floats(context, builder, signature.args[0], arguments[0])
+            at, shift, factor, coefficients = arguments[1:]
+            *lower, power = (
+                _everywhere(builder, one, WIDE) for one in cgutils.unpack_tuple(builder, coefficients, terms)
+            )
+            shift, factor = (_everywhere(builder, one, WIDE) for one in (shift, factor))
+            x = builder.fmul(builder.fsub(tile.load(at, WIDE), shift, flags=FLAGS), factor, flags=FLAGS)
+            square = builder.fmul(x, x, flags=FLAGS)
+            for one in reversed(lower):
+                power = _plus_product(builder, one, power, square)
+            tile.store(builder.fmul(x, power, flags=FLAGS), at, WIDE)
+            return context.get_dummy_value()
+
+        kinds = (types.int64, types.float32, types.float32, types.UniTuple(types.float32, terms))
+        return types.void(numbers, *kinds), generate
+
+    return odd_polynomial  # type: ignore[no-any-return]
+
+
+odd_polynomial_of_4, odd_polynomial_of_8 = (_polynomial_of(terms) for terms in (4, 8))
+"""Replace `WIDE` numbers y from a place on by Σ_i coefficients[i] x^(2i + 1) of x = (y - shift) · factor."""
+
+
+@_in_line
+def maximum(typing: Any, numbers: Any, row: Any, count: Any) -> Any:
+    """Return the largest of a row's first numbers, a multiple of `WIDE`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        tile = _Floats(context, builder, signature.args[0], arguments[0])
+        row, count = arguments[1:]
+        first = builder.mul(row, tile.row)
+        none = ir.Constant(_floats(WIDE), [float("-inf")] * WIDE)
+        largest = cgutils.alloca_once_value(builder, none)
+
+        def larger(one: Any, other: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", one, other), one, other)
+
+        with cgutils.for_range(builder, builder.udiv(count, INDEX(WIDE))) as loop:
+            place = builder.add(first, builder.mul(loop.index, INDEX(WIDE)))
+            builder.store(larger(tile.load(place, WIDE), builder.load(largest)), largest)
+        left = builder.load(largest)
+        while left.type.count > 1:
+            half = left.type.count // 2
+            left = larger(*(_picked(builder, left, left, range(start, start + half)) for start in (0, half)))
+        return builder.extract_element(left, ir.Constant(ir.IntType(32), 0))
+
+    return types.float32(numbers, types.int64, types.int64), generate
+
+
 @_in_line
 def pointer(typing: Any, address: Any) -> Any:
     """Return an address as a pointer, for `numba.carray`."""
@@ -216,8 +269,8 @@ def from_bfloat(upper):
 
 @compiled()
 def power_of_two(exponent):
-    """Return 2^x in float32 of x at most 127; 0 where that is no normal number."""
-    kept = max(exponent, np.float32(-126.0))
+    """Return 2^x in float32 of x at most 127; 0 where that is less than the least normal number."""
+    kept = exponent if exponent > np.float32(-126.0) else np.float32(-126.0)
     whole = np.floor(kept + np.float32(0.5))
     rest = kept - whole
     # 2^x on [-1/2, 1/2] by the polynomial of least relative error
@@ -229,4 +282,6 @@ def power_of_two(exponent):
     power = power * rest + np.float32(6.9314720e-1)
     power = power * rest + np.float32(1.0)
     shift = np.int32(np.int32(whole + np.float32(127.0)) << np.int32(23)).view(np.float32)
-    return power * shift if exponent >= np.float32(-126.0) else np.float32(0.0)
+    if exponent >= np.float32(-126.0):
+        return power * shift
+    return np.float32(0.0) if exponent < np.float32(-126.0) else exponent  # what is no number stays none

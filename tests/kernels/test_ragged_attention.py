@@ -323,10 +323,9 @@ def test_compiled_loops_read_whatever_a_cache_may_hold(seed, poisoned):
     held = []
     for _ in range(draw.choice([1, 2, 3])):
         counts = [draw.choice(lengths) for _ in range(batch * heads)]
-        names = [draw.choices(NAMES, k=len(counts)) for _ in range(2)]
-        held.append(held_of(counts, *names, head_dim, dtype, range(draw.choice([0, 0, 5, 8]))))
-    if any(side.layout is None for pair in held for side in pair):
-        held = [held_of([3] * batch * heads, ["rot2"], ["int3"], head_dim, dtype)]
+        cleared = draw.choice([0, 0, 5, 8, head_dim])
+        key_names = draw.choices(INTEGERS if cleared else NAMES, k=len(counts))
+        held.append(held_of(counts, key_names, draw.choices(NAMES, k=len(counts)), head_dim, dtype, range(cleared)))
     recent = draw.choice([tokens, 20, 130])
     query, held, keys, values, hidden, scaling = inputs_of(held, recent, tokens, batch, group)
     if draw.random() < 0.3:
@@ -387,3 +386,11 @@ def test_queries_that_need_gradients_are_read():
     given = inputs_of([held_of([9, 4], ["exact"], ["exact"])])
     query, keys = given[0].clone().requires_grad_(), given[2].clone().requires_grad_()
     assert torch.equal(attend(query, given[1], keys, *given[3:])[0], attend(*given)[0])
+
+
+@needs_compiled
+def test_what_is_no_number_is_not_lost():
+    query, *rest = inputs_of([held_of([9, 4], ["exact"], ["exact"])])
+    query[0, 0, 0, 3] = torch.nan
+    output, log_sums = compiled.attend(query, *rest)
+    assert output[0, 0].isnan().all() and log_sums[0, 0].isnan().all() and output[0, 1:].isfinite().all()

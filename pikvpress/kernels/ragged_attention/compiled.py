@@ -7,6 +7,7 @@ in float32 for each piece.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,12 +55,13 @@ def attend(
     keys, values = (states if states.stride(3) == 1 else states.contiguous() for states in (keys, values))
     hidden = hidden.expand(batch, num_heads, tokens, keys.shape[2])
     recent = _recent(keys, values, hidden, readable[0][0].group, programs)
-    queries = query.detach().float().reshape(batch * heads, rows, head_dim)
+    # Powers are of two, so that logits are, too.
+    queries = query.detach().float().mul(scaling / math.log(2)).reshape(batch * heads, rows, head_dim)
     turn = rotation(head_dim, query.device) if cut.has_rotated else None
     turned = queries if turn is None else queries @ turn.T
     pieces = cut.pieces + batch * heads * recent.pieces
     partial, log_sums = torch.empty(pieces, rows, head_dim).numpy(), torch.empty(pieces, rows).numpy()
-    given = (queries.contiguous().numpy(), turned.contiguous().numpy(), np.array(recent), scaling, partial, log_sums)
+    given = (queries.contiguous().numpy(), turned.contiguous().numpy(), np.array(recent), partial, log_sums)
     table = cut.table.numpy()
     CREW.run(lambda number: loops.attend_piece(table, number, *given), pieces)
     output, rotated = torch.empty(2, *queries.shape)

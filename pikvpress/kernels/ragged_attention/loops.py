@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray
 
-from pikvpress.kernels.compiling import FAST, compiled
+from pikvpress.kernels.compiling import compiled
 from pikvpress.kernels.ragged_attention import plan
 from pikvpress.kernels.rotation import LEVELS
 from pikvpress.kernels.vectors import (
@@ -26,6 +26,9 @@ from pikvpress.kernels.vectors import (
     WIDE,
     from_bfloat,
     from_half,
+    maximum,
+    odd_polynomial_of_4,
+    odd_polynomial_of_8,
     one_sum_of_1,
     pointer,
     power_of_two,
@@ -38,7 +41,7 @@ from pikvpress.kernels.vectors import (
     sums_of_4,
 )
 
-TILE = 32  # entries; all keys of a tile share their scales
+TILE = 64  # entries; all keys of a tile share their scales
 LINE = 64  # bytes of a line of a cache: reading a vector that lies in two takes twice the time
 EXACT, HALF, BFLOAT = 0, 1, 2  # types of numbers that are not packed
 ROTATED = plan.ROTATED
@@ -125,59 +128,61 @@ def _halves(address, count):
 def _unpack(codes, bits, count, tile):
     """Write `count` packed codes as numbers, and up to LANES - 1 more: rows follow each other without a gap."""
     eights = (count + 7) // 8
-    nothing = np.uint32(0)
+    pairs, last = eights // 2, 8 * (eights - 1)
+    is_odd, nothing = eights % 2 == 1, np.uint32(0)
     if bits == 8:
         numbers = carray(pointer(codes), (count,), np.uint8)
         for i in range(count):
             tile[i] = np.float32(numbers[i])
     elif bits == 4:
-        fours = carray(pointer(codes), (eights,), np.uint32)
-        for i in range(0, eights - 1, 2):
-            spread_codes(tile, 8 * i, fours[i], fours[i + 1], np.uint32(4))
-        if eights % 2:
-            spread_codes(tile, 8 * (eights - 1), fours[eights - 1], nothing, np.uint32(4))
+        fours = carray(pointer(codes), (pairs, 2), np.uint32)
+        for i in range(pairs):
+            spread_codes(tile, LANES * i, fours[i, 0], fours[i, 1], np.uint32(4))
+        if is_odd:
+            spread_codes(tile, last, carray(pointer(codes), (eights,), np.uint32)[eights - 1], nothing, np.uint32(4))
     elif bits == 3:
-        threes = carray(pointer(codes), (eights, 3), np.uint8)
-        for i in range(0, eights - 1, 2):
-            spread_codes(tile, 8 * i, _of_three_bytes(threes[i]), _of_three_bytes(threes[i + 1]), np.uint32(3))
-        if eights % 2:
-            spread_codes(tile, 8 * (eights - 1), _of_three_bytes(threes[eights - 1]), nothing, np.uint32(3))
+        threes = carray(pointer(codes), (pairs, 6), np.uint8)
+        for i in range(pairs):
+            low = _of_three_bytes(threes[i, 0], threes[i, 1], threes[i, 2])
+            high = _of_three_bytes(threes[i, 3], threes[i, 4], threes[i, 5])
+            spread_codes(tile, LANES * i, low, high, np.uint32(3))
+        if is_odd:
+            three = carray(pointer(codes + 3 * (eights - 1)), (3,), np.uint8)
+            spread_codes(tile, last, _of_three_bytes(three[0], three[1], three[2]), nothing, np.uint32(3))
     elif bits == 2:
-        twos = carray(pointer(codes), (eights,), np.uint16)
-        for i in range(0, eights - 1, 2):
-            spread_codes(tile, 8 * i, np.uint32(twos[i]), np.uint32(twos[i + 1]), np.uint32(2))
-        if eights % 2:
-            spread_codes(tile, 8 * (eights - 1), np.uint32(twos[eights - 1]), nothing, np.uint32(2))
+        twos = carray(pointer(codes), (pairs, 2), np.uint16)
+        for i in range(pairs):
+            spread_codes(tile, LANES * i, np.uint32(twos[i, 0]), np.uint32(twos[i, 1]), np.uint32(2))
+        if is_odd:
+            two = carray(pointer(codes), (eights,), np.uint16)[eights - 1]
+            spread_codes(tile, last, np.uint32(two), nothing, np.uint32(2))
     else:
-        ones = carray(pointer(codes), (eights,), np.uint8)
-        for i in range(0, eights - 1, 2):
-            spread_codes(tile, 8 * i, np.uint32(ones[i]), np.uint32(ones[i + 1]), np.uint32(1))
-        if eights % 2:
-            spread_codes(tile, 8 * (eights - 1), np.uint32(ones[eights - 1]), nothing, np.uint32(1))
+        ones = carray(pointer(codes), (pairs, 2), np.uint8)
+        for i in range(pairs):
+            spread_codes(tile, LANES * i, np.uint32(ones[i, 0]), np.uint32(ones[i, 1]), np.uint32(1))
+        if is_odd:
+            one = carray(pointer(codes), (eights,), np.uint8)[eights - 1]
+            spread_codes(tile, last, np.uint32(one), nothing, np.uint32(1))
 
 
 @compiled()
-def _of_three_bytes(three):
-    return np.uint32(np.uint32(three[0]) | np.uint32(three[1]) << 8 | np.uint32(three[2]) << 16)
+def _of_three_bytes(low, middle, high):
+    return np.uint32(np.uint32(low) | np.uint32(middle) << 8 | np.uint32(high) << 16)
 
 
 @compiled()
 def _to_levels(tile, bits, count):
-    """Replace codes by their levels."""
+    """Replace codes by their levels, and up to LANES - 1 numbers more by whatever."""
     half = np.float32(2.0 ** (bits - 1))
     shift, factor = half - np.float32(0.5), np.float32(1.0) / half
     c = POLYNOMIALS[bits]
-    c0, c1, c2, c3, c4, c5, c6, c7 = c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]
     if bits == 4:
-        for i in range(count):
-            x = (tile[i] - shift) * factor
-            s = x * x
-            tile[i] = x * (c0 + s * (c1 + s * (c2 + s * (c3 + s * (c4 + s * (c5 + s * (c6 + s * c7)))))))
+        coefficients = (c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7])
+        for at in range(0, count, WIDE):
+            odd_polynomial_of_8(tile, at, shift, factor, coefficients)
     else:
-        for i in range(count):
-            x = (tile[i] - shift) * factor
-            s = x * x
-            tile[i] = x * (c0 + s * (c1 + s * (c2 + s * c3)))
+        for at in range(0, count, WIDE):
+            odd_polynomial_of_4(tile, at, shift, factor, (c[0], c[1], c[2], c[3]))
 
 
 @compiled()
@@ -227,16 +232,17 @@ def _dot_products(queries, numbers, step, width, entries, products):
             row += 2
         if row < rows:
             products_of_1(queries, row, numbers, t * step, step, width, products, t)
+    if vectors == width and whole == entries:
+        return
     for r in range(rows):
         query = queries[r]
         for t in range(entries):
             first = vectors if t < whole else 0
-            if first < width:
-                key = numbers[t * step : t * step + width]
-                total = np.float32(0.0)
-                for c in range(first, width):
-                    total += query[c] * key[c]
-                products[r, t] = total + (products[r, t] if first else np.float32(0.0))
+            key = numbers[t * step + first : t * step + width]
+            total = products[r, t] if first else np.float32(0.0)
+            for c in range(width - first):
+                total += query[first + c] * key[c]
+            products[r, t] = total
 
 
 @compiled()
@@ -336,8 +342,9 @@ def _add_values(columns, weights, scaled, kind, group, start, entries, tile, ste
             _strided_halves(zeros + 2 * (start * groups + g), groups, entries, bases)
             for r in range(rows):
                 base = _product(weights[r], bases, entries)
-                for c in range(first, last):
-                    sums[r, c] += base
+                total = sums[r, first:last]
+                for c in range(last - first):
+                    total[c] += base
         elif start == 0 and lead != 0:
             row = _halves(lead, head_dim)
             for r in range(rows):
@@ -374,16 +381,6 @@ def _product(one, other, count):
     for t in range(count):
         total += one[t] * other[t]
     return total
-
-
-@compiled(fastmath=FAST | {"nnan"})
-def _largest(row, entries, factor):
-    """Return the largest logit of a tile, times a factor, all of which are multiplied by it."""
-    largest = -INFINITY
-    for t in range(entries):
-        row[t] *= factor
-        largest = max(largest, row[t])
-    return largest
 
 
 @compiled()
@@ -445,10 +442,10 @@ def _taken(address, rows, columns):
 
 
 @compiled(
-    "int64(int64[:, ::1], int64, float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32, float32[:, :, ::1], "
+    "int64(int64[:, ::1], int64, float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32[:, :, ::1], "
     "float32[:, ::1])"
 )
-def attend_piece(table, number, queries, turned, recent, scaling, partial, log_sums):
+def attend_piece(table, number, queries, turned, recent, partial, log_sums):
     """Attend to a piece: of a plan's table or, with a higher number, of the recent entries.
 
     partial[piece, r] = softmax(logits[r]) v over the piece's entries, log_sums[piece, r] = log Σ exp logits[r].
@@ -460,11 +457,9 @@ def attend_piece(table, number, queries, turned, recent, scaling, partial, log_s
     number : int
         Of the piece; those of the recent entries follow the table's, by place.
     queries, turned : array
-        Shape (places, rows, head_dim); as they are, and for rotated keys.
+        Shape (places, rows, head_dim), times the scaling of logits and log2(e); as they are, and for rotated keys.
     recent : array
         A `Recent`.
-    scaling : float
-        Factor on the logits.
     partial, log_sums : array
         Written: shape (pieces, rows, head_dim) and (pieces, rows).
     """
@@ -493,35 +488,33 @@ def attend_piece(table, number, queries, turned, recent, scaling, partial, log_s
     sums, _ = _taken(partial.ctypes.data + 4 * number * rows * head_dim, rows, head_dim)
     source = turned.ctypes.data if columns[KEY_BITS] > ROTATED else queries.ctypes.data
     seen, _ = _taken(source + 4 * place * rows * head_dim, rows, head_dim)
-    if columns[CHANNELS] != 0:
+    if width < head_dim:  # even if no channel is stored, so that their list is nowhere
         _some_channels(seen, columns[CHANNELS], narrow)
         seen = narrow
     largest[:] = -INFINITY
     totals[:] = np.float32(0.0)
     sums[:] = np.float32(0.0)
-    factor = np.float32(scaling / LN_2)
     for start in range(columns[FIRST], columns[LAST], TILE):
         entries = min(TILE, columns[LAST] - start)
         _logits(columns, seen, folded, kind, group, start, entries, tile, steps, bases, logits)
         if is_recent:
             _hide(recent, place, start, entries, logits)
         for r in range(rows):
-            higher = max(largest[r], _largest(logits[r], entries, factor))
+            logits[r, entries:] = -INFINITY
+            higher = maximum(logits, r, TILE)
             if higher > largest[r]:
                 shrink = power_of_two(largest[r] - higher)
                 totals[r] *= shrink
+                row_sums = sums[r]
                 for c in range(head_dim):
-                    sums[r, c] *= shrink
+                    row_sums[c] *= shrink
                 largest[r] = higher
             totals[r] += _to_weights(logits[r], entries, largest[r] if largest[r] > -INFINITY else np.float32(0.0))
         _add_values(columns, logits, scaled, kind, group, start, entries, tile, steps, bases, sums)
     for r in range(rows):
-        if totals[r] > 0:
-            log_sums[number, r] = largest[r] * LN_2 + np.log(totals[r])
-            for c in range(head_dim):
-                sums[r, c] /= totals[r]
-        else:
-            log_sums[number, r] = -INFINITY
+        log_sums[number, r] = largest[r] * LN_2 + np.log(totals[r]) if totals[r] != 0 else -INFINITY
+        if totals[r] != 0:
+            sums[r] /= totals[r]
     return row.size + room.size  # their memory is not freed before this
 
 
@@ -535,14 +528,15 @@ def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums
     for place in range(places):
         held = firsts[place + 1] - firsts[place]
         for r in range(rows):
-            largest, total = -INFINITY, np.float32(0.0)
+            largest, total, are_numbers = -INFINITY, np.float32(0.0), True
             for i in range(held + recent_pieces):
                 at = firsts[place] + i if i < held else table.shape[0] + place * recent_pieces + i - held
-                largest = max(largest, log_sums[at, r])
+                largest = log_sums[at, r] if log_sums[at, r] > largest else largest
+                are_numbers = are_numbers and not np.isnan(log_sums[at, r])
             output[place, r] = np.float32(0.0)
             rotated[place, r] = np.float32(0.0)
             sums[place, r] = -INFINITY
-            if largest == -INFINITY:
+            if largest == -INFINITY and are_numbers:
                 continue
             for i in range(held + recent_pieces):
                 at = firsts[place] + i if i < held else table.shape[0] + place * recent_pieces + i - held
