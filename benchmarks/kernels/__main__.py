@@ -1,9 +1,10 @@
-"""Speed of the operations: kernels on a GPU, otherwise references, compared with kvpress's code and PyTorch's best.
+"""Speed of the operations: kernels on a GPU, otherwise references and compiled loops, beside kvpress's and PyTorch's.
 
 python -m benchmarks.kernels [--operation NAME] [--calls 30] [--output FILE.csv]
 
-Each kernel is first checked against its reference in float64, on the same shape. If it is wrong, it is not timed, and
-the command fails at the end.
+Kernels and compiled loops are first checked against their reference in float64, on the same shape. If they are wrong,
+they are not timed, and the command fails at the end. On a CPU every way is called once a round, so that whatever else
+runs there slows all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from benchmarks.kernels.floor import Speed, measure_speed
 from benchmarks.kernels.machine import ROOT, describe
 from benchmarks.kernels.operation import Operation, Shape, named
 from benchmarks.kernels.operations import OPERATIONS
-from benchmarks.kernels.timing import Timing, copies_needed, time_calls
+from benchmarks.kernels.timing import Timing, copies_needed, time_calls, time_in_turn
 
 Row = dict[str, Any]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,7 +44,7 @@ def main(
     rows: list[Row] = []
     for one in chosen:
         # The largest shapes are for GPUs: references need seconds for them.
-        for shape in one.large if device == "cuda" else one.large[:1]:
+        for shape in one.large if device == "cuda" else one.on_cpu or one.large[:1]:
             rows += timed(one, shape, dtype, device, calls, speed, "kernel" if device == "cuda" else "reference")
     show(rows, device)
     path = output or RESULTS / f"kernels-{'gpu' if device == 'cuda' else 'cpu'}.csv"
@@ -67,15 +68,21 @@ def timed(
         "flops": work.flops,
     }
     ways: dict[str, Callable[..., Any]] = {"reference": operation.reference}
-    if ours == "kernel":
-        error = operation.error(first)
+    form = operation.kernel if ours == "kernel" else operation.compiled
+    if form is not None:
+        error = operation.error(first, form)
         if not error <= operation.tolerance[dtype]:
             yield base | {"way": "wrong", "error": error}
             return
-        ways = {"kernel": operation.kernel} | ways
+        ways = {"kernel" if ours == "kernel" else "compiled": form} | ways
+    ways |= dict(operation.rivals)
     inputs = [first, *(operation.make(dtype, device, **shape) for _ in range(copies_needed(first, device) - 1))]
-    for name, way in (ways | dict(operation.rivals)).items():
-        found = _tried(way, inputs, calls, device)
+    timings: dict[str, Timing | str]
+    if device == "cuda":
+        timings = {name: _tried(way, inputs, calls, device) for name, way in ways.items()}
+    else:
+        timings = dict(time_in_turn(ways, first, calls))
+    for name, found in timings.items():
         if isinstance(found, str):
             yield base | {"way": name, "failed": found}
             continue
@@ -86,6 +93,7 @@ def timed(
             "high_ms": found.high,
             "peak_mib": None if found.peak_bytes is None else found.peak_bytes / 2**20,
             "share_of_floor": speed.floor(work) / found.median,
+            "share_of_copy": work.bytes / speed.bytes_per_ms / found.median,
         }
 
 
@@ -101,16 +109,18 @@ def _tried(way: Callable[..., Any], inputs: list[dict[str, Any]], calls: int, de
 def show(rows: list[Row], device: str) -> None:
     """Print a table."""
     table = Table(box=SIMPLE, title=f"operations on {describe(device)['device']}")
-    for heading in ("operation", "shape", "way", "ms", "20 to 80 %", "peak MiB", "of the floor"):
-        table.add_column(heading, justify="right" if heading in ("ms", "peak MiB", "of the floor") else "left")
+    for heading in ("operation", "shape", "way", "ms", "20 to 80 %", "peak MiB", "of the floor", "of copying"):
+        table.add_column(
+            heading, justify="right" if heading in ("ms", "peak MiB", "of the floor", "of copying") else "left"
+        )
     for row in rows:
         if "median_ms" not in row:
             table.add_row(row["operation"], row["shape"], row["way"], row.get("failed", f"error {row.get('error')}"))
             continue
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.1f}"
         spread = f"{row['low_ms']:.3g} to {row['high_ms']:.3g}"
-        share = f"{row['share_of_floor']:.0%}"
-        table.add_row(row["operation"], row["shape"], row["way"], f"{row['median_ms']:.3g}", spread, peak, share)
+        shares = (f"{row[share]:.0%}" for share in ("share_of_floor", "share_of_copy"))
+        table.add_row(row["operation"], row["shape"], row["way"], f"{row['median_ms']:.3g}", spread, peak, *shares)
     Console(width=160).print(table)
 
 

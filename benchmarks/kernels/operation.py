@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 import typer
+
+from pikvpress.kernels.compiling import numba_is_installed
 
 Shape = Mapping[str, int]
 Inputs = dict[str, Any]
@@ -44,9 +47,11 @@ class Operation:
     small : sequence of Shape
         Shapes for tests in Triton's interpreter.
     large : sequence of Shape
-        Shapes for tests and timing on a GPU.
+        Shapes for tests and timing on a GPU; the first one is timed on a CPU.
     work : callable
         Returns the minimum work: ``work(element_size, **shape)``.
+    on_cpu : sequence of Shape
+        Shapes for timing on a CPU, if other ones.
     rivals : mapping of str to callable
         Alternative implementations with the same arguments; their results are not compared.
     dtypes : sequence of torch.dtype
@@ -61,6 +66,7 @@ class Operation:
     small: Sequence[Shape]
     large: Sequence[Shape]
     work: Callable[..., Work]
+    on_cpu: Sequence[Shape] = ()
     rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.float16, torch.bfloat16)
     tolerance: Mapping[torch.dtype, float] = field(
@@ -77,15 +83,29 @@ class Operation:
         """The Triton implementation, imported on access."""
         return self._function("triton")
 
+    @property
+    def compiled(self) -> Callable[..., Any] | None:
+        """The loops compiled for a CPU, imported on access; None if there are none, or numba is not installed."""
+        there = importlib.util.find_spec(f"pikvpress.kernels.{self.folder}.compiled") and numba_is_installed()
+        return self._function("compiled") if there else None
+
     def _function(self, form: str) -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(
             importlib.import_module(f"pikvpress.kernels.{self.folder}.{form}"), self.name
         )
         return function
 
-    def error(self, inputs: Inputs) -> float:
-        """Return the relative error of the kernel against the reference in float64, the maximum over all results."""
-        found = _tensors(self.kernel(**inputs))
+    def error(self, inputs: Inputs, form: Callable[..., Any] | None = None) -> float:
+        """Return the relative error against the reference in float64, the maximum over all results.
+
+        Parameters
+        ----------
+        inputs : dict
+            Arguments.
+        form : callable, optional
+            What is checked; by default the Triton kernel.
+        """
+        found = _tensors((form or self.kernel)(**inputs))
         exact = _tensors(self.reference(**{name: _wide(value) for name, value in inputs.items()}))
         if len(found) != len(exact) or any(a.shape != b.shape for a, b in zip(found, exact, strict=True)):
             raise AssertionError(f"{self.name}: {[a.shape for a in found]} instead of {[b.shape for b in exact]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +67,18 @@ def time_calls(function: Callable[..., Any], inputs: Sequence[Inputs], calls: in
         end.record()
     torch.cuda.synchronize()
     return _timing([start.elapsed_time(end) for start, end in marks], peak)
+
+
+def time_in_turn(ways: Mapping[str, Callable[..., Any]], inputs: Inputs, calls: int) -> dict[str, Timing]:
+    """Time calls on a CPU, of each way in every round, after a round to warm up."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(calls + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(**inputs)
+            if number:
+                taken[name].append(1000 * (time.perf_counter() - began))
+    return {name: _timing(of_way, None) for name, of_way in taken.items()}
 
 
 def copies_needed(inputs: Inputs, device: str) -> int:

@@ -1,7 +1,8 @@
-"""Attention over heads of different length: the definition against softmax written out, the kernel against that."""
+"""Attention over heads of different length: the definition against softmax written out, kernels against that."""
 
 from __future__ import annotations
 
+import random
 from copy import deepcopy
 
 import pytest
@@ -10,10 +11,16 @@ import torch
 from benchmarks.kernels.operations.ragged_attention import RAGGED_ATTENTION
 from pikvpress.cache import CODECS, codec
 from pikvpress.cache.ragged import Ragged
+from pikvpress.kernels.compiling import numba_is_installed
 from pikvpress.kernels.ragged_attention import attend, attend_and_sum, reference, triton
 from pikvpress.kernels.ragged_attention.plan import ANY, Piece, entries_a_piece, plan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+KERNELS = [triton]
+if DEVICE == "cpu" and numba_is_installed():
+    from pikvpress.kernels.ragged_attention import compiled
+
+    KERNELS.append(compiled)
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 INTEGERS = ["exact", "int8", "int4", "int3", "int2"]
 ROTATED = ["rot4", "rot3", "rot2", "rot1"]
@@ -22,6 +29,8 @@ BATCH, HEADS, GROUP, DIM = 2, 3, 2, 16
 
 
 class Parts:
+    layout = None
+
     def __init__(self, parts):
         self._parts = parts
 
@@ -97,17 +106,17 @@ def inputs_of(held, recent=5, tokens=1, batch=1, group=2):
     return query.transpose(1, 2), held, keys[:, :, 3:], values[:, :, 3:], hidden[None, None], scaling
 
 
-def check(query, held, keys, values, hidden, scaling):
-    """Check the kernel against the definition in float64."""
-    found = triton.attend(query, held, keys, values, hidden, scaling)
+def check(query, held, keys, values, hidden, scaling, kernels=KERNELS):
+    """Check kernels against the definition in float64."""
     wide = [(Wide(k), Wide(v)) for k, v in held]
     expected = attend(query.double(), wide, keys.double(), values.double(), hidden, scaling)
-    assert found[0].dtype == query.dtype and found[1].dtype == torch.float32
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        error = (one.double() - other).norm() / other.norm()
-        assert error < TOLERANCE[query.dtype], error
-    return found
+    for kernel in kernels:
+        found = kernel.attend(query, held, keys, values, hidden, scaling)
+        assert found[0].dtype == query.dtype and found[1].dtype == torch.float32
+        for one, other in zip(found, expected, strict=True):
+            assert one.shape == other.shape
+            error = (one.double() - other).norm() / other.norm()
+            assert error < TOLERANCE[query.dtype], (kernel.__name__, error)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -186,23 +195,25 @@ def test_padding_is_hidden_by_row_of_the_batch(poisoned):
     check(query, held, keys, values, hidden.new_zeros(1, 1, 1, 1).expand(1, 1, 2, 5), scaling)
 
 
-def test_halves_are_merged_by_their_log_sums(poisoned):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_halves_are_merged_by_their_log_sums(kernel, poisoned):
     torch.manual_seed(0)
     one, other = held_of([200, 3], ["int4"], ["int4"]), held_of([40, 90], ["exact"], ["exact"])
     query, _, keys, values, hidden, scaling = inputs_of([one])
-    whole, log_sum = triton.attend(query, [one, other], keys, values, hidden, scaling)
-    first, of_first = triton.attend(query, [one], keys, values, hidden, scaling)
-    second, of_second = triton.attend(query, [other], keys[:, :, :0], values[:, :, :0], hidden[..., :0], scaling)
+    whole, log_sum = kernel.attend(query, [one, other], keys, values, hidden, scaling)
+    first, of_first = kernel.attend(query, [one], keys, values, hidden, scaling)
+    second, of_second = kernel.attend(query, [other], keys[:, :, :0], values[:, :, :0], hidden[..., :0], scaling)
     torch.testing.assert_close(torch.logaddexp(of_first, of_second), log_sum, atol=1e-5, rtol=1e-5)
     weights = [(part - log_sum).exp().unsqueeze(-1) for part in (of_first, of_second)]
     torch.testing.assert_close(weights[0] * first + weights[1] * second, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_a_query_that_sees_nothing_of_a_part_has_nothing_from_it(poisoned):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_query_that_sees_nothing_of_a_part_has_nothing_from_it(kernel, poisoned):
     """Its log-sum-exp is that of nothing; the definition alone would have no number there."""
     torch.manual_seed(0)
     query, held, keys, values, hidden, scaling = inputs_of([held_of([0, 4], ["exact"], ["exact"])])
-    output, log_sum = triton.attend(query, held, keys, values, torch.ones_like(hidden), scaling)
+    output, log_sum = kernel.attend(query, held, keys, values, torch.ones_like(hidden), scaling)
     assert (output[:, :2] == 0).all() and (log_sum[:, :2] == -torch.inf).all() and log_sum[:, 2:].isfinite().all()
 
 
@@ -212,21 +223,23 @@ def test_numbers_far_from_zero_do_not_overflow(poisoned):
     check(100 * query, held, keys, values, hidden, 10.0)
 
 
-def test_what_no_kernel_reads_is_left_to_the_definition():
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_what_no_kernel_reads_is_left_to_the_definition(kernel):
     torch.manual_seed(0)
     given = inputs_of([held_of([90, 40], ["int4", "rank4"], ["exact"])])
     assert given[1][0][0].layout is None
-    for one, other in zip(triton.attend(*given), attend(*given), strict=True):
+    for one, other in zip(kernel.attend(*given), reference.attend(*given), strict=True):
         assert torch.equal(one, other)
     nothing = (given[0], [], *given[2:])
-    for one, other in zip(triton.attend(*nothing), attend(*nothing), strict=True):
+    for one, other in zip(kernel.attend(*nothing), reference.attend(*nothing), strict=True):
         assert torch.equal(one, other)
 
 
-def test_types_that_differ_are_refused():
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_types_that_differ_are_refused(kernel):
     query, held, keys, values, hidden, scaling = inputs_of([held_of([9, 4], ["exact"], ["exact"])])
     with pytest.raises(ValueError, match=r"queries are torch.float16.*convert them to one type"):
-        triton.attend(query.half(), held, keys, values, hidden, scaling)
+        kernel.attend(query.half(), held, keys, values, hidden, scaling)
 
 
 def layouts_of(*held):
@@ -266,15 +279,16 @@ def test_a_plan_is_kept_as_long_as_what_is_held():
     assert plan(layouts_of(held_of([70, 3], ["int4"], ["int4"]), other), 10) is not cut
 
 
-def test_a_copy_is_read_where_it_lies(poisoned):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_copy_is_read_where_it_lies(kernel, poisoned):
     given = inputs_of([held_of([70, 3], ["int4"], ["exact"])])
-    expected = check(*given)
     query, held, *rest = given
+    expected = kernel.attend(*given)
     copied = deepcopy(held)
     for side in held[0]:
         side.buffer.fill_(0)
     assert copied[0][0].layout is not held[0][0].layout
-    assert torch.equal(triton.attend(query, copied, *rest)[0], expected[0])
+    assert torch.equal(kernel.attend(query, copied, *rest)[0], expected[0])
 
 
 def test_every_codec_that_is_not_low_rank_has_a_kernel():
@@ -315,3 +329,96 @@ def test_attention_that_entries_receive(tokens, numbers, monkeypatch):
         found = torch.cat([received[row, head, :count], received[row, head, most:]])
         torch.testing.assert_close(found, expected)
         assert not received[row, head, count:most].any()
+
+
+needs_compiled = pytest.mark.skipif(len(KERNELS) == 1, reason="needs a CPU and numba")
+
+
+@needs_compiled
+@pytest.mark.parametrize("seed", range(40))
+def test_compiled_loops_read_whatever_a_cache_may_hold(seed, poisoned):
+    """Heads without entries, odd lengths and widths, parts that share nothing, tensors that lie oddly."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    dtype, head_dim = draw.choice(list(TOLERANCE)), draw.choice([16, 32, 48, 64, 80, 112, 128, 144])
+    batch, heads, group, tokens = (
+        draw.choice([1, 2]),
+        draw.choice([1, 3]),
+        draw.choice([1, 2, 3, 7]),
+        draw.choice([1, 4]),
+    )
+    lengths = [0, 1, 2, 3, 5, 63, 64, 65, 130, 257]
+    held = []
+    for _ in range(draw.choice([1, 2, 3])):
+        counts = [draw.choice(lengths) for _ in range(batch * heads)]
+        cleared = draw.choice([0, 0, 5, 8, head_dim])
+        key_names = draw.choices(INTEGERS if cleared else NAMES, k=len(counts))
+        held.append(held_of(counts, key_names, draw.choices(NAMES, k=len(counts)), head_dim, dtype, range(cleared)))
+    recent = draw.choice([tokens, 20, 130])
+    query, held, keys, values, hidden, scaling = inputs_of(held, recent, tokens, batch, group)
+    if draw.random() < 0.3:
+        keys, values = (x.transpose(2, 3).contiguous().transpose(2, 3) for x in (keys, values))
+    if draw.random() < 0.3:
+        query = query.transpose(2, 3).contiguous().transpose(2, 3)
+    if draw.random() < 0.5:
+        hidden = (torch.rand(batch, heads * group, tokens, recent * 2) < 0.3)[..., ::2]
+        hidden[..., -1] = False
+    check(query, held, keys, values, hidden, scaling, [compiled])
+
+
+@needs_compiled
+def test_many_queries_are_left_to_the_definition(monkeypatch):
+    torch.manual_seed(0)
+    given = inputs_of([held_of([90, 40], ["int4"], ["exact"])], recent=40, tokens=40)
+    monkeypatch.setattr(compiled, "MOST_ROWS", 79)
+    assert torch.equal(compiled.attend(*given)[0], reference.attend(*given)[0])
+    monkeypatch.setattr(compiled, "MOST_ROWS", 80)
+    assert not torch.equal(compiled.attend(*given)[0], reference.attend(*given)[0])
+    check(*given, kernels=[compiled])
+
+
+@needs_compiled
+def test_what_compiled_loops_cannot_read_is_refused():
+    query, held, keys, values, hidden, scaling = inputs_of([held_of([9, 4], ["exact"], ["exact"])])
+    with pytest.raises(ValueError, match="pass a mask of type bool"):
+        compiled.attend(query, held, keys, values, hidden.int(), scaling)
+    with pytest.raises(ValueError, match=r"\['cpu', 'meta'\]: move all of them to one device"):
+        compiled.attend(query, held, keys.to("meta"), values, hidden, scaling)
+
+
+@needs_compiled
+def test_on_a_cpu_compiled_loops_run_unless_the_definition_is_asked_for(monkeypatch):
+    torch.manual_seed(0)
+    given = inputs_of([held_of([90, 40], ["int4"], ["int2"])])
+    of_loops, of_definition = compiled.attend(*given)[0], reference.attend(*given)[0]
+    assert not torch.equal(of_loops, of_definition)
+    assert torch.equal(attend(*given)[0], of_loops)
+    monkeypatch.setenv("PIKVPRESS_KERNELS", "reference")
+    assert torch.equal(attend(*given)[0], of_definition)
+
+
+@needs_compiled
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_changes_no_more_than_rounding(threads):
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check(*inputs_of([held_of([900, 3, 0], ["rot3"], ["int4"])]), kernels=[compiled])
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_compiled
+def test_queries_that_need_gradients_are_read():
+    given = inputs_of([held_of([9, 4], ["exact"], ["exact"])])
+    query, keys = given[0].clone().requires_grad_(), given[2].clone().requires_grad_()
+    assert torch.equal(attend(query, given[1], keys, *given[3:])[0], attend(*given)[0])
+
+
+@needs_compiled
+def test_what_is_no_number_is_not_lost():
+    query, *rest = inputs_of([held_of([9, 4], ["exact"], ["exact"])])
+    query[0, 0, 0, 3] = torch.nan
+    output, log_sums = compiled.attend(query, *rest)
+    assert output[0, 0].isnan().all() and log_sums[0, 0].isnan().all() and output[0, 1:].isfinite().all()

@@ -180,6 +180,21 @@ def over_everything(
     return _sdpa(query, held.keys, held.values, hidden, scaling)
 
 
+def over_everything_by_group(
+    query: torch.Tensor,
+    held: Context,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    hidden: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    """Return the same for one token; the queries of a KV head stand in for tokens, so that its keys are read once."""
+    if query.shape[2] > 1:
+        return over_everything(query, held, keys, values, hidden, scaling)
+    grouped = query.view(*keys.shape[:2], -1, query.shape[3])
+    return scaled_dot_product_attention(grouped, held.keys, held.values, scale=scaling).view(query.shape)
+
+
 def with_fake_keys(
     query: torch.Tensor,
     held: Context,
@@ -247,8 +262,22 @@ RAGGED_ATTENTION = Operation(
             {"least": 50, "most": 50, "key_bits": ROTATED + 3, "value_bits": ROTATED + 2},
         )
     ],
+    on_cpu=[
+        shape(128, 32768, 64, **LLAMA, **kept)
+        for kept in (
+            {},
+            {"least": 50, "most": 50},
+            {"least": 89, "most": 89, "key_bits": 4, "value_bits": 4},  # an eighth of the bytes
+            {"key_bits": ROTATED + 4, "value_bits": ROTATED + 4},
+            {"key_bits": ROTATED + 3, "value_bits": ROTATED + 2},
+        )
+    ],
     work=work,
-    rivals={"sdpa over all": over_everything, "kvpress fake keys": with_fake_keys},
+    rivals={
+        "sdpa over all": over_everything,
+        "sdpa by group": over_everything_by_group,
+        "kvpress fake keys": with_fake_keys,
+    },
     # Rotated queries are rounded once more.
     tolerance={torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2},
 )
