@@ -48,7 +48,11 @@ def test_oracles_know_every_expert(tiny, case, fitted, monkeypatch):
     layers = models.attention_layers(tiny)
     shape = len(layers), models.num_key_value_heads(layers[0]), num_features(layers[0].head_dim)
     weights = torch.zeros(shape) if fitted else None
-    monkeypatch.setattr("evaluation.oracle.find_gates", lambda model: SimpleNamespace(saliency=weights))
-    monkeypatch.setattr("pikvpress.gates.find_gates", lambda model: SimpleNamespace(saliency=weights))
+    monkeypatch.setattr(
+        "evaluation.oracle.find_gates", lambda model: SimpleNamespace(saliency=weights, saliency_hidden=None)
+    )
+    monkeypatch.setattr(
+        "pikvpress.gates.find_gates", lambda model: SimpleNamespace(saliency=weights, saliency_hidden=None)
+    )
     seen = foresee(tiny, context, future, None, [0.5], 0)
     assert len(seen.found[0][0].ranked[0, 0]) == len(available_experts()) + fitted

@@ -268,6 +268,14 @@ def test_where_bits_differ_the_plan_says_so():
     assert (cut.key_bits, cut.value_bits, cut.exact_align) == (ANY, 0, 0)
 
 
+def test_a_plan_is_made_anew_where_memory_has_moved():
+    (held,) = layouts_of(held_of([70, 3], ["exact"], ["int4"]))
+    cut, before = plan([held], 10), held[1].buffer.clone()
+    held[1].buffer.share_memory_()  # as when it is sent to another process
+    assert plan([held], 10) is not cut and plan([held], 10) is plan([held], 10)
+    assert torch.equal(held[1].buffer, before)
+
+
 def test_a_plan_is_kept_as_long_as_what_is_held():
     one, other = held_of([70, 3], ["int4"], ["int4"]), held_of([64, 64], ["int4"], ["int4"])
     cut = plan(layouts_of(one, other), 10)

@@ -136,7 +136,7 @@ def test_numbers_too_large_for_scales_are_named_with_their_layer(numbers):
     model = make_tiny()
     with torch.no_grad():
         model.model.layers[0].self_attn.v_proj.weight.mul_(1e7)
-    with pytest.raises(ValueError, match=r"layer 0: states up to .* cannot be packed: scales are kept in float16"):
+    with pytest.raises(ValueError, match=r"layer 0: states up to .* cannot be packed: scales are stored in float16"):
         attempt(model, numbers, None, PiKVCache("int4", "int4"))
 
 

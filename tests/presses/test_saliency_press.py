@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pikvpress import MoERouterPress, SaliencyPress, models
-from pikvpress.experts import make_experts, saliency
+from pikvpress.experts import make_experts, saliency_features
 from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import Gates, file_name, load_gates, save_gates
 from pikvpress.routers import RouterSettings
@@ -39,7 +39,7 @@ def test_gates_bring_its_weights(weights, ids, llama, tmp_path, monkeypatch):
         for layer, expected in zip(prefill(llama, ids, press).layers, alone.layers, strict=True):
             for states, theirs in ((layer.keys, expected.keys), (layer.values, expected.values)):
                 assert torch.equal(states.sort(dim=2).values, theirs.sort(dim=2).values)
-    monkeypatch.setattr(saliency, "VERSION", "0")
+    monkeypatch.setattr(saliency_features, "VERSION", "0")
     with pytest.raises(ValueError, match="saliency features of version 1, but this is version 0"):
         load_gates(path)
 

@@ -70,6 +70,8 @@ class Partition:
     ----------
     layouts : tuple of weak references
         What it was made of.
+    addresses : tuple of int
+        Where that lay in memory: sharing a tensor with another process moves it.
     table : torch.Tensor
         A `Piece` a row, int64, on the device; those of a place follow each other.
     firsts : torch.Tensor
@@ -87,6 +89,7 @@ class Partition:
     """
 
     layouts: tuple[weakref.ref[Layout], ...]
+    addresses: tuple[int, ...]
     table: torch.Tensor
     firsts: torch.Tensor
     pieces: int
@@ -99,10 +102,10 @@ class Partition:
     has_rotated: bool
 
     def is_of(self, layouts: Sequence[Layout]) -> bool:
-        """Return whether it was made of these very layouts."""
-        return len(layouts) == len(self.layouts) and all(
-            reference() is layout for reference, layout in zip(self.layouts, layouts, strict=True)
-        )
+        """Return whether it was made of these very layouts, where they are now."""
+        if len(layouts) != len(self.layouts) or self.addresses != _places_of(layouts):
+            return False
+        return all(reference() is layout for reference, layout in zip(self.layouts, layouts, strict=True))
 
 
 def plan(held: Sequence[tuple[Layout, Layout]], programs: int) -> Partition:
@@ -152,6 +155,7 @@ def _made(held: Sequence[tuple[Layout, Layout]], layouts: Sequence[Layout], prog
     device = layouts[0].buffer.device
     return Partition(
         tuple(weakref.ref(layout) for layout in layouts),
+        _places_of(layouts),
         table.to(device),
         torch.tensor(firsts[:: len(held)], dtype=torch.int32, device=device),
         firsts[-1],
@@ -163,6 +167,12 @@ def _made(held: Sequence[tuple[Layout, Layout]], layouts: Sequence[Layout], prog
         width_align=_alignment([part.key_width for part in present]),
         has_rotated=any(max(part.key_bits, part.value_bits) > ROTATED for part in packed),
     )
+
+
+def _places_of(layouts: Sequence[Layout]) -> tuple[int, ...]:
+    """Return the addresses of all tensors of layouts."""
+    lists = ([layout.buffer, *(live for live in layout.channels if live is not None)] for layout in layouts)
+    return tuple(tensor.data_ptr() for tensors in lists for tensor in tensors)
 
 
 def _part(keys: Layout, values: Layout, place: int) -> Piece:
