@@ -204,6 +204,8 @@ def live_channels(part: torch.Tensor, codec: Codec) -> torch.Tensor | None:
     live = (part != 0).any(dim=0)
     unit = codec.unit
     width = -(-int(live.sum()) // unit) * unit
+    if isinstance(codec, RotatedCodec):
+        width = max(width, unit)  # nothing cannot be rotated
     if width >= part.shape[1]:
         return None
     return live.to(torch.int8).argsort(descending=True, stable=True)[:width].sort().values.to(torch.int16)

@@ -89,3 +89,11 @@ def test_channels_that_are_zero_take_no_bytes(name):
     found = ragged.part(0)
     assert (found[:, ::4] == 0).all() and (found - part).abs().max() < 0.6
     assert name != "exact" or torch.equal(found, part)
+
+
+@pytest.mark.parametrize("name", ["exact", "int2", "rot4", "rot3", "rot1"])
+def test_keys_that_are_all_zero_are_read_as_zeros(name):
+    parts = [torch.zeros(70, 64), *rows(5)]
+    found = stored(parts, name)
+    assert not found.part(0).any() and found.part(0).shape == (70, 64)
+    assert found.part(1).any()
