@@ -11,6 +11,7 @@ from kvpress import BasePress, ScorerPress
 from transformers import PreTrainedModel
 
 from pikvpress import models
+from pikvpress.kernels.compact import gather_rows
 from pikvpress.presses.checks import checked_ratio
 
 
@@ -87,5 +88,5 @@ class CodedPress(BasePress):
         needed = bits.gather(2, order).cumsum(dim=2).sum(dim=(0, 1))
         kept = max(1, int((needed <= budget).sum()))
         self.nbytes += math.ceil(needed[kept - 1].item() / 8)
-        places = order[:, :, :kept].sort(dim=-1).values.unsqueeze(-1).expand(-1, -1, -1, keys.shape[3])
-        return coded_keys.gather(2, places), coded_values.gather(2, places)
+        positions = order[:, :, :kept].sort(dim=-1).values
+        return gather_rows(coded_keys, positions), gather_rows(coded_values, positions)

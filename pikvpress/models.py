@@ -225,6 +225,12 @@ def rotary_embedding(attention: Attention, like: torch.Tensor, positions: torch.
     return rotary(like, positions)
 
 
+def rotary_from(attention: Attention, like: torch.Tensor, first: int) -> tuple[torch.Tensor, ...]:
+    """Return the same at as many positions as ``like`` (batch, heads, tokens, head_dim) has tokens, from a first."""
+    positions = torch.arange(first, first + like.shape[2], device=like.device)
+    return rotary_embedding(attention, like, positions.unsqueeze(0))
+
+
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); remaining channels are unchanged."""
     size = cos.shape[-1]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,19 +10,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from pikvpress.support.whole_file import whole_file
+
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file with metadata; an existing file is replaced atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    os.close(handle)
-    try:
+    with whole_file(path) as partial:
         save_file(tensors, partial, metadata={**metadata, "digest": _digest(tensors)})
-        Path(partial).chmod(0o644)  # files from mkstemp are readable only by their owner
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_tensors(path: Path, kind: str, form: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -37,6 +37,9 @@ def test_queries_and_keys_are_those_of_the_models_own_attention(name, ids):
         module.rotary_emb = decoder.rotary_emb
         positions = torch.arange(ids.shape[1]).unsqueeze(0)
         torch.testing.assert_close(models.rotary_embedding(module, query, positions)[0], cos)
+        for mine, theirs in zip(models.rotary_from(module, query, 0), (cos, sin), strict=True):
+            torch.testing.assert_close(mine, theirs)
+        torch.testing.assert_close(models.rotary_from(module, query[:, :, 3:], 3)[1], sin[:, 3:])
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "gemma3_vision"])

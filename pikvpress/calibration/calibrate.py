@@ -189,6 +189,7 @@ class _Plan:
         examples, names = examples.of(found.experts), [candidates[i].name for i in found.experts]
         equal, fitted = (found.routers[key(self.routers[0], kind)] for kind in ("equal", "fitted"))
         findings = find(equal, names, examples.held_records, HeadBudgets(recipe, found.curves), steps)
+        in_use = fitted_saliency if SALIENCY in names else None
         measured = examples.records[: recipe.curve_contexts]
         banks = banks_for(model, measured, apart_records or examples.records[recipe.curve_contexts :], recipe)
         gates = Gates(
@@ -200,8 +201,8 @@ class _Plan:
             ratios=recipe.ratios,
             codec_curves=codec_curves(model, fitted, measured, banks, recipe, steps),
             codecs=recipe.codec_pairs,
-            saliency=fitted_saliency.weights if fitted_saliency and SALIENCY in names else None,
-            saliency_hidden=fitted_saliency.hidden_weights if fitted_saliency and SALIENCY in names else None,
+            saliency=None if in_use is None else in_use.weights,
+            saliency_hidden=None if in_use is None else in_use.hidden_weights,
             queries=choose_queries(model, [*examples.records, *apart_records], recipe),
             about=self._about(len(fit), len(held), figures),
         )

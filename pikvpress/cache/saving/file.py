@@ -13,7 +13,6 @@ import math
 import mmap
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO
 import torch
 
 from pikvpress.model_digest import as_bytes
+from pikvpress.support.whole_file import whole_file
 
 ALIGNED = 64  # bytes; what torch's allocator on the CPU guarantees
 VERSION = 1
@@ -62,19 +62,13 @@ def write_sections(path: Path, sections: Mapping[str, Sequence[torch.Tensor]], c
         raise IsADirectoryError(f"{path} is a folder: pass the path of a file in it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}: create it first")
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("xb") as file:
+        with whole_file(path) as partial, partial.open("xb") as file:
             _write(file, sections, contents)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise type(error)(error.errno, f"{error.strerror} (nothing was saved)", str(path)) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     _sync_folder(path.parent)
 
 

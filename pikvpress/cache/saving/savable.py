@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from kvpress import BasePress
@@ -29,9 +29,6 @@ class Savable:
     _window: int
     _before: list[int]
     _reached: int
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
 
     def save(
         self,
@@ -103,6 +100,6 @@ class Savable:
             model or other token ids.
         """
         state = load(Path(path), model, input_ids, verify)
-        cache = cls(*state.codecs, window=state.window)
+        cache = cls(*state.codecs, window=state.window)  # type: ignore[call-arg]
         cache.layers, cache._before, cache._reached = state.layers, state.before, state.reached
         return cache

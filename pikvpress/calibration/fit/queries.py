@@ -67,7 +67,6 @@ def _of_futures(
         first = record.num_keys(index)
         for rotated, gradients in record.queries(index):
             states = rotated.unsqueeze(0).to(attention.o_proj.weight.device)
-            places = torch.arange(first, first + states.shape[2], device=states.device).unsqueeze(0)
-            queries.append(models.unrotate(states, *models.rotary_embedding(attention, states, places))[0].cpu())
+            queries.append(models.unrotate(states, *models.rotary_from(attention, states, first))[0].cpu())
             worth.append(gradients.square().sum(dim=(0, 3)))
     return torch.cat(queries, dim=1), torch.cat(worth, dim=1)

@@ -131,8 +131,7 @@ class _StoredLayer:
 def _after(attention: models.Attention, bank: torch.Tensor, num_keys: int) -> torch.Tensor:
     """Return queries before rotation (heads, n, head_dim), rotated to the positions after a context, float32."""
     states = bank.float().unsqueeze(0).to(attention.o_proj.weight.device)
-    places = torch.arange(num_keys, num_keys + states.shape[2], device=states.device).unsqueeze(0)
-    return models.rotate(states, *models.rotary_embedding(attention, states, places))[0].cpu()
+    return models.rotate(states, *models.rotary_from(attention, states, num_keys))[0].cpu()
 
 
 def _packed(states: torch.Tensor, codec: Codec, is_keys: bool) -> torch.Tensor:

@@ -18,16 +18,13 @@ from safetensors.torch import save_file
 from transformers import DynamicCache
 
 from pikvpress.calibration.measure.reading import FutureReading, read
+from pikvpress.support.whole_file import whole_file
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], **about: str) -> None:
     """Write measurements atomically."""
-    partial = path.with_suffix(".partial")
-    try:
+    with whole_file(path) as partial:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=about)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def described(kind: str, scaling: Sequence[float], seconds: float) -> dict[str, str]:
