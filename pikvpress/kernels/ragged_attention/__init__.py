@@ -5,6 +5,6 @@ from pikvpress.kernels.ragged_attention import reference
 from pikvpress.kernels.ragged_attention.layout import Layout, Rows
 
 attend = by_device(reference.attend, is_compiled=True)
-attend_and_sum = reference.attend_and_sum  # no kernel keeps the weights: the definition runs on every device
+attend_and_sum = by_device(reference.attend_and_sum, is_compiled=True, has_kernel=False)
 
 __all__ = ["Layout", "Rows", "attend", "attend_and_sum"]
