@@ -441,32 +441,8 @@ def _taken(address, rows, columns):
     return carray(pointer(address), (rows, columns), np.float32), address + 4 * rows * columns
 
 
-@compiled(
-    "int64(int64[:, ::1], int64, float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32[:, :, ::1], "
-    "float32[:, ::1], float32[:, ::1], int64[::1])"
-)
-def attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places):
-    """Attend to a piece: of a plan's table or, with a higher number, of the recent entries.
-
-    partial[piece, r] = softmax(logits[r]) v over the piece's entries, log_sums[piece, r] = log Σ exp logits[r].
-
-    Parameters
-    ----------
-    table : array
-        A `plan.Piece` a row.
-    number : int
-        Of the piece; those of the recent entries follow the table's, by place.
-    queries, turned : array
-        Shape (places, rows, head_dim), times the scaling of logits and log2(e); as they are, and for rotated keys.
-    recent : array
-        A `Recent`.
-    partial, log_sums : array
-        Written: shape (pieces, rows, head_dim) and (pieces, rows).
-    kept : array
-        Written: logits in powers of two, shape (rows, entries of all pieces); or (0, 0) if they are not wanted.
-    places : array
-        Where in `kept` the entries of each piece begin.
-    """
+@compiled()
+def _attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places):
     pieces, (rows, head_dim) = table.shape[0], queries.shape[1:]
     kind, group = recent[KIND], recent[GROUP]
     is_recent = number >= pieces
@@ -524,6 +500,36 @@ def attend_piece(table, number, queries, turned, recent, partial, log_sums, kept
         if totals[r] != 0:
             sums[r] /= totals[r]
     return row.size + room.size  # their memory is not freed before this
+
+
+@compiled(
+    "void(int64, int64, int64[:, ::1], float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32[:, :, ::1], "
+    "float32[:, ::1], float32[:, ::1], int64[::1])"
+)
+def attend_pieces(first, last, table, queries, turned, recent, partial, log_sums, kept, places):
+    """Attend to pieces: of a plan's table and, with higher numbers, of the recent entries.
+
+    partial[piece, r] = softmax(logits[r]) v over the piece's entries, log_sums[piece, r] = log Σ exp logits[r].
+
+    Parameters
+    ----------
+    first, last : int
+        Numbers of the pieces, the last one excluded. Those of the recent entries follow the table's, by place.
+    table : array
+        A `plan.Piece` a row.
+    queries, turned : array
+        Shape (places, rows, head_dim), times the scaling of logits and log2(e); as they are, and for rotated keys.
+    recent : array
+        A `Recent`.
+    partial, log_sums : array
+        Written: shape (pieces, rows, head_dim) and (pieces, rows).
+    kept : array
+        Written: logits in powers of two, shape (rows, entries of all pieces); or (0, 0) if they are not wanted.
+    places : array
+        Where in `kept` the entries of each piece begin.
+    """
+    for number in range(first, last):
+        _attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places)
 
 
 @compiled(
