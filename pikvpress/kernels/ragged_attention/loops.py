@@ -532,13 +532,43 @@ def attend_pieces(first, last, table, queries, turned, recent, partial, log_sums
         _attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places)
 
 
+@compiled("UniTuple(float32[:, :, ::1], 2)(float32[:, :, ::1], float64, float32[:, ::1])")
+def scaled(query, factor, turn):
+    """Return queries times a factor, and the same turned by a rotation, shape (head_dim, head_dim); (0, 0) for none."""
+    places, rows, head_dim = query.shape
+    queries = query * np.float32(factor)
+    if turn.shape[0] == 0:
+        return queries, queries
+    turned = np.empty(query.shape, np.float32)
+    for place in range(places):
+        for r in range(rows):
+            for i in range(head_dim):
+                turned[place, r, i] = _product(queries[place, r], turn[i], head_dim)
+    return queries, turned
+
+
 @compiled(
-    "void(int64[:, ::1], int32[::1], int64, float32[:, :, ::1], float32[:, ::1], float32[:, :, ::1], "
-    "float32[:, :, ::1], float32[:, ::1])"
+    "void(int64[:, ::1], int32[::1], int64, float32[:, :, ::1], float32[:, ::1], float32[:, ::1], float32[:, :, ::1], "
+    "float32[:, ::1])"
 )
-def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums):
-    """Weigh the results of every place's pieces by exp(their log-sum-exp); what is rotated is summed apart."""
+def merge(table, firsts, recent_pieces, partial, log_sums, turn, output, sums):
+    """Weigh the results of every place's pieces by exp(their log-sum-exp); sums of what is rotated are turned back.
+
+    Parameters
+    ----------
+    table, firsts : array
+        Of a plan.
+    recent_pieces : int
+        Of each place.
+    partial, log_sums : array
+        As `attend_pieces` wrote them.
+    turn : array
+        The rotation, shape (head_dim, head_dim), or (0, 0) if nothing is rotated.
+    output, sums : array
+        Written: shape (places, rows, head_dim), and the log-sum-exp over all pieces, shape (places, rows).
+    """
     places, rows, head_dim = output.shape
+    rotated = np.empty(head_dim, np.float32)
     for place in range(places):
         held = firsts[place + 1] - firsts[place]
         for r in range(rows):
@@ -548,7 +578,7 @@ def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums
                 largest = log_sums[at, r] if log_sums[at, r] > largest else largest
                 are_numbers = are_numbers and not np.isnan(log_sums[at, r])
             output[place, r] = np.float32(0.0)
-            rotated[place, r] = np.float32(0.0)
+            rotated[:] = np.float32(0.0)
             sums[place, r] = -INFINITY
             if largest == -INFINITY and are_numbers:
                 continue
@@ -559,9 +589,26 @@ def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums
             for i in range(held + recent_pieces):
                 at = firsts[place] + i if i < held else table.shape[0] + place * recent_pieces + i - held
                 weight = np.exp(log_sums[at, r] - sums[place, r])
-                into = rotated[place, r] if i < held and table[at, VALUE_BITS] > ROTATED else output[place, r]
+                into = rotated if i < held and table[at, VALUE_BITS] > ROTATED else output[place, r]
                 for c in range(head_dim):
                     into[c] += weight * partial[at, r, c]
+            for i in range(turn.shape[0]):
+                for c in range(head_dim):
+                    output[place, r, c] += rotated[i] * turn[i, c]
+
+
+@compiled(
+    "void(float32[:, :, ::1], float64, float32[:, ::1], int64[:, ::1], int32[::1], int64[::1], float32[:, ::1], "
+    "int64[::1], float32[:, :, ::1], float32[:, ::1])"
+)
+def attend(query, factor, turn, table, firsts, recent, kept, places, output, sums):
+    """Do all of it on one thread: `scaled`, `attend_pieces`, `merge`."""
+    heads, rows, head_dim = query.shape
+    pieces = table.shape[0] + heads * recent[PIECES]
+    queries, turned = scaled(query, factor, turn)
+    partial, log_sums = np.empty((pieces, rows, head_dim), np.float32), np.empty((pieces, rows), np.float32)
+    attend_pieces(0, pieces, table, queries, turned, recent, partial, log_sums, kept, places)
+    merge(table, firsts, recent[PIECES], partial, log_sums, turn, output, sums)
 
 
 @compiled("void(float32[:, ::1], int64, int64, float32[::1], float32[::1])")
