@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pikvpress.cache.saving.file import VERSION, MappedFile, well_formed
+from pikvpress.cache.saving.file import MappedFile, well_formed
 from pikvpress.model_digest import ModelDigest, as_bytes
 from pikvpress.plan import Plan
 
@@ -59,7 +59,7 @@ class SavedCache:
         first = next((layer for layer in contents["layers"] if layer is not None), None)
         length = 0 if first is None else sum(first["lengths"]) + first["shapes"][0][2]
         model = ModelDigest(**contents["model"])
-        return SavedCache(VERSION, model, length, contents["input_ids"], contents["press"], _plan(file))
+        return SavedCache(file.version, model, length, contents["input_ids"], contents["press"], _plan(file))
 
 
 def saved_cache(path: str | Path) -> SavedCache:

@@ -76,13 +76,13 @@ class LayerContents:
         tail, compressed, padding = self.entries.tail, self.entries.compressed, self.attributes["_padding"]
         following, stretches = self.attributes["_following"], compressed.stretches
         described = {
-            "dtypes": [_name(tail.keys.dtype), _name(tail.values.dtype)],
+            "dtypes": [name_of(tail.keys.dtype), name_of(tail.values.dtype)],
             "shapes": [[*tail.keys.shape], [*tail.values.shape]],
             "padding": None if padding is None else [*padding.shape],
             "following": None if following is None else [table.numbers(side) for side in following],
             "decoded": compressed.decoded is not None,
             "lengths": [stretch.length for stretch in stretches],
-            "stored": [[_name(side.dtype) for side in (stretch.keys, stretch.values)] for stretch in stretches],
+            "stored": [[name_of(side.dtype) for side in (stretch.keys, stretch.values)] for stretch in stretches],
             "counts": [_shortened(stretch.counts) for stretch in stretches],
             "codecs": [[table.numbers(side) for side in stretch.codecs] for stretch in stretches],
             "channels": [_widths(stretch.keys) for stretch in stretches],
@@ -153,7 +153,8 @@ def _stretch(described: dict[str, Any], number: int, pieces: Pieces, codecs: Seq
     return Stretch(replace(sides[0], channels=channels), sides[1], length)
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
+    """Return the name of a data type in a file, or raise a ``ValueError`` if files do not hold it."""
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"keys and values in {name} cannot be saved: load the model in one of {', '.join(DTYPES)}")

@@ -20,11 +20,14 @@ from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.saving.about import PLAN, digest_of_ids, plan_piece
 from pikvpress.cache.saving.codecs import CodecTable, bases_pieces, restored, restored_bases, restored_choice
-from pikvpress.cache.saving.contents import LayerContents, restored_contents
-from pikvpress.cache.saving.file import MappedFile, Pieces, well_formed, write_sections
+from pikvpress.cache.saving.contents import LayerContents, name_of, restored_contents
+from pikvpress.cache.saving.file import DTYPES, MappedFile, Pieces, well_formed, write_sections
 from pikvpress.cache.saving.layer import SavedLayer
 from pikvpress.cache.saving.settings import settings_of
+from pikvpress.cache.schedule import Schedule
 from pikvpress.model_digest import ModelDigest, model_of
+
+OUTPUT = "output"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class CacheState:
         Lengths of the layers before the latest forward.
     reached : int
         The last layer that it reached.
+    schedule : Schedule, optional
+        How the cache stays within a ceiling.
+    output : torch.Tensor, optional
+        What the model's decoder returned for the last token, shape (batch, 1, hidden).
     """
 
     layers: list[PiKVLayer]
@@ -50,6 +57,8 @@ class CacheState:
     window: int
     before: list[int]
     reached: int
+    schedule: Schedule | None = None
+    output: torch.Tensor | None = None
 
 
 def save(
@@ -85,6 +94,9 @@ def save(
     if plan is not None:
         sections[PLAN] = [plan_piece(plan)]
     contents["plan"] = None if plan is None else len(sections[PLAN][0])
+    contents["output"] = None if state.output is None else [name_of(state.output.dtype), *state.output.shape]
+    if state.output is not None:
+        sections[OUTPUT] = [state.output]
     write_sections(path, sections, contents)
 
 
@@ -164,4 +176,14 @@ def _restored(file: MappedFile, model: PreTrainedModel) -> CacheState:
         device = next(modules[index].parameters()).device
         layers.append(SavedLayer(choice, window, held, partial(file.verify, section), device))
         READERS.remember(modules[index], layers[-1])
-    return CacheState(layers, (keys, values), window, list(contents["before"]), int(contents["reached"]))
+    output = _output(file)
+    return CacheState(layers, (keys, values), window, list(contents["before"]), int(contents["reached"]), output=output)
+
+
+def _output(file: MappedFile) -> torch.Tensor | None:
+    described = file.contents.get(OUTPUT)
+    if described is None:
+        return None
+    file.verify(OUTPUT)
+    dtype, *shape = described
+    return file.tensor(OUTPUT, 0, DTYPES[dtype], shape)
