@@ -24,7 +24,9 @@ def pipe(llama):
 
 
 @pytest.mark.parametrize(
-    "press", [None, PiKVPress(0.8, gates=None), KnormPress(0.5), KeyRerotationPress(KnormPress(0.5))], ids=str
+    "press",
+    [None, PiKVPress(0.8, gates=None), KnormPress(0.5), KeyRerotationPress(KnormPress(0.5))],
+    ids=lambda press: type(press).__name__,
 )
 def test_a_known_context_costs_no_prefill(press, pipe, llama, tmp_path):
     store = FolderStore(tmp_path)
@@ -43,9 +45,8 @@ def test_a_known_context_costs_no_prefill(press, pipe, llama, tmp_path):
 
 def test_in_inference_mode(pipe, tmp_path):
     with torch.inference_mode():
-        answers = [
-            pipe(CONTEXT, question=QUESTIONS[0], store=FolderStore(tmp_path), max_new_tokens=3) for _ in range(2)
-        ]
+        store = FolderStore(tmp_path)
+        answers = [pipe(CONTEXT, question=QUESTIONS[0], store=store, max_new_tokens=3) for _ in range(2)]
     assert answers[0] == answers[1]
 
 

@@ -91,14 +91,16 @@ def test_a_prompt_goes_on_from_a_stored_prefix_as_from_a_first_stretch(kind, res
 
 def test_generating_from_a_stored_prefix(llama, store):
     ids, press = text(), PiKVPress(0.8, gates=None)
-    two_stretches(llama, press, plain := PiKVCache(), ids[:, :-1])
-    expected = llama(ids[:, -1:], past_key_values=plain, position_ids=torch.full((1, 1), LENGTH + REST - 1)).logits
+    expected = [two_stretches(llama, press, plain := PiKVCache(), ids)[:, -1]]
+    for place in range(ids.shape[1], ids.shape[1] + 3):
+        token = expected[-1].argmax(dim=-1, keepdim=True)
+        logits = llama(token, past_key_values=plain, position_ids=torch.full((1, 1), place)).logits
+        expected.append(logits[:, -1])
     with store.reading(llama, press):
         llama.model(ids[:, :LENGTH], past_key_values=PiKVCache())
-        sequences, logits = generated(llama, PiKVCache(), ids[:, :-1])
-        following = generated(llama, PiKVCache(), ids)
-    assert sequences.shape[1] == ids.shape[1] + 3
-    assert following[1][0].argmax() == expected[0, -1].argmax() and logits.shape == following[1].shape
+        with counted(llama) as read:
+            _, logits = generated(llama, PiKVCache(), ids)
+    assert read == [REST, 1, 1, 1] and torch.equal(logits, torch.stack(expected))
 
 
 def test_a_short_prefix_is_used_only_if_it_is_wanted(llama, store):
@@ -117,13 +119,13 @@ def test_a_short_prefix_is_used_only_if_it_is_wanted(llama, store):
 
 
 def test_batches_without_padding(llama, store):
-    ids, nothing = text(3), []
+    ids = text(3)
     expected = generated(llama, PiKVCache("int4"), ids)
     with store.reading(llama):
         for known in (False, True):
             with counted(llama) as read:
                 assert alike(generated(llama, PiKVCache("int4"), ids), expected)
-            assert read[:1] == ([1] if known else [LENGTH + REST]), nothing
+            assert read[:1] == ([1] if known else [LENGTH + REST])
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "qwen3_moe", "phi3"])

@@ -101,7 +101,7 @@ def test_what_cannot_be_told_apart_is_refused(llama):
     with pytest.raises(TypeError, match="press must be a press of kvpress or pikvpress, got str"):
         of(llama, "snapkv")
     with pytest.raises(ValueError, match="determines a generator"):
-        identity([one for one in "ab"] and (one for one in "ab"))
+        identity(letter for letter in "ab")
 
 
 def test_values_of_all_kinds():
