@@ -58,16 +58,11 @@ class Savable:
         Raises
         ------
         ValueError
-            If the model has to be given; a press is still at work on the cache; the cache has a schedule; a codec
-            cannot be found by its name.
+            If the model has to be given; a press is still at work on the cache; a codec or a scheduler cannot be
+            found by its name.
         OSError
             If there is no such folder, or the file cannot be written, for example because the disk is full.
         """
-        if self._schedule is not None:
-            raise ValueError(
-                "the records of a scheduler cannot be saved yet: call cache.schedule(None) first, and schedule the "
-                "loaded cache"
-            )
         save(Path(path), self.state, model, input_ids, press)
 
     @classmethod

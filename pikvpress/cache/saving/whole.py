@@ -23,6 +23,7 @@ from pikvpress.cache.saving.codecs import CodecTable, bases_pieces, restored, re
 from pikvpress.cache.saving.contents import LayerContents, name_of, restored_contents
 from pikvpress.cache.saving.file import DTYPES, MappedFile, Pieces, well_formed, write_sections
 from pikvpress.cache.saving.layer import SavedLayer
+from pikvpress.cache.saving.schedules import SCHEDULE, described_schedule, restored_schedule
 from pikvpress.cache.saving.settings import settings_of
 from pikvpress.cache.schedule import Schedule
 from pikvpress.model_digest import ModelDigest, model_of
@@ -94,6 +95,9 @@ def save(
     if plan is not None:
         sections[PLAN] = [plan_piece(plan)]
     contents["plan"] = None if plan is None else len(sections[PLAN][0])
+    contents[SCHEDULE] = None
+    if state.schedule is not None:
+        contents[SCHEDULE], sections[SCHEDULE] = described_schedule(state.schedule)
     contents["output"] = None if state.output is None else [name_of(state.output.dtype), *state.output.shape]
     if state.output is not None:
         sections[OUTPUT] = [state.output]
@@ -164,20 +168,22 @@ def _restored(file: MappedFile, model: PreTrainedModel) -> CacheState:
     keys, values = (restored_choice(row, all_bases) for row in contents["choices"])
     codecs, window = [restored(row, all_bases) for row in contents["codecs"]], int(contents["window"])
     modules = models.attention_layers(model)
+    schedule = restored_schedule(file, next(modules[0].parameters()).device)
     layers: list[PiKVLayer] = []
     whole: Mapping[str, Any] = {}
     for index, described in enumerate(contents["layers"]):
         choice, section = of_layer((keys, values), index), f"layer.{index}"
         if described is None:
             layers.append(PiKVLayer(*choice, window))
+            layers[-1].keeper = layers[-1].keeper_for(schedule, index)
             continue
         whole = {**whole, **described}
-        held = restored_contents(whole, Pieces(file, section), codecs)
+        held = restored_contents(whole, Pieces(file, section), codecs, schedule, index)
         device = next(modules[index].parameters()).device
         layers.append(SavedLayer(choice, window, held, partial(file.verify, section), device))
         READERS.remember(modules[index], layers[-1])
-    output = _output(file)
-    return CacheState(layers, (keys, values), window, list(contents["before"]), int(contents["reached"]), output=output)
+    before, reached = list(contents["before"]), int(contents["reached"])
+    return CacheState(layers, (keys, values), window, before, reached, schedule, _output(file))
 
 
 def _output(file: MappedFile) -> torch.Tensor | None:
