@@ -30,6 +30,7 @@ from pikvpress.default_model import load_model
 from pikvpress.model_digest import ModelDigest
 
 QUESTION = 16
+HEADINGS = ("context", "read s", "stored s", "share", "range over rounds", "cache MiB", "file MiB", "file / cache")
 PRESSES: dict[str, BasePress | None] = {
     "PiKVPress, an eighth of the bytes": PiKVPress(0.875),
     "everything, without a press": None,
@@ -38,20 +39,17 @@ PRESSES: dict[str, BasePress | None] = {
 
 def first_token(
     model: PreTrainedModel, press: BasePress | None, ids: torch.Tensor, store: FolderStore | None
-) -> tuple[float, torch.Tensor, int]:
-    """Return the seconds until the first token after a context and a question, its logits, and the cache's bytes."""
+) -> tuple[float, torch.Tensor]:
+    """Return the seconds until the first token after a context and a question, and its logits."""
     length, cache = ids.shape[1] - QUESTION, PiKVCache()
     began = time.perf_counter()
-    if store is not None:
-        reading: object = store.reading(model, press)
-    else:
-        reading = nullcontext() if press is None else press(model)
-    with reading:  # type: ignore[attr-defined]
+    alone = nullcontext() if press is None else press(model)
+    with alone if store is None else store.reading(model, press):
         model.model(input_ids=ids[:, :length], past_key_values=cache)
     positions = torch.arange(length, ids.shape[1], device=ids.device)[None]
     logits = model(ids[:, length:], past_key_values=cache, position_ids=positions, logits_to_keep=1).logits
     logits.argmax().item()
-    return time.perf_counter() - began, logits, cache.nbytes
+    return time.perf_counter() - began, logits
 
 
 @torch.no_grad()
@@ -65,28 +63,22 @@ def main(tokens: int = 4096, rounds: int = 5, model: str | None = None) -> None:
     ModelDigest.of(network)
     digest = time.perf_counter() - began
     table = Table(box=SIMPLE, title=f"first token after {ids.shape[1] - QUESTION} tokens, medians of {rounds}")
-    for heading in (
-        "context",
-        "read s",
-        "stored s",
-        "share",
-        "range over rounds",
-        "cache MiB",
-        "file MiB",
-        "file / cache",
-    ):
+    for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "context" else "right")
     for name, press in PRESSES.items():
         with TemporaryDirectory() as folder:
             store, seconds = FolderStore(Path(folder) / "store"), []
-            first_token(network, press, ids, store)  # stores the context, and warms up
+            cache = PiKVCache()
+            with store.reading(network, press):
+                network.model(input_ids=ids[:, :-QUESTION], past_key_values=cache)
+            nbytes, size = cache.nbytes, store.nbytes
+            first_token(network, press, ids, store)  # warms up
             for _ in track(range(rounds), name, console=Console(stderr=True)):
-                read, expected, _ = first_token(network, press, ids, None)
-                stored, found, nbytes = first_token(network, press, ids, store)
+                read, expected = first_token(network, press, ids, None)
+                stored, found = first_token(network, press, ids, store)
                 if not torch.equal(found, expected):
                     raise ValueError("logits after a stored context differ from those after reading it")
                 seconds.append((read, stored))
-            size = store.nbytes
         shares = [stored / read for read, stored in seconds]
         read, stored = (statistics.median(one) for one in zip(*seconds, strict=True))
         spread, mib = f"{min(shares):.4f} to {max(shares):.4f}", [f"{one / 2**20:.2f}" for one in (nbytes, size)]
