@@ -26,7 +26,7 @@ def test_everything_that_was_given_is_there(llama, tmp_path):
     about = saved_cache(str(tmp_path / "file"))
     assert about.plan == press.plan and about.press == settings_of(press)
     assert about.model == ModelDigest.of(llama) and about.input_ids == digest_of_ids(ids())
-    assert (about.version, about.length) == (1, LENGTH)
+    assert (about.version, about.length) == (2, LENGTH)
 
 
 def test_what_was_not_given_is_none(llama, tmp_path):
