@@ -46,6 +46,7 @@ class Setting:
         self._parts: dict[str, Any] = {
             "format": VERSION,
             "model": asdict(ModelDigest.of(model)),
+            "attention": model.config._attn_implementation,
             "gates": identity(find_gates(models.fingerprint(self._first))),
             "press": identity(press),
         }
