@@ -66,9 +66,8 @@ class Reading:
         # After keys were moved, positions go on from the number of kept entries, which only the pipeline does.
         self._share = 1.0 if isinstance(press, KeyRerotationPress) else prefix_share
         self._setting = Setting(model, press)
-        self._new: tuple[ContextKey, torch.Tensor, PiKVCache] | None = (
-            None  # the prompt that is being read, to be stored
-        )
+        # The prompt that is being read, and will be stored.
+        self._new: tuple[ContextKey, torch.Tensor, PiKVCache] | None = None
 
     @contextmanager
     def on(self, model: PreTrainedModel) -> Iterator[None]:
@@ -116,6 +115,7 @@ class Reading:
         if state is None:
             self._new = keys.at(self.length), input_ids, cache
             return forward(**kwargs)
+        empty = cache.state
         cache.take(state)
         if self.known == self.length:
             assert state.output is not None
@@ -123,7 +123,11 @@ class Reading:
         positions = torch.arange(self.known, self.length, device=input_ids.device).expand(input_ids.shape[0], -1)
         places = torch.arange(self.length - self.known, device=input_ids.device) + cache.get_seq_length()
         rest = {"input_ids": input_ids[:, self.known :], "position_ids": positions, "cache_position": places}
-        return forward(**kwargs | rest | {"attention_mask": None})
+        try:
+            return forward(**kwargs | rest | {"attention_mask": None})
+        except BaseException:
+            cache.take(empty)
+            raise
 
     def _found(self, keys: ContextKeys, input_ids: torch.Tensor) -> CacheState | None:
         """Return the longest stored prefix that is whole."""

@@ -271,6 +271,20 @@ def test_a_failed_reading_stores_nothing(llama, store):
     assert "forward" not in vars(llama.model)
 
 
+@pytest.mark.parametrize("press", [None, PiKVPress(0.8, gates=None)], ids=["none", "PiKVPress"])
+def test_a_failure_after_a_stored_prefix_leaves_the_cache_empty(press, llama, store):
+    ids, cache = text(), PiKVCache()
+    expected = two_stretches(llama, press, PiKVCache(), ids)
+    with store.reading(llama, press):
+        llama.model(ids[:, :LENGTH], past_key_values=PiKVCache())
+        hook = llama.model.layers[1].mlp.register_forward_pre_hook(lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            llama.model(ids, past_key_values=cache)
+        hook.remove()
+        assert cache.get_seq_length() == 0 and cache.nbytes == 0
+        assert torch.equal(llama(ids, past_key_values=cache, logits_to_keep=1).logits, expected)
+
+
 def test_the_file_says_what_it_is(llama, store):
     press = PiKVPress(0.8, gates=None)
     with store.reading(llama, press):
