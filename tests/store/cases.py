@@ -25,7 +25,7 @@ KINDS = {
     ),
     "bytes": (lambda: PiKVPress(0.8, gates=None), lambda: PiKVCache()),
     "scheduled": (lambda: None, lambda: PiKVCache(scheduler="h2o", max_tokens=150, window=16)),
-    "scheduled after a press": (lambda: PiKVPress(0.8, gates=None, decoding="h2o"), lambda: PiKVCache(window=16)),
+    "scheduled after a press": (lambda: PiKVPress(0.93, gates=None, decoding="h2o"), lambda: PiKVCache(window=16)),
     "moved": (lambda: KeyRerotationPress(KnormPress(0.5)), lambda: PiKVCache()),
 }
 

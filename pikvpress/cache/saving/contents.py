@@ -154,8 +154,9 @@ def _stretch(described: dict[str, Any], number: int, pieces: Pieces, codecs: Seq
     shapes, length = described["shapes"], described["lengths"][number]
     parts = shapes[0][0] * shapes[0][1]
     counts = tuple(_lengthened(described["counts"][number], parts))
-    if len(counts) != parts or not all(0 <= count <= length for count in counts):
-        raise ValueError(f"{parts} heads cannot hold {counts} of {length} entries")
+    most = sum(described["lengths"])  # of a scheduled layer, only the last stretch says of how many entries they are
+    if len(counts) != parts or not all(0 <= count <= most for count in counts):
+        raise ValueError(f"{parts} heads cannot hold {counts} of {most} entries")
     none = (None,) * parts
     of_keys = described["channels"][number] or none
     sides = []

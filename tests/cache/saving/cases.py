@@ -83,7 +83,7 @@ CACHES: dict[str, tuple[Callable, Callable | None]] = {
     "lru, rot4/rot3": scheduled("lru_plus", "rot4", "rot3", ratio=0.4),
     "duo by ratio": scheduled("duo", ratio=0.4),
     "saliency by bytes": scheduled("saliency", max_bytes=100_000),
-    "bytes, then h2o": (lambda model: PiKVCache(window=16), lambda model: PiKVPress(0.8, gates=None, decoding="h2o")),
+    "bytes, then h2o": (lambda model: PiKVCache(window=16), lambda model: PiKVPress(0.93, gates=None, decoding="h2o")),
 }
 
 
