@@ -102,5 +102,5 @@ class CacheStore(ABC):
     def beside(self, model: PreTrainedModel, press: BasePress | None, prefix_share: float = 0.5) -> Iterator[Reading]:
         """Do the same for a press that something else puts on the model, such as kvpress's pipeline."""
         reading = Reading(self, model, press, prefix_share)
-        with reading.on(model):
+        with reading.on():
             yield reading

@@ -70,9 +70,9 @@ class Reading:
         self._new: tuple[ContextKey, torch.Tensor, PiKVCache] | None = None
 
     @contextmanager
-    def on(self, model: PreTrainedModel) -> Iterator[None]:
+    def on(self) -> Iterator[None]:
         """Look every prompt up before the model's decoder reads it; undone at the end."""
-        decoder = models.language_model(model)
+        decoder = models.language_model(self._model)
         forward, was_own = decoder.forward, "forward" in vars(decoder)
         self._last_hook = decoder.register_forward_hook(self._after, with_kwargs=True)
 

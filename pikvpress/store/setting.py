@@ -22,7 +22,7 @@ from pikvpress.model_digest import ModelDigest, digest_of_bytes
 
 
 class Setting:
-    """The part of a setting that is the same for all texts and caches.
+    """What a model reads with.
 
     Parameters
     ----------
@@ -42,17 +42,13 @@ class Setting:
     def __init__(self, model: PreTrainedModel, press: BasePress | None):
         if press is not None and not isinstance(press, BasePress):
             raise TypeError(f"press must be a press of kvpress or pikvpress, got {type(press).__name__}")
+        identity(press)
+        self._model, self._press = model, press
         self._first = models.attention_layers(model)[0]
-        self._parts: dict[str, Any] = {
-            "format": VERSION,
-            "model": asdict(ModelDigest.of(model)),
-            "attention": model.config._attn_implementation,
-            "gates": identity(find_gates(models.fingerprint(self._first))),
-            "press": identity(press),
-        }
+        self._gates = identity(find_gates(models.fingerprint(self._first)))
 
     def of(self, cache: PiKVCache) -> str:
-        """Return the SHA-256 of the setting with an empty cache.
+        """Return the SHA-256 of the setting with an empty cache, as model and press are now.
 
         Raises
         ------
@@ -65,7 +61,16 @@ class Setting:
         if schedule is not None:
             scheduler = schedule.scheduler if schedule.met else schedule.scheduler.for_model(self._first)
             told = [identity(scheduler), identity(schedule.ceiling), schedule.window]
-        parts = self._parts | {"codecs": identity(list(state.codecs)), "window": state.window, "schedule": told}
+        parts = {
+            "format": VERSION,
+            "model": asdict(ModelDigest.of(self._model)),
+            "attention": self._model.config._attn_implementation,
+            "gates": self._gates,
+            "press": identity(self._press),
+            "codecs": identity(list(state.codecs)),
+            "window": state.window,
+            "schedule": told,
+        }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

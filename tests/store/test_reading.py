@@ -168,6 +168,19 @@ def test_another_model_or_press_is_not_mistaken(llama, store):
     assert len(store.contexts()) == 5
 
 
+def test_what_is_changed_meanwhile_is_noticed(llama, store):
+    press = KnormPress(0.5)
+    with store.reading(llama, press) as reading:
+        for ratio, known in ((0.5, False), (0.4, False), (0.5, True)):
+            press.compression_ratio = ratio
+            llama.model(text(), past_key_values=PiKVCache())
+            assert bool(reading.known) == known
+        llama.model.layers[0].mlp.up_proj.weight[3, 4] += 1e-3
+        llama.model(text(), past_key_values=PiKVCache())
+        assert not reading.known
+    assert len(store.contexts()) == 3
+
+
 def spoil_nothing(path, other):
     return
 

@@ -35,6 +35,12 @@ def test_what_was_not_given_is_none(llama, tmp_path):
     about = saved_cache(tmp_path / "file")
     assert about.plan is None and about.input_ids is None and about.press["press"] == "KnormPress"
     assert about.length == cache.get_seq_length() == LENGTH + 90
+    assert about.schedule is None
+    scheduled = filled(llama, "h2o")
+    scheduled.save(tmp_path / "file")
+    assert (
+        saved_cache(tmp_path / "file").schedule == str(scheduled.current_schedule) == "h2o: at most 150 entries a head"
+    )
     PiKVCache().save(tmp_path / "file", llama)
     assert saved_cache(tmp_path / "file").length == 0
 
