@@ -48,7 +48,7 @@ class SavedCache:
     input_ids: str | None
     press: dict[str, Any] | None
     plan: Plan | None
-    schedule: str | None = None
+    schedule: str | None
 
     @staticmethod
     def of(file: MappedFile) -> SavedCache:

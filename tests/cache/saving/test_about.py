@@ -38,9 +38,8 @@ def test_what_was_not_given_is_none(llama, tmp_path):
     assert about.schedule is None
     scheduled = filled(llama, "h2o")
     scheduled.save(tmp_path / "file")
-    assert (
-        saved_cache(tmp_path / "file").schedule == str(scheduled.current_schedule) == "h2o: at most 150 entries a head"
-    )
+    told = saved_cache(tmp_path / "file").schedule
+    assert told == str(scheduled.current_schedule) == "h2o: at most 150 entries a head"
     PiKVCache().save(tmp_path / "file", llama)
     assert saved_cache(tmp_path / "file").length == 0
 
