@@ -61,16 +61,16 @@ def put(
             raise ValueError(f"{empty[0]} is empty: there is nothing to read")
 
         import torch
-        from transformers import pipeline
 
         from pikvpress import PiKVCache, PiKVPress
         from pikvpress.default_model import load_model
         from pikvpress.store import FolderStore
+        from pikvpress.store.pipeline import StoringPipeline
 
         press = PiKVPress(compression_ratio=ratio) if ratio else None
         store = FolderStore(folder, max_bytes)
         loaded, tokenizer = load_model(model)
-        pipe = pipeline("kv-press-text-generation", model=loaded, tokenizer=tokenizer)
+        pipe = StoringPipeline(model=loaded, tokenizer=tokenizer)
         longest = min(tokenizer.model_max_length, 10**10)
         for path, text in zip(document, texts, strict=True):
             context = pipe.preprocess(text, [""], "", longest)["context_ids"]

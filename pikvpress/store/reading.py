@@ -119,7 +119,8 @@ class Reading:
         cache.take(state)
         if self.known == self.length:
             assert state.output is not None
-            return MoeModelOutputWithPast(last_hidden_state=state.output.to(input_ids.device), past_key_values=cache)
+            last: Any = state.output.to(input_ids.device)
+            return MoeModelOutputWithPast(last_hidden_state=last, past_key_values=cache)
         positions = torch.arange(self.known, self.length, device=input_ids.device).expand(input_ids.shape[0], -1)
         places = torch.arange(self.length - self.known, device=input_ids.device) + cache.get_seq_length()
         rest = {"input_ids": input_ids[:, self.known :], "position_ids": positions, "cache_position": places}

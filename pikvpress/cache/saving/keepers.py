@@ -80,9 +80,13 @@ def restored_keeper(
     keeper.__dict__ |= {"_fixed": int(described["fixed"]), "_origin": int(described["origin"])}
     if described["stored"] is not None:
         tensors = restored_tensors(described["tensors"], pieces)
-        statistics = {kind: _named(tensors, f"{kind}.") for kind in STATISTICS}
-        parts = tensors["counts"], tensors["positions"], *statistics.values()
-        ledger = Ledger(*parts, tensors.get("totals"), int(described["stored"]))
+        ledger = Ledger(
+            tensors["counts"],
+            tensors["positions"],
+            *(_named(tensors, f"{kind}.") for kind in STATISTICS),
+            totals=tensors.get("totals"),
+            stored=int(described["stored"]),
+        )
         pages = _named(tensors, "pages.")
         keeper.__dict__ |= {
             "_codecs": (by_head(keys, heads), by_head(values, heads)),

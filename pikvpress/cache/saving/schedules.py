@@ -95,4 +95,4 @@ def restored_schedule(file: MappedFile, device: torch.device) -> Schedule | None
 
 
 def _step(step: dict[str, Any]) -> Step:
-    return Step(**{name: tuple(value) if isinstance(value, list) else value for name, value in step.items()})
+    return Step(**step | {name: tuple(step[name]) for name in ("held", "dropped")})
