@@ -79,6 +79,14 @@ class SaliencyScheduler(Scheduler):
         curves = gates is not None and gates.curves is not None and self.shares is None
         return replace(self, weights=weights, _gates=gates if curves else None)
 
+    def given(self, weights: torch.Tensor | None, shares: torch.Tensor) -> SaliencyScheduler:
+        """Return the scheduler with these weights and shares, except for those that it has already."""
+        return replace(
+            self,
+            weights=weights if self.weights is None else self.weights,
+            shares=shares if self.shares is None else self.shares,
+        )
+
     def saved(self) -> dict[str, Any]:
         """Return the settings, the error curves, and for what heads' shares were first drawn from them."""
         saved = super().saved()
@@ -100,14 +108,6 @@ class SaliencyScheduler(Scheduler):
             left, mean = first
             scheduler._quotas[left, mean] = counts_by_curves(gates, 1 - mean / left, left, mean)
         return scheduler
-
-    def given(self, weights: torch.Tensor | None, shares: torch.Tensor) -> SaliencyScheduler:
-        """Return the scheduler with these weights and shares, except for those that it has already."""
-        return replace(
-            self,
-            weights=weights if self.weights is None else self.weights,
-            shares=shares if self.shares is None else self.shares,
-        )
 
     def quotas(self, layer: int, heads: int, left: int, mean: int) -> Sequence[int]:
         """Return the entries that the heads of a layer may hold, by shares or by error curves."""

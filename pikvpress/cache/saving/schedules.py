@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from pikvpress.model_digest import as_bytes
 
 SCHEDULE = "schedule"
 LARGEST_HISTORY = 100_000_000
+PARTS = ("scheduler", "ceiling", "history", "angles")
+NUMBERS = [field.name for field in fields(Schedule) if field.name not in PARTS]  # and mappings of numbers
 
 
 def described_schedule(schedule: Schedule) -> tuple[dict[str, Any], list[torch.Tensor]]:
@@ -41,12 +44,14 @@ def described_schedule(schedule: Schedule) -> tuple[dict[str, Any], list[torch.T
         "tensors": described,
         "history": len(history),
         "ceiling": {kind: getattr(schedule.ceiling, kind) for kind in KINDS},
-        "window": schedule.window,
-        "layers": schedule.layers,
-        "met": schedule.met,
-        "of_press": schedule.of_press,
         "first_angle": schedule.angles.first,
+        "numbers": {name: _listed(getattr(schedule, name)) for name in NUMBERS},
     }, [*pieces, history]
+
+
+def _listed(value: Any) -> Any:
+    """Return a mapping as a list of pairs, since keys of JSON are strings; anything else unchanged."""
+    return [[*pair] for pair in value.items()] if isinstance(value, dict) else value
 
 
 def _settings(scheduler: Scheduler) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -85,12 +90,9 @@ def restored_schedule(file: MappedFile, device: torch.device) -> Schedule | None
     return Schedule(
         SCHEDULERS[described["scheduler"]].restored(described["settings"] | given),
         Ceiling(**described["ceiling"]),
-        int(described["window"]),
-        History([_step(step) for step in steps]),
-        described["layers"],
-        bool(described["met"]),
-        bool(described["of_press"]),
-        Angles(int(described["first_angle"]), cos, sin),
+        history=History([_step(step) for step in steps]),
+        angles=Angles(int(described["first_angle"]), cos, sin),
+        **{name: dict(value) if isinstance(value, list) else value for name, value in described["numbers"].items()},
     )
 
 
