@@ -1,4 +1,7 @@
-"""What keeps a layer within its ceiling, and all that it has recorded, as pieces of the layer's section."""
+"""What keeps a layer within its ceiling, and all that it has recorded, as pieces of the layer's section.
+
+Attributes are stored under their names in `Keeper`, as those of layers are in `contents.py`.
+"""
 
 from __future__ import annotations
 

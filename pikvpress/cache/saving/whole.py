@@ -98,7 +98,7 @@ def save(
     contents[SCHEDULE] = None
     if state.schedule is not None:
         contents[SCHEDULE], sections[SCHEDULE] = described_schedule(state.schedule)
-    contents["output"] = None if state.output is None else [name_of(state.output.dtype), *state.output.shape]
+    contents[OUTPUT] = None if state.output is None else [name_of(state.output.dtype), *state.output.shape]
     if state.output is not None:
         sections[OUTPUT] = [state.output]
     write_sections(path, sections, contents)
