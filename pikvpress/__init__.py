@@ -1,7 +1,7 @@
 """pikvpress: a gated router that chooses KV-cache compression strategies per layer and head, for kvpress.
 
-Importing it registers kvpress's pipeline. It also wraps transformers' attention, so that a `PiKVCache` can be read, and
-assisted decoding, so that it works with any press.
+Importing it registers kvpress's pipeline, with a store of contexts as one more argument. It also wraps transformers'
+attention, so that a `PiKVCache` can be read, and assisted decoding, so that it works with any press.
 """
 
 from importlib.metadata import version
@@ -20,10 +20,13 @@ from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
 from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
 from pikvpress.schedulers import SCHEDULERS, Scheduler
+from pikvpress.store import FolderStore
+from pikvpress.store import pipeline as storing
 
 attention.install()
 assisted.install()
 chunked.install()
+storing.install()
 __version__ = version("pikvpress")
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "SCHEDULERS",
     "ChunkScorePress",
     "FastVPress",
+    "FolderStore",
     "LayerPlan",
     "MemoryUsage",
     "MoERouterPress",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,30 +18,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-ModelOption = Annotated[
-    str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
-]
+from pikvpress import cli_store
+from pikvpress.support.command_line import ModelOption, told
+
 TextsOption = Annotated[
     list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
 ]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(cli_store.app, name="store")
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"pikvpress {version('pikvpress')}")
         raise typer.Exit
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """End with status 2 and one line for an error of the user's, and pass on all others."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 @app.callback()
@@ -65,7 +54,7 @@ def demo(
     picture: Annotated[Path, typer.Option(help="Where to save the routing heat map.")] = Path("routing.png"),
 ) -> None:
     """Answer questions about a long document with several compressed caches, and compare the results."""
-    with _told():
+    with told():
         _demo(model, ratio or [0.5, 0.75], router, document, question or [], picture)
 
 
@@ -98,7 +87,7 @@ def calibrate(
     report: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("calibration"),
 ) -> None:
     """Fit gates and head budgets to a model, and write a report; an interrupted calibration is resumed."""
-    with _told():
+    with told():
         _calibrate(
             model,
             texts,
@@ -127,7 +116,7 @@ def bases(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Find directions of keys and values for a low-rank PiKVCache."""
-    with _told():
+    with told():
         from pikvpress.cache import save_bases
         from pikvpress.calibration import calibrate_bases
         from pikvpress.calibration.data.texts import read_texts

@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, sharing
+from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, sharing, store
 from benchmarks.kernels import __main__ as kernels
 from benchmarks.kernels.floor import Speed
 from benchmarks.kernels.machine import ROOT
@@ -44,9 +44,16 @@ def test_the_table_of_bytes_held(capsys):
     assert "seen / planned" in shown and "0.9375" in shown
 
 
-def test_rounds_are_needed():
+def test_the_table_of_stored_contexts(capsys):
+    store.main(tokens=200, rounds=1)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in store.PRESSES) and "digest of the weights" in shown
+
+
+@pytest.mark.parametrize("benchmark", [sharing, store])
+def test_rounds_are_needed(benchmark):
     with pytest.raises(ValueError, match="at least 1 round"):
-        sharing.main(rounds=0)
+        benchmark.main(rounds=0)
 
 
 def test_operations_are_timed_beside_their_rivals(tmp_path, monkeypatch, capsys):

@@ -54,6 +54,7 @@ def test_diagrams_are_left_to_mermaid(site):
         ("routers", "pikvpress.routers.Router.probabilities"),
         ("gates", "pikvpress.calibration.calibrate"),
         ("plan", "pikvpress.Plan.save"),
+        ("store", "pikvpress.store.CacheStore.reading"),
     ],
 )
 def test_the_reference_has_what_the_docstrings_say(site, page, name):

@@ -38,6 +38,13 @@ class Records:
         self._before = torch.tensor(fixed, device=keys.device).view(*keys.shape[:2], 1) if any(fixed) else None
         self._append(entries)
 
+    @classmethod
+    def of(cls, schedule: Schedule, layer: int, ledger: Ledger, before: torch.Tensor | None) -> Records:
+        """Return records that were made earlier, with the number of entries before those that are recorded."""
+        records = cls.__new__(cls)
+        records._schedule, records._layer, records.ledger, records._before = schedule, layer, ledger, before
+        return records
+
     @property
     def nbytes(self) -> int:
         """Bytes held."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -90,6 +90,15 @@ class Scheduler:
             If something is missing, such as fitted gates.
         """
         return self
+
+    def saved(self) -> dict[str, Any]:
+        """Return what `restored` needs to return this scheduler: numbers, strings, lists and tensors, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}  # type: ignore[arg-type]
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any]) -> Scheduler:
+        """Return the scheduler from what `saved` returned."""
+        return cls(**saved)
 
     def initial(self, statistic: str, positions: torch.Tensor) -> torch.Tensor:
         """Return a statistic, int or float, for entries of which it was never recorded, from their positions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -86,6 +86,28 @@ class SaliencyScheduler(Scheduler):
             weights=weights if self.weights is None else self.weights,
             shares=shares if self.shares is None else self.shares,
         )
+
+    def saved(self) -> dict[str, Any]:
+        """Return the settings, the error curves, and for what heads' shares were first drawn from them."""
+        saved = super().saved()
+        gates = saved.pop("_gates")
+        if gates is not None:
+            saved |= {"curves": gates.curves, "keep_shares": [*gates.keep_shares], "ratios": [*gates.ratios]}
+            saved["first"] = next(iter(self._quotas), None)
+        return saved
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any]) -> SaliencyScheduler:
+        """Return the scheduler from what `saved` returned."""
+        saved = dict(saved)
+        shares, ratios = (tuple(saved.pop(name, ())) for name in ("keep_shares", "ratios"))
+        curves, first = saved.pop("curves", None), saved.pop("first", None)
+        gates = None if curves is None else Gates({}, [], {}, curves, shares, ratios)
+        scheduler = cls(**saved, _gates=gates)
+        if gates is not None and first is not None:
+            left, mean = first
+            scheduler._quotas[left, mean] = counts_by_curves(gates, 1 - mean / left, left, mean)
+        return scheduler
 
     def quotas(self, layer: int, heads: int, left: int, mean: int) -> Sequence[int]:
         """Return the entries that the heads of a layer may hold, by shares or by error curves."""

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from pikvpress.cache.saving.file import VERSION, MappedFile, well_formed
+from pikvpress.cache.ceiling import Ceiling
+from pikvpress.cache.saving.file import MappedFile, well_formed
 from pikvpress.model_digest import ModelDigest, as_bytes
 from pikvpress.plan import Plan
 
@@ -37,6 +38,8 @@ class SavedCache:
         Class and settings of the press, if it was given.
     plan : Plan or None
         The plan of the press, if it was given and has one.
+    schedule : str or None
+        Scheduler and ceiling, if the cache has a schedule.
     """
 
     version: int
@@ -45,6 +48,7 @@ class SavedCache:
     input_ids: str | None
     press: dict[str, Any] | None
     plan: Plan | None
+    schedule: str | None
 
     @staticmethod
     def of(file: MappedFile) -> SavedCache:
@@ -59,7 +63,9 @@ class SavedCache:
         first = next((layer for layer in contents["layers"] if layer is not None), None)
         length = 0 if first is None else sum(first["lengths"]) + first["shapes"][0][2]
         model = ModelDigest(**contents["model"])
-        return SavedCache(VERSION, model, length, contents["input_ids"], contents["press"], _plan(file))
+        return SavedCache(
+            file.version, model, length, contents["input_ids"], contents["press"], _plan(file), _schedule(contents)
+        )
 
 
 def saved_cache(path: str | Path) -> SavedCache:
@@ -110,6 +116,11 @@ def plan_piece(plan: Plan) -> torch.Tensor:
     """Return a plan as compressed JSON, uint8."""
     stored = zlib.compress(json.dumps(plan.to_dict(), separators=(",", ":")).encode(), 9)
     return torch.frombuffer(bytearray(stored), dtype=torch.uint8)
+
+
+def _schedule(contents: dict[str, Any]) -> str | None:
+    described = contents.get("schedule")
+    return None if described is None else f"{described['scheduler']}: {Ceiling(**described['ceiling'])}"
 
 
 def _plan(file: MappedFile) -> Plan | None:

@@ -11,9 +11,12 @@ import torch
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.compressed import Compressed
 from pikvpress.cache.entries import Entries
+from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.ragged import Ragged, stored_bytes
 from pikvpress.cache.saving.codecs import CodecTable
 from pikvpress.cache.saving.file import DTYPES, Pieces
+from pikvpress.cache.saving.keepers import check_keeper, described_keeper, restored_keeper
+from pikvpress.cache.schedule import Schedule
 from pikvpress.cache.stretch import Stretch
 from pikvpress.cache.tail import DenseTail
 
@@ -30,10 +33,13 @@ class LayerContents:
         The entries.
     attributes : dict
         `depth`, `_slides`, `_follows_padding`, `_padding` and `_following`, as in `CompressibleLayer`.
+    keeper : Keeper, optional
+        What keeps it within a ceiling.
     """
 
     entries: Entries
     attributes: dict[str, Any]
+    keeper: Keeper | None = None
 
     @staticmethod
     def of(layer: Any) -> LayerContents:
@@ -42,24 +48,29 @@ class LayerContents:
         attributes = {name: state[name] for name in (*FLAGS, "_padding", "_following")}
         if attributes["_padding"] is not None and not bool(attributes["_padding"].any()):
             attributes["_padding"] = None
-        return LayerContents(state["entries"], attributes)
+        return LayerContents(state["entries"], attributes, state["keeper"])
 
     @property
     def nbytes(self) -> int:
         """Bytes held, as in `CompressibleLayer`."""
         padding = self.attributes["_padding"]
-        return self.entries.nbytes + (0 if padding is None else padding.nbytes)
+        recorded = 0 if self.keeper is None else self.keeper.nbytes
+        return self.entries.nbytes + recorded + (0 if padding is None else padding.nbytes)
 
     def to(self, device: torch.device) -> LayerContents:
-        """Return a copy on another device; the same on the same one."""
+        """Return a copy on another device, to which the keeper is moved; the same on the same one."""
         if self.entries.tail.keys.device == device:
             return self
         padding = self.attributes["_padding"]
         moved = None if padding is None else padding.to(device)
-        return LayerContents(self.entries.to(device), self.attributes | {"_padding": moved})
+        if self.keeper is not None:
+            self.keeper.to(device)
+        return LayerContents(self.entries.to(device), self.attributes | {"_padding": moved}, self.keeper)
 
     def check(self) -> None:
-        """Raise a ``ValueError`` for channels that entries do not have: kernels would read other memory."""
+        """Raise a ``ValueError`` for channels and records that entries do not have: other memory would be read."""
+        if self.keeper is not None:
+            check_keeper(self.keeper, self.entries)
         for stretch in self.entries.compressed.stretches:
             for live in stretch.keys.channels:
                 if live is not None and not bool(((live >= 0) & (live < stretch.keys.head_dim)).all()):
@@ -76,13 +87,13 @@ class LayerContents:
         tail, compressed, padding = self.entries.tail, self.entries.compressed, self.attributes["_padding"]
         following, stretches = self.attributes["_following"], compressed.stretches
         described = {
-            "dtypes": [_name(tail.keys.dtype), _name(tail.values.dtype)],
+            "dtypes": [name_of(tail.keys.dtype), name_of(tail.values.dtype)],
             "shapes": [[*tail.keys.shape], [*tail.values.shape]],
             "padding": None if padding is None else [*padding.shape],
             "following": None if following is None else [table.numbers(side) for side in following],
             "decoded": compressed.decoded is not None,
             "lengths": [stretch.length for stretch in stretches],
-            "stored": [[_name(side.dtype) for side in (stretch.keys, stretch.values)] for stretch in stretches],
+            "stored": [[name_of(side.dtype) for side in (stretch.keys, stretch.values)] for stretch in stretches],
             "counts": [_shortened(stretch.counts) for stretch in stretches],
             "codecs": [[table.numbers(side) for side in stretch.codecs] for stretch in stretches],
             "channels": [_widths(stretch.keys) for stretch in stretches],
@@ -92,10 +103,13 @@ class LayerContents:
         for stretch in stretches:
             pieces += [stretch.keys.buffer, stretch.values.buffer]
             pieces += [live for live in stretch.keys.channels if live is not None]
-        return described, [*pieces, tail.keys, tail.values]
+        keeper, records = (None, []) if self.keeper is None else described_keeper(self.keeper, table)
+        return described | {"keeper": keeper}, [*pieces, tail.keys, tail.values, *records]
 
 
-def restored_contents(described: dict[str, Any], pieces: Pieces, codecs: Sequence[Codec]) -> LayerContents:
+def restored_contents(
+    described: dict[str, Any], pieces: Pieces, codecs: Sequence[Codec], schedule: Schedule | None, layer: int
+) -> LayerContents:
     """Return the contents that were described so. Nothing is read.
 
     Parameters
@@ -106,6 +120,10 @@ def restored_contents(described: dict[str, Any], pieces: Pieces, codecs: Sequenc
         The layer's section.
     codecs : sequence of Codec
         The codecs of the table.
+    schedule : Schedule, optional
+        The schedule of the cache.
+    layer : int
+        Index of the layer.
 
     Raises
     ------
@@ -118,6 +136,9 @@ def restored_contents(described: dict[str, Any], pieces: Pieces, codecs: Sequenc
     tail = DenseTail(
         *(pieces.take(DTYPES[name], *shape) for name, shape in zip(described["dtypes"], shapes, strict=True))
     )
+    kept, keeper = described.get("keeper"), None
+    if schedule is not None and kept is not None:
+        keeper = restored_keeper(kept, pieces, codecs, shapes[0][1], schedule, layer)
     pieces.finish()
     context, decoded = stretches, None
     if described["decoded"]:
@@ -126,15 +147,16 @@ def restored_contents(described: dict[str, Any], pieces: Pieces, codecs: Sequenc
     if following is not None:
         following = tuple(_by_part(side, shapes[0][1], codecs) for side in following)
     entries = Entries(tail, Compressed(tuple(context), decoded))
-    return LayerContents(entries, flags | {"_padding": padding, "_following": following})
+    return LayerContents(entries, flags | {"_padding": padding, "_following": following}, keeper)
 
 
 def _stretch(described: dict[str, Any], number: int, pieces: Pieces, codecs: Sequence[Codec]) -> Stretch:
     shapes, length = described["shapes"], described["lengths"][number]
     parts = shapes[0][0] * shapes[0][1]
     counts = tuple(_lengthened(described["counts"][number], parts))
-    if len(counts) != parts or not all(0 <= count <= length for count in counts):
-        raise ValueError(f"{parts} heads cannot hold {counts} of {length} entries")
+    most = sum(described["lengths"])  # of a scheduled layer, only the last stretch says of how many entries they are
+    if len(counts) != parts or not all(0 <= count <= most for count in counts):
+        raise ValueError(f"{parts} heads cannot hold {counts} of {most} entries")
     none = (None,) * parts
     of_keys = described["channels"][number] or none
     sides = []
@@ -153,7 +175,8 @@ def _stretch(described: dict[str, Any], number: int, pieces: Pieces, codecs: Seq
     return Stretch(replace(sides[0], channels=channels), sides[1], length)
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
+    """Return the name of a data type in a file, or raise a ``ValueError`` if files do not hold it."""
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"keys and values in {name} cannot be saved: load the model in one of {', '.join(DTYPES)}")

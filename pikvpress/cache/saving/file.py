@@ -25,7 +25,7 @@ from pikvpress.model_digest import as_bytes
 from pikvpress.support.whole_file import whole_file
 
 ALIGNED = 64  # bytes; what torch's allocator on the CPU guarantees
-VERSION = 1
+VERSION = 2  # 1 had neither schedules nor outputs
 FORMAT = "pikvpress-cache-"
 LARGEST_HEADER = 100_000_000  # as in the library
 HEX = 64  # digits of a SHA-256
@@ -143,6 +143,13 @@ class MappedFile:
         If there is no such file.
     ValueError
         If it is something else, truncated, altered, or was written by a newer version.
+
+    Attributes
+    ----------
+    contents : dict
+        What the sections mean.
+    version : int
+        Version of the format.
     """
 
     def __init__(self, path: Path):
@@ -150,7 +157,7 @@ class MappedFile:
             raise FileNotFoundError(f"there is no saved cache at {path}")
         self.path = path
         with path.open("rb") as file:
-            header, metadata, entries = self._read_header(file)
+            header, self.version, metadata, entries = self._read_header(file)
             # A private copy: a press that changes keys in place changes neither the file nor other caches.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         with well_formed(path):
@@ -162,8 +169,8 @@ class MappedFile:
         if len(self._map) != end:
             raise ValueError(f"{path} has {len(self._map)} bytes, not the {end} that were saved: restore it")
 
-    def _read_header(self, file: BinaryIO) -> tuple[int, dict[str, str], dict[str, Any]]:
-        """Return where the sections begin, the metadata, and the entry of each section."""
+    def _read_header(self, file: BinaryIO) -> tuple[int, int, dict[str, str], dict[str, Any]]:
+        """Return where the sections begin, the version, the metadata, and the entry of each section."""
         foreign = f"{self.path} is not a saved cache, or its beginning is truncated or altered"
         start = file.read(8)
         size = int.from_bytes(start, "little")
@@ -187,7 +194,7 @@ class MappedFile:
                 f"{self.path} was written by a newer version of pikvpress, in format {version[1]}; this version reads "
                 f"formats up to {VERSION}: update pikvpress"
             )
-        return len(start) + size, metadata, entries
+        return len(start) + size, int(version[1]), metadata, entries
 
     @property
     def sections(self) -> list[str]:

@@ -40,6 +40,7 @@ class SavedLayer(PiKVLayer):
         super().__init__(*choice, window)
         self.dtype, self.device, self.is_initialized = contents.entries.tail.keys.dtype, device, True
         self.__dict__ |= contents.attributes
+        self.keeper = contents.keeper
         self._unread: tuple[LayerContents, Callable[[], None]] | None = (contents, verify)
         del self.entries  # so that `__getattr__` is asked for them
 

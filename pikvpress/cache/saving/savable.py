@@ -58,18 +58,12 @@ class Savable:
         Raises
         ------
         ValueError
-            If the model has to be given; a press is still at work on the cache; the cache has a schedule; a codec
-            cannot be found by its name.
+            If the model has to be given; a press is still at work on the cache; a codec or a scheduler cannot be
+            found by its name.
         OSError
             If there is no such folder, or the file cannot be written, for example because the disk is full.
         """
-        if self._schedule is not None:
-            raise ValueError(
-                "the records of a scheduler cannot be saved yet: call cache.schedule(None) first, and schedule the "
-                "loaded cache"
-            )
-        state = CacheState(self.layers, self._codecs, self._window, self._before, self._reached)
-        save(Path(path), state, model, input_ids, press)
+        save(Path(path), self.state, model, input_ids, press)
 
     @classmethod
     def load(
@@ -99,7 +93,16 @@ class Savable:
             If it is not a saved cache, is truncated or altered, was written by a newer version, or belongs to another
             model or other token ids.
         """
-        state = load(Path(path), model, input_ids, verify)
-        cache = cls(*state.codecs, window=state.window)  # type: ignore[call-arg]
-        cache.layers, cache._before, cache._reached = state.layers, state.before, state.reached
+        cache = cls()
+        cache.take(load(Path(path), model, input_ids, verify))
         return cache
+
+    @property
+    def state(self) -> CacheState:
+        """Everything that the cache holds."""
+        return CacheState(self.layers, self._codecs, self._window, self._before, self._reached, self._schedule)
+
+    def take(self, state: CacheState) -> None:
+        """Hold this from now on, instead of what is held; the state must not be used for another cache."""
+        self.layers, self._codecs, self._window = state.layers, state.codecs, state.window
+        self._before, self._reached, self._schedule = state.before, state.reached, state.schedule

@@ -20,11 +20,15 @@ from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.saving.about import PLAN, digest_of_ids, plan_piece
 from pikvpress.cache.saving.codecs import CodecTable, bases_pieces, restored, restored_bases, restored_choice
-from pikvpress.cache.saving.contents import LayerContents, restored_contents
-from pikvpress.cache.saving.file import MappedFile, Pieces, well_formed, write_sections
+from pikvpress.cache.saving.contents import LayerContents, name_of, restored_contents
+from pikvpress.cache.saving.file import DTYPES, MappedFile, Pieces, well_formed, write_sections
 from pikvpress.cache.saving.layer import SavedLayer
+from pikvpress.cache.saving.schedules import SCHEDULE, described_schedule, restored_schedule
 from pikvpress.cache.saving.settings import settings_of
+from pikvpress.cache.schedule import Schedule
 from pikvpress.model_digest import ModelDigest, model_of
+
+OUTPUT = "output"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class CacheState:
         Lengths of the layers before the latest forward.
     reached : int
         The last layer that it reached.
+    schedule : Schedule, optional
+        How the cache stays within a ceiling.
+    output : torch.Tensor, optional
+        What the model's decoder returned for the last token, shape (batch, 1, hidden).
     """
 
     layers: list[PiKVLayer]
@@ -50,6 +58,8 @@ class CacheState:
     window: int
     before: list[int]
     reached: int
+    schedule: Schedule | None = None
+    output: torch.Tensor | None = None
 
 
 def save(
@@ -85,6 +95,12 @@ def save(
     if plan is not None:
         sections[PLAN] = [plan_piece(plan)]
     contents["plan"] = None if plan is None else len(sections[PLAN][0])
+    contents[SCHEDULE] = None
+    if state.schedule is not None:
+        contents[SCHEDULE], sections[SCHEDULE] = described_schedule(state.schedule)
+    contents[OUTPUT] = None if state.output is None else [name_of(state.output.dtype), *state.output.shape]
+    if state.output is not None:
+        sections[OUTPUT] = [state.output]
     write_sections(path, sections, contents)
 
 
@@ -152,16 +168,28 @@ def _restored(file: MappedFile, model: PreTrainedModel) -> CacheState:
     keys, values = (restored_choice(row, all_bases) for row in contents["choices"])
     codecs, window = [restored(row, all_bases) for row in contents["codecs"]], int(contents["window"])
     modules = models.attention_layers(model)
+    schedule = restored_schedule(file, next(modules[0].parameters()).device)
     layers: list[PiKVLayer] = []
     whole: Mapping[str, Any] = {}
     for index, described in enumerate(contents["layers"]):
         choice, section = of_layer((keys, values), index), f"layer.{index}"
         if described is None:
             layers.append(PiKVLayer(*choice, window))
+            layers[-1].keeper = layers[-1].keeper_for(schedule, index)
             continue
         whole = {**whole, **described}
-        held = restored_contents(whole, Pieces(file, section), codecs)
+        held = restored_contents(whole, Pieces(file, section), codecs, schedule, index)
         device = next(modules[index].parameters()).device
         layers.append(SavedLayer(choice, window, held, partial(file.verify, section), device))
         READERS.remember(modules[index], layers[-1])
-    return CacheState(layers, (keys, values), window, list(contents["before"]), int(contents["reached"]))
+    before, reached = list(contents["before"]), int(contents["reached"])
+    return CacheState(layers, (keys, values), window, before, reached, schedule, _output(file))
+
+
+def _output(file: MappedFile) -> torch.Tensor | None:
+    described = file.contents.get(OUTPUT)
+    if described is None:
+        return None
+    file.verify(OUTPUT)
+    dtype, *shape = described
+    return file.tensor(OUTPUT, 0, DTYPES[dtype], shape)

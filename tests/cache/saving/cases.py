@@ -12,8 +12,10 @@ from kvpress import AdaKVPress, KnormPress, SnapKVPress, ThinKPress
 
 from pikvpress import PiKVCache, PiKVPress
 from pikvpress.cache import Bases
+from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
 from pikvpress.models import attention_layers, fingerprint
+from pikvpress.schedulers import SCHEDULERS, DuoScheduler, SaliencyScheduler, Scheduler
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates
 
@@ -42,6 +44,21 @@ def coded(keys: str, values: str, window: int = 16) -> tuple[Callable, None]:
     return lambda model: PiKVCache(keys, values, window=window), None
 
 
+def given(name: str) -> str | Scheduler:
+    """Return a scheduler that needs no gates."""
+    weights = torch.randn(2, 2, num_features(16), generator=torch.Generator().manual_seed(1))
+    made = {
+        "saliency": SaliencyScheduler(weights=weights, shares=torch.tensor([[0.5, 1.5], [1.25, 0.75]])),
+        "duo": DuoScheduler(importance=torch.tensor([[1, 0], [0, 1]])),
+    }
+    return made.get(name, name)
+
+
+def scheduled(name: str, *codecs: str, **limits: float) -> tuple[Callable, None]:
+    limits = limits or {"max_tokens": 150}
+    return lambda model: PiKVCache(*codecs, window=16, scheduler=given(name), **limits), None
+
+
 # name -> (cache for a model, press for a model or None)
 CACHES: dict[str, tuple[Callable, Callable | None]] = {
     "dense": (lambda model: PiKVCache(), None),
@@ -61,6 +78,12 @@ CACHES: dict[str, tuple[Callable, Callable | None]] = {
     "cleared channels": (lambda model: PiKVCache("int8", "int8"), lambda model: ThinKPress(0.5)),
     "bytes": (lambda model: PiKVCache(), lambda model: PiKVPress(0.8, gates=None)),
     "bytes per head": (lambda model: PiKVCache(), lambda model: PiKVPress(0.8, gates=saved_gates(model))),
+    **{name: scheduled(name) for name in SCHEDULERS},
+    "h2o, int8/int4": scheduled("h2o", "int8", "int4"),
+    "lru, rot4/rot3": scheduled("lru_plus", "rot4", "rot3", ratio=0.4),
+    "duo by ratio": scheduled("duo", ratio=0.4),
+    "saliency by bytes": scheduled("saliency", max_bytes=100_000),
+    "bytes, then h2o": (lambda model: PiKVCache(window=16), lambda model: PiKVPress(0.93, gates=None, decoding="h2o")),
 }
 
 

@@ -26,7 +26,7 @@ def test_everything_that_was_given_is_there(llama, tmp_path):
     about = saved_cache(str(tmp_path / "file"))
     assert about.plan == press.plan and about.press == settings_of(press)
     assert about.model == ModelDigest.of(llama) and about.input_ids == digest_of_ids(ids())
-    assert (about.version, about.length) == (1, LENGTH)
+    assert (about.version, about.length) == (2, LENGTH)
 
 
 def test_what_was_not_given_is_none(llama, tmp_path):
@@ -35,6 +35,11 @@ def test_what_was_not_given_is_none(llama, tmp_path):
     about = saved_cache(tmp_path / "file")
     assert about.plan is None and about.input_ids is None and about.press["press"] == "KnormPress"
     assert about.length == cache.get_seq_length() == LENGTH + 90
+    assert about.schedule is None
+    scheduled = filled(llama, "h2o")
+    scheduled.save(tmp_path / "file")
+    told = saved_cache(tmp_path / "file").schedule
+    assert told == str(scheduled.current_schedule) == "h2o: at most 150 entries a head"
     PiKVCache().save(tmp_path / "file", llama)
     assert saved_cache(tmp_path / "file").length == 0
 

@@ -21,7 +21,7 @@ def through_a_file(layer, folder):
     write_sections(folder / "file", {"layer": pieces}, {"layer": described, "codecs": table.rows})
     file = MappedFile(folder / "file")
     codecs = [restored(row, []) for row in file.contents["codecs"]]
-    return restored_contents(file.contents["layer"], Pieces(file, "layer"), codecs)
+    return restored_contents(file.contents["layer"], Pieces(file, "layer"), codecs, None, 1)
 
 
 @pytest.mark.parametrize("kind", ["dense", "ragged", "low rank", "cleared channels", "bytes per head"])

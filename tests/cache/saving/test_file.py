@@ -110,7 +110,7 @@ def test_other_safetensors_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a saved cache"):
         MappedFile(path)
     save_file({"a": NUMBERS}, path, {"format": "pikvpress-bases-1"})
-    with pytest.raises(ValueError, match="its format is 'pikvpress-bases-1', expected 'pikvpress-cache-1'"):
+    with pytest.raises(ValueError, match="its format is 'pikvpress-bases-1', expected 'pikvpress-cache-2'"):
         MappedFile(path)
 
 
@@ -118,7 +118,7 @@ def test_a_newer_format_asks_for_an_update(tmp_path, monkeypatch):
     monkeypatch.setattr(saving_file, "VERSION", 12)
     write_sections(tmp_path / "newer", SECTIONS, CONTENTS)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"in format 12; this version reads formats up to 1: update pikvpress"):
+    with pytest.raises(ValueError, match=r"in format 12; this version reads formats up to 2: update pikvpress"):
         MappedFile(tmp_path / "newer")
 
 

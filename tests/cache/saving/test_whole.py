@@ -287,7 +287,7 @@ def rewrite(path, change):
 
 def test_a_newer_format_is_refused(llama, path, monkeypatch):
     cache = filled(llama, "dense")
-    monkeypatch.setattr(saving_file, "VERSION", 2)
+    monkeypatch.setattr(saving_file, "VERSION", 3)
     cache.save(path)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="written by a newer version of pikvpress"):
