@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -165,7 +166,8 @@ class Keeper:
         if not (stored.stretches or self._packs or whole > min(quotas)):
             return entries
         candidates = ledger.candidates(first, whole, entries.length, self._layer)
-        kept = chosen(scheduler, candidates, quotas, stored.packed_counts)
+        candidates = replace(candidates, left=left, quotas=quotas)
+        kept = chosen(scheduler, candidates, stored.packed_counts)
         return self._after(entries, stored, candidates, kept)
 
     def _after(self, entries: Entries, stored: Stored, candidates: Candidates, kept: torch.Tensor) -> Entries:
@@ -178,7 +180,7 @@ class Keeper:
         before, held = (part.flatten(0, 1).sum(dim=-1).tolist() for part in (candidates.exist, kept))
         dropped = tuple(many - few for many, few in zip(before, held, strict=True))
         name, counts = self.schedule.scheduler.name, tuple(result.counts())
-        self.schedule.history.steps.append(Step(self._layer, entries.length, name, counts, dropped))
+        self.schedule.history.add(Step(self._layer, entries.length, name, counts, dropped))
         self.records.ledger = ledger.kept(candidates, kept, max(held))
         self._index_pages(stored, heads)
         return result
