@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, sharing
+from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, schedulers, sharing
 from benchmarks.kernels import __main__ as kernels
 from benchmarks.kernels.floor import Speed
 from benchmarks.kernels.machine import ROOT
@@ -38,6 +38,14 @@ def test_the_decoding_table(capsys):
     assert all(name in shown for name in decoding.CONTENDERS) and "packing a layer at 4 bits" in shown
 
 
+def test_the_schedulers_table(capsys):
+    schedulers.main(held=320, new=16, rounds=1, scheduler=["h2o", "quest"])
+    shown = capsys.readouterr().out
+    assert "16 tokens at 320 entries a head" in shown and "h2o" in shown and "quest" in shown and "lru" not in shown
+    with pytest.raises(ValueError, match="unknown scheduler 'h20'"):
+        schedulers.main(scheduler=["h20"])
+
+
 def test_the_table_of_bytes_held(capsys):
     held_bytes.table(tokens=1024, layers=2)
     shown = capsys.readouterr().out
@@ -45,8 +53,9 @@ def test_the_table_of_bytes_held(capsys):
 
 
 def test_rounds_are_needed():
-    with pytest.raises(ValueError, match="at least 1 round"):
-        sharing.main(rounds=0)
+    for benchmark in (sharing, schedulers):
+        with pytest.raises(ValueError, match="at least 1 round"):
+            benchmark.main(rounds=0)
 
 
 def test_operations_are_timed_beside_their_rivals(tmp_path, monkeypatch, capsys):

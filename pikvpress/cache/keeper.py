@@ -56,6 +56,7 @@ class Keeper:
     def reset(self) -> None:
         """Forget everything except the schedule: the layer is empty."""
         self._fixed, self._origin, self._records, self._pages = 0, 0, None, None
+        self.schedule.longer.pop(self._layer, None)
 
     def _begin(self, entries: Entries) -> None:
         heads = entries.tail.keys.shape[1]
@@ -131,7 +132,8 @@ class Keeper:
             self.records.observed(entries, attention, tokens)
         entries = self.enforced(entries)
         if self.schedule.layers == self._layer + 1:  # all layers have measured what has left the window
-            self.schedule.angles.forget(entries.compressed.context_length + self.records.ledger.measured)
+            measured = entries.compressed.context_length + self.records.ledger.measured
+            self.schedule.angles.forget(measured - self.schedule.longer.get(self._layer, 0))
         return entries
 
     # Keeping the ceiling.
@@ -259,7 +261,7 @@ class Keeper:
 
     def cropped(self, entries: Entries, length: int) -> Entries:
         """Return the entries before an index; those that were dropped in the meantime do not come back."""
-        self.schedule.angles.crop(length)
+        self.schedule.angles.crop(length - self.schedule.longer.get(self._layer, 0))
         ledger = self.records.ledger
         if length >= entries.compressed.context_length:
             result = entries.cropped(length)
