@@ -66,7 +66,7 @@ def run(
             missing = [chunk for chunk in chunks if any(key not in journal.done for key in _keys(unit, chunk))]
             if missing:
                 bar.set_postfix_str(f"{unit.settings.name} {unit.length or ''} {unit.samples[0].row.task}")
-                kind = ContinuationRun if unit.benchmark.goes_on else UnitRun
+                kind: type[ContinuationRun | UnitRun] = ContinuationRun if unit.benchmark.goes_on else UnitRun
                 for records in kind(study, model, tokenizer, unit).records(missing):
                     journal.append(records)
 

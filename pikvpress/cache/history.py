@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-STEPS = 128  # of each layer, more than a panel of the picture has pixels
+STEPS = 128  # kept of each layer: a panel of the picture shows hardly more
 
 
 @dataclass(frozen=True)
