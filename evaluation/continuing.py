@@ -137,7 +137,7 @@ class ContinuationRun:
         """Read a prompt and its continuation, and check after every reading that no more is held than may be."""
         device = self._model.device
         cache: Cache = DynamicCache()
-        around: AbstractContextManager[None] = nullcontext()
+        around: AbstractContextManager[Any] = nullcontext()
         if press is not None and room is not None:
             cache, around = press.begin(self._model, room)
         predicted, most, seconds = [], 0, 0.0
@@ -169,7 +169,8 @@ class ContinuationRun:
 
 def _nbytes(cache: Cache) -> int:
     """Return the bytes of keys and values of a DynamicCache."""
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)  # type: ignore[union-attr]
+    layers: list[Any] = cache.layers
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
 
 def _entries(cache: Cache) -> float:

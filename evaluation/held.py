@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from kvpress import BasePress, DecodingPress, PrefillDecodingPress, ScorerPress
 from transformers import Cache, DynamicCache, PreTrainedModel
@@ -61,7 +62,7 @@ class HeldPress(BasePress, ABC):
         """The fewest tokens that the whole budget must be worth, with what is recorded about them."""
 
     @abstractmethod
-    def begin(self, model: PreTrainedModel, room: Room) -> tuple[Cache, AbstractContextManager[None]]:
+    def begin(self, model: PreTrainedModel, room: Room) -> tuple[Cache, AbstractContextManager[Any]]:
         """Return an empty cache, and what is around all of the reading."""
 
 
@@ -97,7 +98,7 @@ class ScheduledPress(HeldPress):
         """The window and two pages, three if one of them is packed, and a tenth for records."""
         return (self.window + PAGE * (2 if self.codec == "exact" else 3)) * 11 // 10
 
-    def begin(self, model: PreTrainedModel, room: Room) -> tuple[Cache, AbstractContextManager[None]]:
+    def begin(self, model: PreTrainedModel, room: Room) -> tuple[Cache, AbstractContextManager[Any]]:
         """Return the cache; nothing is around the reading."""
         limit = {"max_bytes": room.nbytes} if self.counts_bytes else {"max_tokens": room.tokens}
         cache = PiKVCache(self.codec, self.codec, window=self.window, scheduler=self.scheduler, **limit)
@@ -124,7 +125,7 @@ class HeldDecodingPress(HeldPress):
         """A page, and as many tokens as are added between two compressions."""
         return 2 * PAGE
 
-    def begin(self, model: PreTrainedModel, room: Room) -> tuple[Cache, AbstractContextManager[None]]:
+    def begin(self, model: PreTrainedModel, room: Room) -> tuple[Cache, AbstractContextManager[Any]]:
         """Return a DynamicCache, and the press on the model."""
         assert self.base_press is not None
         target = room.tokens - PAGE + room.at_once

@@ -133,8 +133,8 @@ def test_as_the_decoding_press_of_kvpress(prefilling, make, gates, llama, ids):
     with torch.no_grad(), press(llama):
         llama.model(input_ids=ids, past_key_values=kept)
     with LaterWithin(llama, cache, 0.75) as within:
-        tokens = generate(llama, ids, press, cache)
-    assert within.steps == NEW - 1
+        tokens = generate(llama, ids, press, cache, new=220)
+    assert within.steps == 219
     assert sum(cache.history.dropped().values()) > 0
     for layer, alone in zip(cache.layers, kept.layers, strict=True):
         alone.settle()
@@ -143,7 +143,7 @@ def test_as_the_decoding_press_of_kvpress(prefilling, make, gates, llama, ids):
     assert not any(layer.self_attn._forward_hooks for layer in llama.model.layers)
     assert not llama.model._forward_pre_hooks
     cache.reset()
-    assert torch.equal(generate(llama, ids, press, cache), tokens)  # another prompt in the same cache
+    assert torch.equal(generate(llama, ids, press, cache, new=9), tokens[:, :309])  # another prompt in the same cache
 
 
 @pytest.mark.parametrize("prefilling", ["none", "snapkv"])
@@ -153,8 +153,8 @@ def test_as_the_decoding_press_in_the_pipeline(prefilling, llama):
     ours, cache = MoERouterPress(0.75, gates=None, decoding="h2o"), PiKVCache(window=WINDOW)
     press = PrefillDecodingPress(prefilling_press=PREFILLING[prefilling](), decoding_press=ours)
     with LaterWithin(llama, cache, 0.75) as within:
-        answer = pipe(" ".join(words[:300]), question="w7 w8", press=press, cache=cache, max_new_tokens=NEW)["answer"]
-    assert within.steps == NEW and len(answer.split()) > 100  # the question is read at once
+        answer = pipe(" ".join(words[:300]), question="w7 w8", press=press, cache=cache, max_new_tokens=220)["answer"]
+    assert within.steps == 220 and len(answer.split()) > 100  # the question is read at once
     assert cache.get_seq_length() == (301 if prefilling == "none" else 150)
     with pytest.raises(ValueError, match=r"a DynamicCache cannot do: .* or the pipeline with cache=PiKVCache"):
         pipe(" ".join(words[:300]), question="w7 w8", press=press)
@@ -165,9 +165,15 @@ def test_as_the_decoding_press_with_an_assistant(llama, ids):
     prompt, press = ids[:, :60].repeat(1, 5), PrefillDecodingPress(KnormPress(0.5), ours)
     with torch.no_grad(), press(llama), LaterWithin(llama, cache, 0.75) as within:
         tokens = llama.generate(
-            prompt, past_key_values=cache, max_new_tokens=NEW, do_sample=False, prompt_lookup_num_tokens=4
+            prompt,
+            past_key_values=cache,
+            max_new_tokens=220,
+            min_new_tokens=220,
+            do_sample=False,
+            eos_token_id=511,
+            prompt_lookup_num_tokens=4,
         )
-    assert tokens.shape[1] == 300 + NEW and 0 < within.steps < NEW
+    assert tokens.shape[1] == 520 and 0 < within.steps < 220
     assert sum(cache.history.dropped().values()) > 0
 
 
