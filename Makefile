@@ -13,7 +13,8 @@ help:
 	@echo "make demo    a real model answers questions from a compressed cache"
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   time that presses add to a prefill, sharing a prefill, decoding speed, bytes held, stored contexts"
+	@echo "make bench   time that presses add to a prefill, sharing a prefill, decoding speed, schedulers, bytes held,"
+	@echo "             stored contexts"
 	@echo "make bench-kernels  the operations without a GPU, compared with kvpress's own code"
 	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
 	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names the Python of another environment"
@@ -79,6 +80,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.prefill_cost
 	$(BIN)/python -m benchmarks.sharing
 	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.schedulers
 	$(BIN)/python -m benchmarks.held_bytes table
 	$(BIN)/python -m benchmarks.store
 

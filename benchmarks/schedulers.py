@@ -1,6 +1,6 @@
 """What a scheduler costs a generated token: ratios to an unscheduled PiKVCache that holds as much, in paired rounds.
 
-python -m benchmarks.schedulers [--held 4096] [--new 128] [--rounds 5] [--model NAME]
+python -m benchmarks.schedulers [--held 4096] [--new 128] [--rounds 3] [--scheduler NAME ...] [--model NAME]
 
 Every scheduler holds (quest: reads) `held` entries a head on average. The cache beside it holds the same number of
 entries of each head, kept by StreamingLLM and no longer scheduled, so that only recording, choosing and storing differ.
@@ -24,9 +24,13 @@ from transformers import PreTrainedModel
 
 from evaluation.texts import manual
 from pikvpress import SCHEDULERS, PiKVCache
+from pikvpress.cache.codec import GROUP as PAGE
+from pikvpress.cache.scheduler import known
 from pikvpress.default_model import load_model
+from pikvpress.prompts import token_ids
 
 PIECE = 16
+STDERR = Console(stderr=True)
 
 
 def decode(model: PreTrainedModel, cache: PiKVCache, ids: torch.Tensor) -> float:
@@ -48,17 +52,29 @@ def filled(model: PreTrainedModel, ids: torch.Tensor, name: str, held: int) -> P
 
 
 @torch.no_grad()
-def main(held: int = 4096, new: int = 128, rounds: int = 5, model: str | None = None) -> None:
-    """Time every scheduler and print a table."""
+def main(
+    held: int = 4096, new: int = 128, rounds: int = 3, scheduler: list[str] | None = None, model: str | None = None
+) -> None:
+    """Time every scheduler, or those given, and print a table.
+
+    Raises
+    ------
+    ValueError
+        If there are no rounds, or a scheduler is unknown.
+    """
+    if rounds < 1:
+        raise ValueError(f"medians need at least 1 round, got {rounds}")
+    names = [known(name).name for name in scheduler or SCHEDULERS]
     network, tokenizer = load_model(model)
-    ids = tokenizer(manual(), return_tensors="pt").input_ids.to(network.device)
-    prompt, later = ids[:, : held + 512], ids[:, held + 512 : held + 512 + new]
+    begin, end = held + PAGE, held + PAGE + new
+    ids = torch.tensor([token_ids(tokenizer, manual())[:end]], device=network.device)
+    prompt, later = ids[:, :begin], ids[:, begin:]
     plain = filled(network, prompt, "streaming_llm", held)
     plain.schedule(None)
-    caches = {name: filled(network, prompt, name, held) for name in SCHEDULERS}
+    caches = {name: filled(network, prompt, name, held) for name in track(names, "reading", console=STDERR)}
     ratios: dict[str, list[float]] = {name: [] for name in caches}
     steps = [(round_, name) for round_ in range(rounds + 1) for name in caches]
-    for round_, name in track(steps, "decoding", console=Console(stderr=True)):
+    for round_, name in track(steps, "decoding", console=STDERR):
         pair, seconds = (copy.deepcopy(caches[name]), copy.deepcopy(plain)), [0.0, 0.0]
         for number, piece in enumerate(later.split(PIECE, dim=1)):
             for place in (number % 2, 1 - number % 2):

@@ -25,6 +25,7 @@ from evaluation.files import write_whole
 from evaluation.journal import Journal, key_of
 from evaluation.labels import checked_labels
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
+from evaluation.reads import check_reads, reads_of
 from evaluation.runner import jobs
 from evaluation.study import BenchmarkSettings, Study
 from evaluation.units import Sample, Unit
@@ -51,6 +52,7 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
     for unit in units:
         tasks[unit.settings.name] |= {sample.row.task for sample in unit.samples}
         counts[unit.settings.name, unit.length] += len(unit.samples)
+    reads = reads_of(study)
     return {
         "command": "python -m evaluation " + shlex.join(sys.argv[1:]),
         "date": date.today().isoformat(),
@@ -80,6 +82,7 @@ def describe(study: Study, model: PreTrainedModel, units: Iterable[Unit]) -> dic
                 "tasks": sorted(seen),
                 "measures": [measure.described() for measure in BENCHMARKS[name].measures],
                 "samples": {str(length): count for (which, length), count in counts.items() if which == name},
+                **({"reads": reads[name]} if name in reads else {}),
             }
             for name, seen in tasks.items()
         ],
@@ -118,6 +121,7 @@ def merge_into(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
                 f"{folder} holds results with {name} {found[name]!r}, this study has {described[name]!r}: choose "
                 "another --output"
             )
+    check_reads(folder, found["benchmarks"], described["benchmarks"])
     presses = list({press["name"]: press for press in [*found["presses"], *described["presses"]]}.values())
     labels = {**(before.get("labels") or {}), **described.get("labels", {})}
     checked_labels(labels, [press["name"] for press in presses], str(file))
@@ -246,6 +250,8 @@ def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[s
         for length, count in entry["samples"].items():
             samples[length] = max(count, samples.get(length, 0))
         merged[name] = entry | {"tasks": tasks, "label": BENCHMARKS[name].label(tasks), "samples": samples}
+        if "reads" in entry:
+            merged[name]["reads"] = before.get("reads", {}) | entry["reads"]
     return list(merged.values())
 
 

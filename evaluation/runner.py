@@ -15,6 +15,7 @@ from evaluation.answering import answer_while_compressing, answers, log_probabil
 from evaluation.benchmarks.fidelity.comparison import compare
 from evaluation.compressed import CompressedContext
 from evaluation.compressors import SourceContext
+from evaluation.continuing import ContinuationRun
 from evaluation.journal import Journal
 from evaluation.prefilling import tokenizer_by_name
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
@@ -50,7 +51,6 @@ def run(
         If a press fails; the message names press and sample. Finished samples are in the journal.
     """
     everything = jobs(study)
-    chunks = [everything[i : i + study.batch_size] for i in range(0, len(everything), study.batch_size)]
     mine = units[place.rank :: place.world]
     bar = tqdm(
         mine,
@@ -61,10 +61,13 @@ def run(
     )
     with tokenizer_by_name(model, tokenizer):
         for unit in bar:
+            size = 1 if unit.benchmark.goes_on else study.batch_size  # what goes on is read by itself
+            chunks = [everything[i : i + size] for i in range(0, len(everything), size)]
             missing = [chunk for chunk in chunks if any(key not in journal.done for key in _keys(unit, chunk))]
             if missing:
                 bar.set_postfix_str(f"{unit.settings.name} {unit.length or ''} {unit.samples[0].row.task}")
-                for records in UnitRun(study, model, tokenizer, unit).records(missing):
+                kind: type[ContinuationRun | UnitRun] = ContinuationRun if unit.benchmark.goes_on else UnitRun
+                for records in kind(study, model, tokenizer, unit).records(missing):
                     journal.append(records)
 
 

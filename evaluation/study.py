@@ -13,6 +13,7 @@ from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.benchmarks.registry import BENCHMARKS
 from evaluation.labels import checked_labels
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
+from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.presses.checks import checked_ratio
 from pikvpress.support.registry import check_name
 
@@ -37,6 +38,11 @@ class BenchmarkSettings:
         Only these tasks.
     data : Path, optional
         A local folder with the benchmark's data.
+    continued : int, optional
+        Tokens after the prompt, for benchmarks that go on; by default three quarters of the length.
+    at_once : int
+        Tokens that are read at once after the prompt, for benchmarks that go on: 1 as in generation, up to 64. More are
+        faster, but pages leave the recent window later by up to so many tokens, and ceilings hold between readings.
     """
 
     name: str
@@ -45,6 +51,8 @@ class BenchmarkSettings:
     fraction: float = 1.0
     tasks: tuple[str, ...] | None = None
     data: Path | None = None
+    continued: int | None = None
+    at_once: int = 1
 
     @property
     def benchmark(self) -> Benchmark:
@@ -65,6 +73,16 @@ class BenchmarkSettings:
         _check_number("fraction", self.fraction, (int, float))
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be above 0 and at most 1, got {self.fraction}")
+        self._check_reading()
+
+    def _check_reading(self) -> None:
+        if (self.continued is not None or self.at_once != 1) and not self.benchmark.goes_on:
+            raise ValueError(f"benchmark {self.name!r} has no continuations: omit continued and at_once")
+        if self.continued is not None:
+            _check_number("continued", self.continued, int, 1)
+        _check_number("at_once", self.at_once, int, 1)
+        if PAGE % self.at_once:
+            raise ValueError(f"at_once must divide a page of {PAGE} tokens, got {self.at_once}")
 
 
 @dataclass(frozen=True)
@@ -140,7 +158,18 @@ class Study:
         check_name(self.dtype, DTYPES, "dtype")
         checked_labels(self.labels, self.names, "this study")
         for press in self.presses:
+            self._check_goes_on(press)
             press.strategy.validate(press.name, self)
+
+    def _check_goes_on(self, press: PressSpec) -> None:
+        for chosen in self.benchmarks:
+            if chosen.benchmark.goes_on and not press.strategy.goes_on:
+                raise ValueError(
+                    f"benchmark {chosen.name!r} reads long continuations under a ceiling, which {press.name} does not "
+                    "keep: use presses named scheduled_... or prefill_decoding_..., or omit it"
+                )
+            if chosen.benchmark.goes_on and self.query_aware:
+                raise ValueError(f"benchmark {chosen.name!r} has no questions that a press could see: omit query_aware")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -27,6 +27,16 @@ def library() -> str:
 
 
 @cache
+def dialogue() -> str:
+    """Return a conversation about Python: questions, and answers that are the first paragraphs of the manual on it."""
+    turns = []
+    for name, text in sorted(topics.topics.items()):
+        answer = "\n\n".join(text.strip().split("\n\n")[:4])
+        turns.append(f"User: What does the manual say about {name}?\n\nAssistant: {answer}")
+    return "\n\n".join(turns)
+
+
+@cache
 def essays() -> str:
     """Return Paul Graham's essays, about 200,000 tokens, in the order of their files' names.
 

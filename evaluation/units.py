@@ -86,7 +86,9 @@ def _samples(
     study: Study, settings: BenchmarkSettings, length: int | None, tokenizer: PreTrainedTokenizerBase
 ) -> Iterable[Sample]:
     benchmark = settings.benchmark
-    rows = benchmark.rows(Request(tokenizer, length, settings.samples, study.seed, settings.data, settings.tasks))
+    rows = benchmark.rows(
+        Request(tokenizer, length, settings.samples, study.seed, settings.data, settings.tasks, settings.continued)
+    )
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row.task].append(row)

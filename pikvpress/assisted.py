@@ -56,8 +56,8 @@ def _exits_early(generation_config: Any) -> bool:
 
 def _check(press: BasePress, drafts_itself: bool) -> None:
     """Raise a ``ValueError`` if tokens would differ from those of plain decoding."""
-    decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else isinstance(press, DecodingPress)
-    if decodes or (isinstance(press, DMSPress) and press.decoding):
+    decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
+    if isinstance(decodes, DecodingPress) or (isinstance(press, DMSPress) and press.decoding):
         raise ValueError(
             f"{type(press).__name__} removes entries during decoding, including candidates that may have to be undone: "
             "generate without prompt_lookup_num_tokens or assistant_model, or compress only the prompt"

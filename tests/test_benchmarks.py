@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, sharing, store
+from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, schedulers, sharing, store
 from benchmarks.kernels import __main__ as kernels
 from benchmarks.kernels.floor import Speed
 from benchmarks.kernels.machine import ROOT
@@ -38,6 +38,14 @@ def test_the_decoding_table(capsys):
     assert all(name in shown for name in decoding.CONTENDERS) and "packing a layer at 4 bits" in shown
 
 
+def test_the_schedulers_table(capsys):
+    schedulers.main(held=320, new=16, rounds=1, scheduler=["h2o", "quest"])
+    shown = capsys.readouterr().out
+    assert "16 tokens at 320 entries a head" in shown and "h2o" in shown and "quest" in shown and "lru" not in shown
+    with pytest.raises(ValueError, match="unknown scheduler 'h20'"):
+        schedulers.main(scheduler=["h20"])
+
+
 def test_the_table_of_bytes_held(capsys):
     held_bytes.table(tokens=1024, layers=2)
     shown = capsys.readouterr().out
@@ -50,7 +58,7 @@ def test_the_table_of_stored_contexts(capsys):
     assert all(name in shown for name in store.PRESSES) and "digest of the weights" in shown
 
 
-@pytest.mark.parametrize("benchmark", [sharing, store])
+@pytest.mark.parametrize("benchmark", [schedulers, sharing, store])
 def test_rounds_are_needed(benchmark):
     with pytest.raises(ValueError, match="at least 1 round"):
         benchmark.main(rounds=0)

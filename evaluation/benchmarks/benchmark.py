@@ -34,6 +34,8 @@ class Request:
         A local folder with the benchmark's data, instead of a hub.
     tasks : tuple of str, optional
         Only these tasks; all by default.
+    continued : int, optional
+        Tokens after the prompt, for benchmarks that go on; by default three quarters of the length.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,6 +44,7 @@ class Request:
     seed: int
     data: Path | None = None
     tasks: tuple[str, ...] | None = None
+    continued: int | None = None
 
 
 class Benchmark(ABC):
@@ -59,6 +62,8 @@ class Benchmark(ABC):
         Whether rows are random, so that a subset can be the first rows; otherwise a subset is drawn at random.
     teacher_forced : bool
         Whether predictions along the correct answer are compared, instead of judging answers.
+    goes_on : bool
+        Whether presses compress while these predictions are made, instead of once before them.
     """
 
     name: ClassVar[str]
@@ -66,6 +71,7 @@ class Benchmark(ABC):
     by_length: ClassVar[bool] = False
     generated: ClassVar[bool] = False
     teacher_forced: ClassVar[bool] = False
+    goes_on: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, request: Request) -> list[Row]:

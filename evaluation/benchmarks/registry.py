@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evaluation.benchmarks.aime25 import AIME25
 from evaluation.benchmarks.benchmark import Benchmark
+from evaluation.benchmarks.continuation import Continuation
 from evaluation.benchmarks.fidelity import Fidelity
 from evaluation.benchmarks.infinitebench import InfiniteBench
 from evaluation.benchmarks.longbench import LongBench
@@ -25,6 +26,7 @@ BENCHMARKS: Registry[Benchmark] = Registry(
         for benchmark in (
             Ruler(),
             Fidelity(),
+            Continuation(),
             Needle(),
             RulerKvpress(),
             LongBench(),

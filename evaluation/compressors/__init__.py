@@ -13,6 +13,7 @@ from evaluation.compressors.shared_prefill import SharedPrefill
 from evaluation.compressors.shared_scores import SharedScores
 from evaluation.compressors.source_context import SourceContext
 from evaluation.compressors.while_answering import WhileAnswering
+from evaluation.compressors.while_reading import WhileReading
 from evaluation.compressors.with_package import WithPackage
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SharedScores",
     "SourceContext",
     "WhileAnswering",
+    "WhileReading",
     "WithPackage",
     "WithQuestion",
 ]

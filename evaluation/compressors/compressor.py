@@ -30,10 +30,13 @@ class Compressor(ABC):
     ----------
     told : bool
         Whether it receives the sample, so that it compresses separately for each sample.
+    goes_on : bool
+        Whether it compresses while a continuation is read.
     """
 
     masks: bool = False
     told: ClassVar[bool] = False
+    goes_on: ClassVar[bool] = False
 
     def validate(self, name: str, study: Study) -> None:  # noqa: B027 - most run in every study
         """Check that the press with a name can be run in a study; called before anything runs.

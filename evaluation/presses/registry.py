@@ -17,9 +17,11 @@ from evaluation.compressors import (
     Replay,
     SharedPrefill,
     WhileAnswering,
+    WhileReading,
     WithPackage,
     WithQuestion,
 )
+from evaluation.held import HeldDecodingPress, ScheduledPress
 from evaluation.oracle import OraclePress
 from evaluation.packed import PackedPress
 from evaluation.presses.entry import BYTES, HEADS, KEY_CHANNELS, LATER_TOKENS, Entry
@@ -28,6 +30,7 @@ from evaluation.quantized import QuantizedPress
 from evaluation.rivals import KeyKeyPress, NexusQuantPress, TurboQuantPress
 from evaluation.schema import FULL_CACHE
 from pikvpress import FastVPress, MoERouterPress, PiKVPress, SaliencyPress
+from pikvpress.cache.scheduler import SCHEDULERS
 from pikvpress.experts import ChunkScorePress, ProbeAttentionPress, WindowedObservedAttentionPress
 from pikvpress.support.registry import Registry
 
@@ -101,6 +104,14 @@ def _packed(*, keys: str, values: str) -> PackedPress:
 
 def _decoding(make: Callable[[], BasePress], wrap: Callable[..., BasePress] = kv.DecodingPress) -> Entry:
     return Entry(lambda: wrap(base_press=make()), WhileAnswering(), ratio_of=None)
+
+
+def _scheduled(name: str) -> Entry:
+    return Entry(lambda: ScheduledPress(scheduler=name), WhileReading(), BYTES)
+
+
+def _prefill_decoding(name: str) -> Entry:
+    return Entry(lambda: HeldDecodingPress(base_press=SCORERS[name]()), WhileReading(), BYTES)
 
 
 def _threshold(model_type: str) -> Entry:
@@ -197,5 +208,7 @@ PRESSES: Registry[Entry] = Registry(
             f"decoding_{name}": _decoding(SCORERS[name])
             for name in ("keydiff", "knorm", "moe_router", "qfilter", "streaming_llm", "tova")
         },
+        **{f"scheduled_{name}": _scheduled(name) for name in SCHEDULERS},
+        **{f"prefill_decoding_{name}": _prefill_decoding(name) for name in SCORERS},
     },
 )

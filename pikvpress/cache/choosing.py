@@ -11,9 +11,7 @@ from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.scheduler import Candidates, Scheduler
 
 
-def chosen(
-    scheduler: Scheduler, candidates: Candidates, quotas: Sequence[int], packed: Sequence[int] | None
-) -> torch.Tensor:
+def chosen(scheduler: Scheduler, candidates: Candidates, packed: Sequence[int] | None) -> torch.Tensor:
     """Return which candidates stay, bool, shape (batch, kv_heads, entries).
 
     Entries in few bits share scales within a page, and some schedulers remove whole pages anyway: the entries of such a
@@ -24,9 +22,7 @@ def chosen(
     scheduler : Scheduler
         The rule.
     candidates : Candidates
-        The entries.
-    quotas : sequence of int
-        Number of entries that each KV head may keep.
+        The entries, and how many each KV head may keep.
     packed : sequence of int, optional
         Number of entries in few bits of each head of each row, which come first; None if there are none.
     """
@@ -35,7 +31,7 @@ def chosen(
     exist = candidates.exist
     scores = scheduler.scores(candidates).masked_fill(~exist, -torch.inf)
     if packed is None and not scheduler.whole_pages:
-        return scheduler.select(scores, candidates, quotas)
+        return scheduler.select(scores, candidates)
     count = scores.shape[2]
     together = exist
     if not scheduler.whole_pages:
@@ -44,7 +40,7 @@ def chosen(
         together = places < torch.tensor(packed, device=scores.device).view(*scores.shape[:2], 1)
     number = _pages(exist).sum(dim=-1)
     means = _pages(scores.masked_fill(~exist, 0)).sum(dim=-1) / number.clamp_min(1)
-    kept = scheduler.select(torch.where(together, _spread(means, count), scores), candidates, quotas)
+    kept = scheduler.select(torch.where(together, _spread(means, count), scores), candidates)
     cut = _pages(together & ~kept).any(dim=-1)
     return kept & ~(together & _spread(cut, count))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ class Keeper:
     def reset(self) -> None:
         """Forget everything except the schedule: the layer is empty."""
         self._fixed, self._origin, self._records, self._pages = 0, 0, None, None
+        self.schedule.longer.pop(self._layer, None)
 
     def _begin(self, entries: Entries) -> None:
         heads = entries.tail.keys.shape[1]
@@ -130,7 +132,8 @@ class Keeper:
             self.records.observed(entries, attention, tokens)
         entries = self.enforced(entries)
         if self.schedule.layers == self._layer + 1:  # all layers have measured what has left the window
-            self.schedule.angles.forget(entries.compressed.context_length + self.records.ledger.measured)
+            measured = entries.compressed.context_length + self.records.ledger.measured
+            self.schedule.angles.forget(measured - self.schedule.longer.get(self._layer, 0))
         return entries
 
     # Keeping the ceiling.
@@ -165,7 +168,8 @@ class Keeper:
         if not (stored.stretches or self._packs or whole > min(quotas)):
             return entries
         candidates = ledger.candidates(first, whole, entries.length, self._layer)
-        kept = chosen(scheduler, candidates, quotas, stored.packed_counts)
+        candidates = replace(candidates, left=left, quotas=quotas)
+        kept = chosen(scheduler, candidates, stored.packed_counts)
         return self._after(entries, stored, candidates, kept)
 
     def _after(self, entries: Entries, stored: Stored, candidates: Candidates, kept: torch.Tensor) -> Entries:
@@ -178,7 +182,7 @@ class Keeper:
         before, held = (part.flatten(0, 1).sum(dim=-1).tolist() for part in (candidates.exist, kept))
         dropped = tuple(many - few for many, few in zip(before, held, strict=True))
         name, counts = self.schedule.scheduler.name, tuple(result.counts())
-        self.schedule.history.steps.append(Step(self._layer, entries.length, name, counts, dropped))
+        self.schedule.history.add(Step(self._layer, entries.length, name, counts, dropped))
         self.records.ledger = ledger.kept(candidates, kept, max(held))
         self._index_pages(stored, heads)
         return result
@@ -257,7 +261,7 @@ class Keeper:
 
     def cropped(self, entries: Entries, length: int) -> Entries:
         """Return the entries before an index; those that were dropped in the meantime do not come back."""
-        self.schedule.angles.crop(length)
+        self.schedule.angles.crop(length - self.schedule.longer.get(self._layer, 0))
         ledger = self.records.ledger
         if length >= entries.compressed.context_length:
             result = entries.cropped(length)

@@ -198,6 +198,9 @@ class PiKVCache(Savable, Cache):
         new = schedule_for(scheduler, limits, self._window, self._schedule, module)
         if new is None and self._schedule is None:
             return
+        if new is not None:
+            lengths = [layer.get_seq_length() for layer in self.layers]
+            new.longer = {index: length - lengths[0] for index, length in enumerate(lengths)}
         keepers = [layer.keeper_for(new, index) for index, layer in enumerate(self.layers)]
         entries = [layer.entries.with_context_only() if new is not None else layer.entries for layer in self.layers]
         if new is not None and new.layers is not None:

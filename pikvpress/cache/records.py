@@ -94,7 +94,7 @@ class Records:
     def measured(self, entries: Entries, count: int) -> None:
         """Let the scheduler measure the `count` oldest recent entries, unless it has, or their rotation is unknown."""
         ledger, scheduler, angles = self.ledger, self._schedule.scheduler, self._schedule.angles
-        first = entries.length - entries.tail.length
+        first = entries.length - entries.tail.length - self._schedule.longer.get(self._layer, 0)
         known = ledger.measured
         begin = max(known, min(count, angles.first - first))
         if not scheduler.measures or known >= count or angles.last < first + count:

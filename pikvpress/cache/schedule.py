@@ -40,7 +40,9 @@ class Schedule:
     of_press : bool
         Whether a press made the schedule after a prompt, so that it ends with the contents of the cache.
     angles : Angles
-        Rotations of the recent entries.
+        Rotations of the recent entries, by their index in the first layer.
+    longer : dict of int to int
+        By how many entries a layer is longer than the first one, if a press left different numbers of a prompt.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Schedule:
     met: bool = False
     of_press: bool = False
     angles: Angles = field(default_factory=Angles)
+    longer: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.ceiling.kind not in self.scheduler.ceilings:
@@ -110,7 +113,8 @@ class Schedule:
     def check_presses(self, module: models.Attention, prompt: bool) -> None:
         """Raise a ``ValueError`` if presses on a module would decide about the same entries."""
         for press in models.presses_of(module):
-            if prompt or isinstance(press, DecodingPress | PrefillDecodingPress):
+            decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
+            if prompt or isinstance(decodes, DecodingPress):
                 raise ValueError(
                     f"{type(press).__name__} and scheduler {self.scheduler.name!r} would both decide what is kept: use "
                     "MoERouterPress or PiKVPress with decoding=True, or call cache.schedule(...) after the prefill"

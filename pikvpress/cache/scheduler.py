@@ -31,6 +31,10 @@ class Candidates:
         Number of tokens that the layer has read so far.
     layer : int
         Index of the layer.
+    left : int
+        Number of scheduled entries that have left the window, stored or dropped.
+    quotas : sequence of int
+        Number of these entries that each KV head may keep.
     """
 
     positions: torch.Tensor
@@ -38,6 +42,8 @@ class Candidates:
     stored: int
     length: int
     layer: int
+    left: int = 0
+    quotas: Sequence[int] = ()
 
     @property
     def exist(self) -> torch.Tensor:
@@ -165,7 +171,7 @@ class Scheduler:
         """Return the value of each candidate, shape (batch, kv_heads, entries), higher = keep."""
         raise NotImplementedError
 
-    def select(self, scores: torch.Tensor, candidates: Candidates, quotas: Sequence[int]) -> torch.Tensor:
+    def select(self, scores: torch.Tensor, candidates: Candidates) -> torch.Tensor:
         """Return which candidates stay, bool: of each head the highest scores, of equal ones the latest.
 
         Parameters
@@ -173,11 +179,9 @@ class Scheduler:
         scores : torch.Tensor
             Shape (batch, kv_heads, entries); -inf where there is no entry.
         candidates : Candidates
-            The entries.
-        quotas : sequence of int
-            Number that each head may keep.
+            The entries, and how many each head may keep.
         """
-        counts = torch.tensor(quotas, device=scores.device).clamp_max(scores.shape[-1])
+        counts = torch.tensor(candidates.quotas, device=scores.device).clamp_max(scores.shape[-1])
         return highest(scores.flip(-1), counts).flip(-1) & candidates.exist
 
     def page_scores(self, query: torch.Tensor, lowest: torch.Tensor, highest: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,15 @@
-"""What a press does for the tokens after its prompt: a scheduler keeps them at the same ratio."""
+"""What a press does for the tokens after a prompt: a scheduler keeps them at the same ratio."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from pikvpress import models
@@ -45,6 +47,7 @@ class DecodingBudget:
         self._record = record
         self._weights: torch.Tensor | None = None
         self._begins = False
+        self._between: RemovableHandle | None = None
 
     def __bool__(self) -> bool:
         return self._scheduler is not None
@@ -62,14 +65,7 @@ class DecodingBudget:
         if self._scheduler is None:
             yield
             return
-        self._weights = None if gates is None else gates.saliency
-        given = isinstance(self._scheduler, SaliencyScheduler) and self._scheduler.weights is not None
-        if isinstance(self._scheduler, SaliencyScheduler) and not given and self._weights is None:
-            others = ", ".join(repr(name) for name in SCHEDULERS if name not in ("saliency", "duo"))
-            raise ValueError(
-                "decoding=True keeps entries by fitted saliency, and the press has no gates with its weights for this "
-                f"model: run `pikvpress calibrate`, or set decoding to a scheduler without fitted parameters: {others}"
-            )
+        self._learn(gates)
         decoder = models.language_model(model)
         handles = [
             decoder.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -78,34 +74,92 @@ class DecodingBudget:
         with models.hooked(handles):
             yield
 
-    def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    @property
+    def begun(self) -> bool:
+        """Whether the press is the decoding press of a wrapper at the moment."""
+        return self._between is not None
+
+    def begin(self, model: PreTrainedModel, gates: Gates | None, ratio: float) -> None:
+        """Schedule caches before the first tokens after their prompt, whoever compressed it, until `end`.
+
+        Parameters
+        ----------
+        model : PreTrainedModel
+            The model to hook.
+        gates : Gates, optional
+            Its gates.
+        ratio : float
+            Share of the entries after the prompt to remove.
+
+        Raises
+        ------
+        ValueError
+            As from `on`.
+        """
+        self.end()
+        self._learn(gates)
+        hook = partial(self._go_on, ratio)
+        self._between = models.language_model(model).register_forward_pre_hook(hook, with_kwargs=True)
+
+    def end(self) -> None:
+        """Remove the hook of `begin`; scheduled caches stay scheduled."""
+        if self._between is not None:
+            self._between.remove()
+            self._between = None
+
+    def _learn(self, gates: Gates | None) -> None:
+        """Take the weights of saliency from gates, or raise a ``ValueError`` if they are needed and missing."""
+        self._weights = None if gates is None else gates.saliency
+        given = isinstance(self._scheduler, SaliencyScheduler) and self._scheduler.weights is not None
+        if isinstance(self._scheduler, SaliencyScheduler) and not given and self._weights is None:
+            others = ", ".join(repr(name) for name in SCHEDULERS if name not in ("saliency", "duo"))
+            raise ValueError(
+                "decoding=True keeps entries by fitted saliency, and the press has no gates with its weights for this "
+                f"model: run `pikvpress calibrate`, or set decoding to a scheduler without fitted parameters: {others}"
+            )
+
+    def _cache(self, kwargs: dict[str, Any]) -> PiKVCache:
+        """Return the cache of a forward, which is no longer scheduled if it holds another prompt now."""
         cache = kwargs.get("past_key_values")
         if not isinstance(cache, PiKVCache):
             raise ValueError(
                 f"with decoding, entries are dropped one by one, which a {type(cache).__name__} cannot do: call the "
                 "model with past_key_values=PiKVCache(), or the pipeline with cache=PiKVCache()"
             )
-        self._begins = cache.get_seq_length() == 0
-        if self._begins and cache.current_schedule is not None and cache.current_schedule.of_press:
-            cache.schedule(None)  # the cache was emptied, and holds another prompt now
+        schedule = cache.current_schedule
+        if cache.get_seq_length() == 0 and schedule is not None and schedule.of_press:
+            cache.schedule(None)
+        return cache
+
+    def _go_on(self, ratio: float, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        cache = self._cache(kwargs)
+        if cache.get_seq_length() > 0 and cache.current_schedule is None:
+            self._schedule(cache, ratio, shares=None)
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._begins = self._cache(kwargs).get_seq_length() == 0
 
     def _after(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         cache = kwargs["past_key_values"]
         plan = self._record.plan(0.0)
         if not self._begins or not plan.layers:
             return
+        kept = torch.tensor([layer.head_tokens for layer in plan.layers], dtype=torch.float64)
+        share = kept.sum().item() / sum(layer.num_keys * len(layer.head_tokens or ()) for layer in plan.layers)
+        self._schedule(cache, 1 - share, (kept / kept.mean()).float())
+
+    def _schedule(self, cache: PiKVCache, ratio: float, shares: torch.Tensor | None) -> None:
+        """Schedule what comes after the present contents of a cache, which stay; `shares` are those of the heads."""
         cache.settle()
         for layer in cache.layers:
             if isinstance(layer, PiKVLayer) and not layer.entries.are_compressed:
                 keys = layer.entries.tail.keys  # of one length for all heads: stored, so that it stays as it is
                 exact = [EXACT] * keys.shape[1]
                 layer.pack(torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device), exact, exact, window=0)
-        kept = torch.tensor([layer.head_tokens for layer in plan.layers], dtype=torch.float64)
-        share = kept.sum().item() / sum(layer.num_keys * len(layer.head_tokens or ()) for layer in plan.layers)
         assert self._scheduler is not None
         scheduler = self._scheduler
         if isinstance(scheduler, SaliencyScheduler):
-            scheduler = scheduler.given(self._weights, (kept / kept.mean()).float())
-        cache.schedule(scheduler, ratio=1 - share)
+            scheduler = scheduler.given(self._weights, shares)
+        cache.schedule(scheduler, ratio=ratio)
         if cache.current_schedule is not None:
             cache.current_schedule.of_press = True

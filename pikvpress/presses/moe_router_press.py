@@ -134,6 +134,8 @@ class MoERouterPress(RouterPress, ScorerPress):
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Compress a layer after its attention, unless the layer or its cache has a sliding window."""
+        if self._later.begun:  # another press is responsible for the prompt
+            return output
         cache = kwargs.get("past_key_values")
         if cache is None:
             raise ValueError("there is no cache to compress: call the model with use_cache=True or past_key_values=...")

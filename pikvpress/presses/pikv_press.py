@@ -71,6 +71,8 @@ class PiKVPress(RouterPress):
 
     def forward_hook(self, module: models.Attention, input: list[torch.Tensor], kwargs: dict, output: list) -> list:
         """Compress a layer of a `PiKVCache` after its attention, unless it has a sliding window."""
+        if self._later.begun:  # another press is responsible for the prompt
+            return output
         cache = kwargs.get("past_key_values")
         cached = None if cache is None else cache.layers[module.layer_idx]
         if not isinstance(cached, PiKVLayer):

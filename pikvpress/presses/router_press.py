@@ -23,6 +23,7 @@ from pikvpress.plan import Plan
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding, refuse_static
 from pikvpress.presses.decoding_budget import DecodingBudget
 from pikvpress.presses.prefill_watch import PrefillWatch
+from pikvpress.presses.wrappers import is_decoding_press
 from pikvpress.refit import refit
 from pikvpress.routers import RouterSettings
 from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
@@ -109,18 +110,25 @@ class RouterPress(LayerwisePress):
     def post_init_from_model(self, model: PreTrainedModel) -> None:
         """Check that the model is supported, the gates belong to it, and no wrapper undoes the press's decisions."""
         models.check_supported(model)
+        layers = models.attention_layers(model)
+        if is_decoding_press(self, bool(self._later)):
+            self._later.begin(model, self._gates_of(layers[0]), self.compression_ratio)
+            return
         self._refuse_wrappers()
         if self._later and self._alone is None:
             raise ValueError(
-                "decoding works without a wrapper, in which another press would decide too: use the press alone, or "
-                "set decoding=False"
+                "decoding works without a wrapper, in which another press would decide too, or as the decoding press "
+                "of PrefillDecodingPress: use the press in one of these ways, or set decoding=False"
             )
-        layers = models.attention_layers(model)
         compressed = tuple(index for index, layer in enumerate(layers) if not models.is_sliding(layer))
         heads, head_dim = models.num_key_value_heads(layers[0]), layers[0].head_dim
         self._router = self._bound(layers[0], ModelShape(len(layers), heads, head_dim, model.dtype, compressed))
         for expert in self._router.experts:
             expert.press.post_init_from_model(model)
+
+    def reset(self) -> None:
+        """Stop scheduling caches as the decoding press of kvpress's PrefillDecodingPress, which calls this."""
+        self._later.end()
 
     def _refuse_wrappers(self) -> None:
         """Raise a ``ValueError`` if the press is inside a wrapper that it does not support."""

@@ -23,6 +23,40 @@ def wrappers_of(press: BasePress) -> list[BasePress]:
     return found
 
 
+def is_decoding_press(press: BasePress, goes_on: bool) -> bool:
+    """Return whether a press of ours is being applied as the decoding press of a PrefillDecodingPress.
+
+    To be called from `post_init_from_model`.
+
+    Parameters
+    ----------
+    press : BasePress
+        The press.
+    goes_on : bool
+        Whether its `decoding` is set.
+
+    Raises
+    ------
+    ValueError
+        If it would do nothing there, or compresses the prompt as well.
+    """
+    wrappers = wrappers_of(press)
+    if len(wrappers) != 1 or getattr(wrappers[0], "decoding_press", None) is not press:
+        return False
+    name = type(press).__name__
+    if not goes_on:
+        raise ValueError(
+            f"{name} compresses prompts and would do nothing as a decoding press: set decoding=True, or use "
+            f"DecodingPress(base_press=MoERouterPress(...))"
+        )
+    if getattr(wrappers[0], "prefilling_press", None) is press:
+        raise ValueError(
+            f"{name} with decoding={getattr(press, 'decoding', None)!r} compresses a prompt and what follows, each "
+            "once: use it without PrefillDecodingPress"
+        )
+    return True
+
+
 def refuse_wrappers(press: BasePress, what: str, way_out: str, leaves_rows: bool) -> None:
     """Raise a ``ValueError`` if a press that decides more than scores is wrapped in one that compresses after it.
 

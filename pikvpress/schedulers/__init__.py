@@ -2,6 +2,7 @@
 
 from pikvpress.cache.scheduler import SCHEDULERS, Candidates, Scheduler
 from pikvpress.schedulers.adakv import AdaKVScheduler
+from pikvpress.schedulers.adaptive import AdaptiveScheduler
 from pikvpress.schedulers.duo import DuoScheduler
 from pikvpress.schedulers.h2o import H2OScheduler
 from pikvpress.schedulers.lru import LRUScheduler
@@ -21,12 +22,14 @@ SCHEDULERS.update(
         LRUPlusScheduler,
         AdaKVScheduler,
         DuoScheduler,
+        AdaptiveScheduler,
     )
 )
 
 __all__ = [
     "SCHEDULERS",
     "AdaKVScheduler",
+    "AdaptiveScheduler",
     "Candidates",
     "DuoScheduler",
     "H2OScheduler",

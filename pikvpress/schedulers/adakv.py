@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,9 +44,9 @@ class AdaKVScheduler(H2OScheduler):
         """Return how many times the mean one head may hold: all that others leave."""
         return heads - (heads - 1) * self.floor
 
-    def select(self, scores: torch.Tensor, candidates: Candidates, quotas: Sequence[int]) -> torch.Tensor:
+    def select(self, scores: torch.Tensor, candidates: Candidates) -> torch.Tensor:
         """Return which candidates stay: each head's floor first, then the highest scores of the layer."""
-        mean = quotas[0]
+        mean = candidates.quotas[0]
         if scores.shape[2] <= mean:
             return candidates.exist
         (kept,) = pooled([scores], mean, self.floor)

@@ -79,7 +79,7 @@ class SaliencyScheduler(Scheduler):
         curves = gates is not None and gates.curves is not None and self.shares is None
         return replace(self, weights=weights, _gates=gates if curves else None)
 
-    def given(self, weights: torch.Tensor | None, shares: torch.Tensor) -> SaliencyScheduler:
+    def given(self, weights: torch.Tensor | None, shares: torch.Tensor | None) -> SaliencyScheduler:
         """Return the scheduler with these weights and shares, except for those that it has already."""
         return replace(
             self,

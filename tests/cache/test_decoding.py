@@ -35,7 +35,7 @@ def asked(step):
     return questions.asked
 
 
-@pytest.mark.parametrize("name", ["h2o", "lru_plus", "adakv", "streaming_llm", "quest"])
+@pytest.mark.parametrize("name", ["h2o", "lru_plus", "adakv", "adaptive", "streaming_llm", "quest"])
 def test_a_schedule_asks_only_when_a_page_leaves_the_window(llama, ids, name):
     cache = PiKVCache(window=16, scheduler=name, max_tokens=16 + 2 * GROUP)
 

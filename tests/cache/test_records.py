@@ -51,3 +51,21 @@ def test_entries_are_measured_once_and_only_if_their_rotation_is_known():
     assert records.ledger.totals[..., 2].tolist() == [[10, 10]]
     records.measured(entries(80), 70)
     assert records.ledger.recent_measures["saliency"] is scores and records.ledger.totals[..., 2].tolist() == [[10, 10]]
+
+
+def test_a_layer_may_be_longer_than_the_first_one():
+    """Rotations are known by index in the first layer, of which a press may have left fewer entries."""
+    weights = torch.randn(1, HEADS, 2 * SIZE + 6, generator=torch.Generator().manual_seed(1)).expand(2, -1, -1)
+    plan = schedule(SaliencyScheduler(weights=weights))
+    plan.longer = {0: 0, 1: 40}
+    turns = torch.rand(1, 30, SIZE, generator=torch.Generator().manual_seed(2))
+    kept = [Entries(entries(100).tail.between(first, 70)) for first in (40, 0)]
+    records = [Records(plan, layer, held, fixed=[0, 0]) for layer, held in enumerate(kept)]
+    held = [Entries(entries(100).tail.between(first, 100)) for first in (40, 0)]
+    for layer in (0, 1):
+        records[layer].arrived(held[layer], 30, {"cos": turns.cos(), "sin": turns.sin()})
+    records[0].measured(held[0], 50)
+    records[1].measured(held[1], 90)  # the same entries, and 40 more that no rotation is known of
+    first, second = (one.ledger.recent_measures["saliency"] for one in records)
+    assert torch.equal(first[..., 30:], second[..., 70:]) and not first[..., 30:].isnan().any()
+    assert first[..., :30].isnan().all() and second[..., :70].isnan().all()

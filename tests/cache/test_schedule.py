@@ -63,6 +63,8 @@ def test_presses_that_decide_too_are_refused(llama):
     for later in (decoding, both):
         with later(llama), pytest.raises(ValueError, match="would both decide"):
             schedule.check_presses(module, prompt=False)
+    with PrefillDecodingPress(prefilling_press=press)(llama):
+        schedule.check_presses(module, prompt=False)
 
 
 def test_what_was_not_recorded_is_said(caplog):

@@ -11,6 +11,7 @@ from pikvpress import PiKVCache, PiKVPress
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.experts.saliency_features import num_features
 from pikvpress.schedulers import SCHEDULERS, DuoScheduler, SaliencyScheduler
+from tests.cache.watching import Watched
 from tests.conftest import make_tiny
 
 WINDOW = 32
@@ -33,23 +34,6 @@ DROPPING = [name for name in SCHEDULERS if name != "quest"]
 @pytest.fixture
 def text():
     return torch.randint(1, 511, (2, 420), generator=torch.Generator().manual_seed(5))
-
-
-class Watched:
-    """Calls a function after every layer of every forward of a model."""
-
-    def __init__(self, model, check):
-        self.handles = [
-            layer.self_attn.register_forward_hook(lambda *args, index=index: check(index))
-            for index, layer in enumerate(model.model.layers)
-        ]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        for handle in self.handles:
-            handle.remove()
 
 
 @torch.no_grad()
@@ -117,79 +101,6 @@ def test_a_full_budget_changes_nothing(name, llama, text):
         assert torch.equal(llama(part, past_key_values=cache).logits, expected)
         assert torch.equal(llama(part, past_key_values=none).logits, expected)
     assert cache.history.steps == none.history.steps == []
-
-
-@torch.no_grad()
-def test_memory_is_flat_over_two_thousand_tokens(text):
-    model = make_tiny("llama")
-    model.config.num_hidden_layers = 1
-    model.model.layers = model.model.layers[:1]
-    cache = PiKVCache(window=WINDOW, scheduler="h2o", max_tokens=200)
-    held = []
-    token = text[:1, :1]
-    for _ in range(2000):
-        token = model(token, past_key_values=cache).logits[:, -1:].argmax(dim=-1)
-        held.append(cache.nbytes)
-    assert cache.get_seq_length() == 2000
-    assert max(held[1000:]) == max(held[500:1000]) and min(held[1000:]) == min(held[500:1000])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"do_sample": False},
-        {"do_sample": True, "num_return_sequences": 2},
-        {"num_beams": 3},
-        {"prefill_chunk_size": 70},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("name", ["saliency", "h2o", "quest", "adakv"])
-def test_generate(settings, name, llama, text):
-    cache = PiKVCache(window=WINDOW, scheduler=scheduler(name), max_tokens=200)
-    tokens = llama.generate(text[:, :250], past_key_values=cache, max_new_tokens=120, min_new_tokens=120, **settings)
-    assert tokens.shape[1] == 370 and cache.get_seq_length() == 369
-    if name != "quest":
-        assert all(sum(row) <= 2 * 200 for layer in cache.layers for row in layer.counts())
-
-
-@torch.no_grad()
-def test_beams_hold_what_their_rows_held(llama, text):
-    cache = PiKVCache(window=WINDOW, scheduler="adakv", max_tokens=200)
-    llama(text[:, :300], past_key_values=cache)
-    step = torch.tensor([[7], [9]])
-    expected = llama(step, past_key_values=cache).logits
-    cache.crop(300)
-    cache.reorder_cache(torch.tensor([1, 0, 1]))
-    found = llama(torch.tensor([[9], [7], [9]]), past_key_values=cache).logits
-    torch.testing.assert_close(found, expected[[1, 0, 1]])
-
-
-@torch.no_grad()
-def test_assisted_decoding(llama, text):
-    cache = PiKVCache(window=WINDOW, scheduler="streaming_llm", max_tokens=200)
-    prompt = text[:1, :60].repeat(1, 5)
-    settings = {"max_new_tokens": 80, "min_new_tokens": 80, "do_sample": False}
-    tokens = llama.generate(prompt, past_key_values=cache, prompt_lookup_num_tokens=5, eos_token_id=511, **settings)
-    assert tokens.shape[1] == 380 and sum(cache.history.dropped().values()) > 0
-    assert all(sum(row) <= 2 * 200 for layer in cache.layers for row in layer.counts())
-
-
-@torch.no_grad()
-def test_several_turns_on_one_cache(llama, text):
-    cache = PiKVCache(window=WINDOW, scheduler="h2o", max_tokens=200)
-    turns = torch.empty(1, 0, dtype=torch.long)
-    for turn in text[:1].split(140, dim=1):
-        turns = llama.generate(
-            torch.cat([turns, turn], dim=1),
-            past_key_values=cache,
-            max_new_tokens=30,
-            min_new_tokens=30,
-            do_sample=False,
-        )
-    assert turns.shape[1] == 420 + 90 and cache.get_seq_length() == 509
-    assert all(sum(row) <= 2 * 200 for layer in cache.layers for row in layer.counts())
 
 
 @torch.no_grad()

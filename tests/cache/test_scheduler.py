@@ -23,8 +23,8 @@ def test_schedulers_by_name():
 
 def test_of_equal_scores_the_latest_stay():
     positions = torch.tensor([[[0, 1, 2, 3], [5, 6, -1, -1]]])
-    candidates = Candidates(positions, {}, 2, 10, 0)
-    kept = Scheduler().select(torch.zeros(1, 2, 4).masked_fill(positions < 0, -torch.inf), candidates, [2, 3])
+    candidates = Candidates(positions, {}, 2, 10, 0, quotas=[2, 3])
+    kept = Scheduler().select(torch.zeros(1, 2, 4).masked_fill(positions < 0, -torch.inf), candidates)
     assert kept.tolist() == [[[False, False, True, True], [True, True, False, False]]]
 
 

@@ -11,6 +11,9 @@ from evaluation.study import BenchmarkSettings, make_study, read_study, with_opt
 GOOD = {"benchmarks": ["ruler"], "lengths": [1024], "presses": ["knorm"], "ratios": [0.5], "output": "out"}
 
 
+GOES_ON = {"benchmarks": ["continuation"], "presses": ["scheduled_h2o"]}
+
+
 def test_settings_at_the_top_hold_unless_a_benchmark_says_otherwise(tmp_path):
     benchmarks = [
         {"name": "ruler", "lengths": [2048, 4096], "samples": 2},
@@ -61,6 +64,17 @@ def test_a_file_gives_the_settings(tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"dtype": "float8"}, "unknown dtype"),
         ({"presess": ["knorm"]}, "did you mean presses"),
+        (
+            {"benchmarks": [{"name": "ruler", "continued": 9}]},
+            "'ruler' has no continuations: omit continued and at_once",
+        ),
+        (
+            GOES_ON | {"benchmarks": [{"name": "continuation", "at_once": 48}]},
+            "must divide a page of 64 tokens",
+        ),
+        (GOES_ON | {"benchmarks": [{"name": "continuation", "continued": 0}]}, "continued must be at least 1, got 0"),
+        (GOES_ON | {"query_aware": True}, "'continuation' has no questions that a press could see"),
+        (GOES_ON | {"presses": ["knorm"]}, "under a ceiling, which knorm does not keep: use presses named scheduled_"),
     ],
 )
 def test_what_cannot_be_run(change, message):

@@ -11,6 +11,7 @@ def test_texts_are_long_and_are_what_they_are_called():
     assert len(texts.manual()) > 400_000 and "lambda" in texts.manual()
     assert "class TarFile" in texts.library() and "class ZipFile" in texts.library()
     assert len(texts.essays()) > 500_000
+    assert texts.dialogue().count("\n\nUser: ") > 50 and texts.dialogue().count("\n\nAssistant: ") > 50
     assert texts.scripture().count("Jesus") > 500
 
 

@@ -6,12 +6,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kvpress import AdaKVPress
+from kvpress import (
+    AdaKVPress,
+    KnormPress,
+    KVPressTextGenerationPipeline,
+    PrefillDecodingPress,
+    PyramidKVPress,
+    SnapKVPress,
+)
 from transformers import DynamicCache
 
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress
 from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
+from tests.cache.watching import Watched
+from tests.evaluation.tiny_tokenizer import make_tokenizer
 from tests.helpers import uneven_gates
 
 WINDOW, NEW = 32, 400
@@ -80,6 +89,92 @@ def test_the_cache_goes_on_without_the_press(gates, llama, ids):
 def test_nothing_is_said_about_entries_of_the_prompt(gates, llama, ids, caplog):
     generate(llama, ids, MoERouterPress(0.5, gates=gates, decoding=True), PiKVCache(window=WINDOW), new=2)
     assert "begins to record" not in caplog.text
+
+
+class LaterWithin(Watched):
+    """Asserts after every forward that what a cache holds of the entries after a prompt is within a ratio of them."""
+
+    def __init__(self, model, cache, ratio):
+        self.steps, prompt, lengths = 0, {}, {}
+
+        def check(index):
+            held = [sum(layer.counts()[0]) for layer in cache.layers]
+            if cache.current_schedule is None:
+                prompt[index], lengths[index] = held[index], cache.layers[index].get_seq_length()
+            elif index == len(cache.layers) - 1:
+                read = cache.layers[0].get_seq_length() - lengths[0]
+                share = max(int((1 - ratio) * read), WINDOW + 128)
+                assert sum(held) - sum(prompt.values()) <= 4 * share
+                self.steps += 1
+
+        super().__init__(model, check)
+
+
+PREFILLING = {
+    "none": lambda: None,
+    "snapkv": lambda: SnapKVPress(0.5, window_size=16),
+    "masks": lambda: AdaKVPress(KnormPress(0.5)),
+    "uneven layers": lambda: PyramidKVPress(0.5, window_size=16),
+}
+
+
+@pytest.mark.parametrize("prefilling", PREFILLING.values(), ids=PREFILLING)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda gates: MoERouterPress(0.75, gates=gates, decoding=True),
+        lambda gates: PiKVPress(0.75, gates=None, decoding="adaptive"),
+    ],
+    ids=["saliency", "adaptive"],
+)
+def test_as_the_decoding_press_of_kvpress(prefilling, make, gates, llama, ids):
+    press, cache = PrefillDecodingPress(prefilling_press=prefilling(), decoding_press=make(gates)), PiKVCache(window=32)
+    kept = PiKVCache()
+    with torch.no_grad(), press(llama):
+        llama.model(input_ids=ids, past_key_values=kept)
+    with LaterWithin(llama, cache, 0.75) as within:
+        tokens = generate(llama, ids, press, cache, new=220)
+    assert within.steps == 219
+    assert sum(cache.history.dropped().values()) > 0
+    for layer, alone in zip(cache.layers, kept.layers, strict=True):
+        alone.settle()
+        before = alone.counts()[0]  # the prompt is as the prefilling press left it
+        assert [len(layer.entries.compressed.context[0].keys.part(head)) for head in range(2)] == before
+    assert not any(layer.self_attn._forward_hooks for layer in llama.model.layers)
+    assert not llama.model._forward_pre_hooks
+    cache.reset()
+    assert torch.equal(generate(llama, ids, press, cache, new=9), tokens[:, :309])  # another prompt in the same cache
+
+
+@pytest.mark.parametrize("prefilling", ["none", "snapkv"])
+def test_as_the_decoding_press_in_the_pipeline(prefilling, llama):
+    words = [f"w{number}" for number in range(500)]
+    pipe = KVPressTextGenerationPipeline(model=llama, tokenizer=make_tokenizer(chat=False, vocabulary=words))
+    ours, cache = MoERouterPress(0.75, gates=None, decoding="h2o"), PiKVCache(window=WINDOW)
+    press = PrefillDecodingPress(prefilling_press=PREFILLING[prefilling](), decoding_press=ours)
+    with LaterWithin(llama, cache, 0.75) as within:
+        answer = pipe(" ".join(words[:300]), question="w7 w8", press=press, cache=cache, max_new_tokens=220)["answer"]
+    assert within.steps == 220 and len(answer.split()) > 100  # the question is read at once
+    assert cache.get_seq_length() == (301 if prefilling == "none" else 150)
+    with pytest.raises(ValueError, match=r"a DynamicCache cannot do: .* or the pipeline with cache=PiKVCache"):
+        pipe(" ".join(words[:300]), question="w7 w8", press=press)
+
+
+def test_as_the_decoding_press_with_an_assistant(llama, ids):
+    ours, cache = MoERouterPress(0.75, gates=None, decoding="streaming_llm"), PiKVCache(window=WINDOW)
+    prompt, press = ids[:, :60].repeat(1, 5), PrefillDecodingPress(KnormPress(0.5), ours)
+    with torch.no_grad(), press(llama), LaterWithin(llama, cache, 0.75) as within:
+        tokens = llama.generate(
+            prompt,
+            past_key_values=cache,
+            max_new_tokens=220,
+            min_new_tokens=220,
+            do_sample=False,
+            eos_token_id=511,
+            prompt_lookup_num_tokens=4,
+        )
+    assert tokens.shape[1] == 520 and 0 < within.steps < 220
+    assert sum(cache.history.dropped().values()) > 0
 
 
 def test_bad_input(gates, llama, ids):

@@ -26,6 +26,7 @@ def moe(budgets):
 
 
 DECODING = DecodingPress(KnormPress(), 4, 48)
+GOES_ON = MoERouterPress(0.5, gates=None, decoding="h2o")
 REFUSED = {
     "by ratio": (CompressionRatioDecodingPress(moe("adakv"), 4), "cannot be used in CompressionRatioDecodingPress"),
     "and merged": (CAMPress(moe("adakv"), 4, 48), r"budgets='adakv'\) cannot be used in CAMPress"),
@@ -38,6 +39,19 @@ REFUSED = {
     ),
     "PiKVPress before decoding": (PrefillDecodingPress(PiKVPress(0.5), DECODING), "compresses entries again"),
     "masks before decoding": (PrefillDecodingPress(moe("adakv"), DECODING), "cannot be used in PrefillDecodingPress"),
+    "nothing to do while decoding": (
+        PrefillDecodingPress(KnormPress(0.5), moe("equal")),
+        r"would do nothing as a decoding press: set decoding=True, or use DecodingPress\(base_press=MoERouterPress",
+    ),
+    "both": (
+        PrefillDecodingPress(GOES_ON, GOES_ON),
+        "decoding='h2o' compresses a prompt and what follows, each once: use it without PrefillDecodingPress",
+    ),
+    "before decoding": (PrefillDecodingPress(GOES_ON, DECODING), "or as the decoding press of PrefillDecodingPress"),
+    "while decoding, in another": (
+        ComposedPress([KnormPress(0.5), PrefillDecodingPress(None, GOES_ON)]),
+        "ComposedPress|decoding works without a wrapper",
+    ),
     "masks before another": (ComposedPress([moe("adakv"), KnormPress(0.2)]), "lets another press select from the kept"),
     "PiKVPress before another": (ComposedPress([PiKVPress(0.5), KnormPress(0.2)]), "cannot be used in ComposedPress"),
     "composed, composed": (

@@ -19,6 +19,7 @@ class Entry:
     mass: float = 0.0
     last: int = 0
     uses: int = 0
+    lately: float = 0.0
 
 
 Rule = Callable[["Head", list[list[Entry]], int, int], list[list[Entry]]]
@@ -87,9 +88,12 @@ class Dense:
         for part, begin in ((state.stored[head], 0), (state.recent[head], len(state.stored[head]))):
             for first in range(0, len(part), PAGE):
                 page = part[first : first + PAGE]
+                remains = 0.5 ** (tokens / PAGE)
                 share = sum(shares[begin + first : begin + first + len(page)]) / tokens
                 for offset, entry in enumerate(page):
-                    entry.mass += shares[begin + first + offset]
+                    given = shares[begin + first + offset]
+                    entry.mass += given
+                    entry.lately = entry.lately * remains + given * (1 - remains) / tokens
                     if share >= len(page) / len(entries):
                         entry.last, entry.uses = state.length - 1, entry.uses + tokens
 
