@@ -105,7 +105,7 @@ class CompressibleLayer:
             raise ValueError("the cache already holds compressed entries: reset it, or choose the codecs beforehand")
         if self.is_initialized:
             for choice, states in ((key_codec, self.entries.tail.keys), (value_codec, self.entries.tail.values)):
-                for codec in by_head(choice, states.shape[1]):
+                for codec in by_head(choice, states.shape[1], READERS.module_of(self)):
                     codec.check(states.shape[3])
 
     def settle(self) -> None:
@@ -200,7 +200,8 @@ class CompressibleLayer:
         kept = torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device)
         if masked is not None:
             kept[masked] = False
-        codecs = by_head(self._key_codec, keys.shape[1]), by_head(self._value_codec, keys.shape[1])
+        sides = self._key_codec, self._value_codec
+        codecs = by_head(sides[0], keys.shape[1], module), by_head(sides[1], keys.shape[1], module)
         if module.layer_idx == 0:
             for codec in dict.fromkeys(codecs[0] + codecs[1]):
                 codec.check_reader(module)

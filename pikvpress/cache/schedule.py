@@ -15,6 +15,7 @@ from pikvpress.cache.ceiling import Ceiling
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.history import History
 from pikvpress.cache.scheduler import Scheduler, known
+from pikvpress.ranks import shard_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Schedule:
         Whether a press made the schedule after a prompt, so that it ends with the contents of the cache.
     angles : Angles
         Rotations of the recent entries.
+    ranks : int
+        Number of ranks that share the heads of the model, once it is known; each holds as many.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class Schedule:
     met: bool = False
     of_press: bool = False
     angles: Angles = field(default_factory=Angles)
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         if self.ceiling.kind not in self.scheduler.ceilings:
@@ -106,6 +110,7 @@ class Schedule:
             )
         self.scheduler = self.scheduler.for_model(module)
         self.layers, self.met = int(config.num_hidden_layers), True
+        self.ranks = shard_of(module).ranks
 
     def check_presses(self, module: models.Attention, prompt: bool) -> None:
         """Raise a ``ValueError`` if presses on a module would decide about the same entries."""
