@@ -11,7 +11,7 @@ import torch
 from pikvpress.ranks import HeadShard, sample_of_columns, shard_of
 from tests.conftest import make_tiny
 from tests.parallel import bad_input, cases
-from tests.parallel.processes import run_all
+from tests.parallel.processes import run_on_ranks, split_model
 
 SIZES = (2, 3, 4)
 ERRORS = {
@@ -20,6 +20,8 @@ ERRORS = {
     "gates on one rank": "rank 1 has None",
     "another dtype on one rank": "rank 1 has torch.bfloat16",
     "weights of a rank's heads": f"but the model has {cases.HEADS}",
+    "a cache of one process": f"this cache holds {cases.HEADS} KV heads a layer",
+    "a sharded cache of a split model": "this model is split over ranks: use a PiKVCache",
     "calibration": "calibrate it in one process",
     "cut heads": "3 ranks would cut some of the 4 KV heads",
 }
@@ -31,13 +33,16 @@ def test_a_model_over_several_processes_compresses_as_in_one(tmp_path):
     run = cases.Run(cases.load(tmp_path / "model", None), tmp_path)
     alone = {name: case(run) for name, case in cases.CASES.items()}
     wrong = []
-    for size, of_ranks in run_all(SIZES, tmp_path).items():
+    for size in SIZES:
+        of_ranks = run_on_ranks(split_model, size, tmp_path)
         for name in cases.CASES:
             try:
                 check(alone[name], [of_rank[name] for of_rank in of_ranks])
             except AssertionError as error:
                 wrong.append(f"{name} with {size} processes: {error}")
         check_gathers([of_rank["global"]["gathers"] for of_rank in of_ranks], size)
+        first, *others = [of_rank["page"] for of_rank in of_ranks]
+        assert "pikv router (prior), ratio 0.875, 2 layers" in first and others == [""] * (size - 1)
         for name in bad_input.CASES:
             messages = [of_rank["errors"][name] for of_rank in of_ranks]
             runs = name == "cut heads" and size != 3

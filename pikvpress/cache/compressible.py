@@ -15,6 +15,7 @@ from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.kvpress_rules import is_read_again
+from pikvpress.cache.part import Part
 from pikvpress.cache.pending import Pending
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.tail import DenseTail
@@ -39,11 +40,14 @@ class CompressibleLayer:
         Number of layers of the model, once it is known.
     keeper : Keeper, optional
         Keeps the layer within a ceiling if the cache is scheduled.
+    part : Part, optional
+        Says what of the context this rank holds if it lies on several.
     """
 
     def __init__(self, key_codec: CodecChoice = EXACT, value_codec: CodecChoice = EXACT, window: int = 0):
         self._key_codec, self._value_codec, self.window = key_codec, value_codec, window
         self.keeper: Keeper | None = None
+        self.part: Part | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -171,7 +175,9 @@ class CompressibleLayer:
     def pack_recent(self, hidden: torch.Tensor) -> None:
         """Pack full groups of entries after the context, except for the window; none if some are padding."""
         whole = (self.entries.tail.length - self.window) // GROUP * GROUP
-        if self._following is None or self.keeper is not None or whole <= 0 or self._follows_padding:
+        if self.part is not None or self.keeper is not None:
+            return
+        if self._following is None or whole <= 0 or self._follows_padding:
             return
         if bool(hidden.any()):  # this synchronises with a GPU, so it runs only once
             self._follows_padding = True
@@ -186,7 +192,7 @@ class CompressibleLayer:
         if self._slides or self.entries.length == 0 or self.entries.are_compressed or self.keeper is not None:
             return None
         masked = READERS.mask_of(self)
-        if masked is None and not self.packs:
+        if masked is None and not self.packs and self.part is None:
             return None
         module = READERS.module_of(self)
         if module is None:
@@ -211,11 +217,16 @@ class CompressibleLayer:
         """Return the pending change if these entries are kept, except for padding."""
         padding = self._known_padding()
         if padding is None:
+            if self.part is not None:
+                keys = self.entries.tail.keys
+                kept, codecs = self.part.own(kept, codecs, keys.shape[3], keys.dtype)
             return Pending(kept, codecs, window)
         if padding.shape[1] != self.entries.length:
             raise ValueError(
                 "a press has shortened a padded batch, and padding can no longer be identified: do not pad"
             )
+        if self.part is not None:
+            raise ValueError("a sharded cache holds one sequence without padding: do not pad")
         return Pending(kept & ~padding.unsqueeze(1), codecs, window)
 
     def _known_padding(self) -> torch.Tensor | None:

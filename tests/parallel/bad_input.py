@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress, SaliencyPress, models
+from pikvpress.cache import ShardedPiKVCache
 from pikvpress.calibration import calibrate
 from pikvpress.experts.saliency_features import num_features
 from tests.parallel.cases import HEADS, SIZE, Run, random
@@ -53,12 +54,20 @@ def _cut_heads(run: Run) -> None:
     run.of("four")(MoERouterPress(0.5, gates=None))
 
 
+def _cache_of_one_process(run: Run) -> None:
+    cache = PiKVCache()
+    cache.update(torch.ones(1, HEADS, 5, SIZE), torch.ones(1, HEADS, 5, SIZE), 0)
+    run(None, cache)
+
+
 CASES: Mapping[str, Callable[[Run], object]] = {
     "NaN on one rank": _not_finite_on_the_last_rank,
     "another ratio on one rank": lambda run: run(MoERouterPress(0.5 + 0.1 * (dist.get_rank() == 1), gates=None)),
     "gates on one rank": lambda run: run(MoERouterPress(0.5, gates=run.gates if dist.get_rank() == 0 else None)),
     "another dtype on one rank": _another_dtype_on_rank_1,
     "weights of a rank's heads": _weights_of_own_heads,
+    "a cache of one process": _cache_of_one_process,
+    "a sharded cache of a split model": lambda run: run(None, ShardedPiKVCache()),
     "calibration": lambda run: calibrate(run.model, None),  # type: ignore[arg-type]
     "cut heads": _cut_heads,
 }

@@ -33,6 +33,7 @@ from pikvpress.routers.feature_names import feature_names
 from pikvpress.routing import BoundRouter
 from pikvpress.schedulers import DuoScheduler, SaliencyScheduler
 from tests.conftest import SIZES
+from tests.parallel import page
 
 LAYERS, HEADS, SIZE, VOCABULARY = 2, 12, 16, 516  # all are multiples of the numbers of ranks: 2, 3 and 4
 EXPERTS = ["saliency", "compactor", "expected_attention", "keydiff"]
@@ -101,6 +102,7 @@ def write(folder: Path) -> None:
     phi3 = Phi3Config(**sizes | {"num_attention_heads": HEADS, "num_key_value_heads": HEADS})
     AutoModelForCausalLM.from_config(phi3).save_pretrained(folder / "phi3")
     save_gates(folder / "gates.safetensors", make_gates(model))
+    page.write(folder)
 
 
 def load(path: Path, plan: str | None) -> PreTrainedModel:
