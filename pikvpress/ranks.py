@@ -232,6 +232,7 @@ def sample_of_columns(projection: Any, width: int, count: int) -> torch.Tensor:
     weight = projection.weight.detach()
     weight = weight.to_local() if hasattr(weight, "to_local") else weight
     mesh = mesh_of(projection) if weight.shape[1] != width else None
+    width = weight.shape[1] if mesh is None else width
     whole = weight.shape[0] * width
     places = torch.arange(0, whole, max(1, whole // count), device=weight.device)[:count]
     rows, columns = places // width, places % width

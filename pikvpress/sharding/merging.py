@@ -20,4 +20,4 @@ def merged(outputs: torch.Tensor, log_sums: torch.Tensor) -> torch.Tensor:
         each row has entries.
     """
     weights = log_sums.softmax(dim=0).unsqueeze(-1)
-    return torch.where(weights > 0, weights * outputs, 0).sum(dim=0)
+    return torch.where(weights == 0, 0, weights * outputs).sum(dim=0)

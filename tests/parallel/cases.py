@@ -20,6 +20,7 @@ from transformers import (
     LlamaForCausalLM,
     Phi3Config,
     PreTrainedModel,
+    Qwen3Config,
 )
 
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVCache, PiKVPress, SaliencyPress, models
@@ -101,6 +102,8 @@ def write(folder: Path) -> None:
     sizes = SIZES | {"vocab_size": VOCABULARY, "hidden_size": HEADS * SIZE}
     phi3 = Phi3Config(**sizes | {"num_attention_heads": HEADS, "num_key_value_heads": HEADS})
     AutoModelForCausalLM.from_config(phi3).save_pretrained(folder / "phi3")
+    sizes = SIZES | {"vocab_size": VOCABULARY, "num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS}
+    AutoModelForCausalLM.from_config(Qwen3Config(**sizes, head_dim=SIZE)).save_pretrained(folder / "qwen3")
     save_gates(folder / "gates.safetensors", make_gates(model))
     page.write(folder)
 
@@ -204,6 +207,7 @@ CASES: Mapping[str, Callable[[Run], dict[str, Any]]] = {
         MoERouterPress(0.6, gates=None, experts=["keydiff", "knorm"], budgets="global"), PiKVCache()
     ),
     "all heads on every rank": lambda run: run.of("phi3")(MoERouterPress(0.6, gates=None, budgets="adakv")),
+    "normalised keys": lambda run: run.of("qwen3")(MoERouterPress(0.6, gates=None)),
     "split by PyTorch": lambda run: run.split_by_pytorch()(MoERouterPress(0.6, gates=run.gates)),
     "bytes, fitted": lambda run: run(PiKVPress(0.8, gates=run.gates), PiKVCache()),
     "bytes, equal": lambda run: run(PiKVPress(0.9, gates=None), PiKVCache()),

@@ -27,3 +27,4 @@ def test_parts_give_the_attention_over_everything(cuts):
 def test_what_is_not_a_number_stays_visible():
     outputs = torch.tensor([[[torch.nan]], [[1.0]]])
     assert merged(outputs, torch.zeros(2, 1)).isnan().all()
+    assert merged(torch.ones(2, 1, 1), torch.tensor([[torch.nan], [0.0]])).isnan().all()
