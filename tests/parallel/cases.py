@@ -167,6 +167,14 @@ class Run:
                 parallelize_module(attention, mesh, plan)
         return Run(model, self.folder)
 
+    def in_float64(self) -> Run:
+        """Return a run of the same model in which sums in another order cannot make a number round to another code."""
+        return Run(self.of("model").model.double(), self.folder)
+
+    def saliency(self, ratio: float) -> SaliencyPress:
+        gates = self.fitted()
+        return SaliencyPress(ratio, gates.saliency, gates.saliency_hidden)
+
     def fitted(self) -> Gates:
         return load_gates(self.gates)
 
@@ -209,20 +217,20 @@ CASES: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "all heads on every rank": lambda run: run.of("phi3")(MoERouterPress(0.6, gates=None, budgets="adakv")),
     "normalised keys": lambda run: run.of("qwen3")(MoERouterPress(0.6, gates=None)),
     "split by PyTorch": lambda run: run.split_by_pytorch()(MoERouterPress(0.6, gates=run.gates)),
-    "bytes, fitted": lambda run: run(PiKVPress(0.8, gates=run.gates), PiKVCache()),
-    "bytes, equal": lambda run: run(PiKVPress(0.9, gates=None), PiKVCache()),
-    "while decoding": lambda run: run(
+    "bytes, fitted": lambda run: run.in_float64()(PiKVPress(0.8, gates=run.gates), PiKVCache()),
+    "bytes, equal": lambda run: run.in_float64()(PiKVPress(0.9, gates=None), PiKVCache()),
+    "while decoding": lambda run: run.in_float64()(
         PiKVPress(0.7, gates=run.gates, decoding=True), PiKVCache(window=16), chunks=(120, 1, 139)
     ),
-    "per layer": lambda run: run(PerLayerPress({0: MoERouterPress(0.5, gates=run.gates)}, default=KnormPress(0.5))),
+    "per layer": lambda run: run(PerLayerPress({0: MoERouterPress(0.5, gates=run.gates)}, default=run.saliency(0.5))),
     "composed": lambda run: run(ComposedPress([MoERouterPress(0.3, gates=None), KnormPress(0.3)])),
     "rerotated": lambda run: run(KeyRerotationPress(MoERouterPress(0.3, gates=None, experts=["keydiff", "knorm"]))),
-    "saliency": lambda run: run(SaliencyPress(0.5, run.fitted().saliency, run.fitted().saliency_hidden)),
+    "saliency": lambda run: run(run.saliency(0.5)),
     "fastv": lambda run: run(FastVPress(0.5, layer=0)),
-    "int4 and int2": lambda run: run(None, PiKVCache("int4", "int2", window=16)),
-    "rotated": lambda run: run(None, PiKVCache("rot4", "rot3", window=16), chunks=(150, 110)),
-    "low rank": lambda run: run(KnormPress(0.3), PiKVCache("rank8+int2", "int8", window=16)),
-    "bases": lambda run: run(None, PiKVCache(make_bases(run.model), make_bases(run.model), window=16)),
+    "int4 and int2": lambda run: run.in_float64()(None, PiKVCache("int4", "int2", window=16)),
+    "rotated": lambda run: run.in_float64()(None, PiKVCache("rot4", "rot3", window=16), chunks=(150, 110)),
+    "low rank": lambda run: run.in_float64()(KnormPress(0.3), PiKVCache("rank8+int2", "int8", window=16)),
+    "bases": lambda run: run.in_float64()(None, PiKVCache(make_bases(run.model), make_bases(run.model), window=16)),
     "scheduler saliency": scheduled(
         lambda gates: SaliencyScheduler(gates.saliency, random(LAYERS, HEADS, seed=8).exp()), ratio=0.6
     ),
