@@ -54,8 +54,10 @@ def split_model(folder: Path) -> dict[str, Any]:
 
 
 def split_cache(folder: Path) -> dict[Any, Any]:
-    """Run all cases on a cache whose context is split over 1, 2, 3 and so on of the processes."""
-    everyone = range(1, dist.get_world_size() + 1)
+    """Run all cases on a cache whose context is split over 1, 2, 3 and so on of the processes, and on one cache."""
+    everyone, rank = range(1, dist.get_world_size() + 1), dist.get_rank()
     groups = {size: dist.new_group(list(range(size))) for size in everyone}
-    found: dict[Any, Any] = {size: sharded.run_all(groups[size]) for size in everyone if dist.get_rank() < size}
-    return found | {"page": page.printed(folder, 1)}
+    found: dict[Any, Any] = {size: sharded.on_ranks(groups[size]) for size in everyone if rank < size}
+    if rank == 0:
+        found["alone"] = sharded.alone()
+    return found | {"errors": sharded.errors(None), "page": page.printed(folder, 1)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache as once
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,7 @@ from pikvpress import MoERouterPress, PiKVCache, PiKVPress
 from pikvpress.cache import ShardedPiKVCache
 from tests.parallel.cases import SIZE, VOCABULARY, make_model
 
-HEADS, LENGTH, NEW = 4, 600, 40  # heads of more than 256 entries are divided
+HEADS, LENGTH, NEW = 4, 600, 24  # heads of more than 256 entries are divided
 NUMBERS = 2 * HEADS * (SIZE + 1)  # that a rank may send for each layer and token
 
 CASES: Mapping[str, tuple[BasePress | None, dict[str, Any]]] = {
@@ -32,19 +33,27 @@ CASES: Mapping[str, tuple[BasePress | None, dict[str, Any]]] = {
 }
 
 
-def run_all(group: Any) -> dict[str, Any]:
-    model = make_model(kv_heads=HEADS, seed=3)
-    found = {name: _beside(model, group, press, settings) for name, (press, settings) in CASES.items()}
-    return found | {"errors": [_message(attempt) for attempt in _bad(model, group)]}
+def on_ranks(group: Any) -> dict[str, Any]:
+    """Read every case with a cache on the ranks of a group."""
+    return {
+        name: _with_messages(press, ShardedPiKVCache(group, **settings)) for name, (press, settings) in CASES.items()
+    }
 
 
-def _beside(
-    model: PreTrainedModel, group: Any, press: BasePress | None, settings: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    whole = _read(model, press, PiKVCache(**settings))
+def alone() -> dict[str, Any]:
+    """Read every case with one cache."""
+    return {name: _read(press, PiKVCache(**settings)) for name, (press, settings) in CASES.items()}
+
+
+def errors(group: Any) -> list[str]:
+    """Return the messages with which the ranks of a group refuse what a sharded cache cannot do."""
+    return [_message(attempt) for attempt in _bad(group)]
+
+
+def _with_messages(press: BasePress | None, cache: PiKVCache) -> dict[str, Any]:
     with messages() as sizes:
-        own = _read(model, press, ShardedPiKVCache(group, **settings))
-    return {"whole": whole, "own": own | {"messages": sizes}}
+        found = _read(press, cache)
+    return found | {"messages": sizes}
 
 
 @contextmanager
@@ -62,7 +71,8 @@ def messages() -> Iterator[list[int]]:
 
 
 @torch.no_grad()
-def _read(model: PreTrainedModel, press: BasePress | None, cache: PiKVCache) -> dict[str, Any]:
+def _read(press: BasePress | None, cache: PiKVCache) -> dict[str, Any]:
+    model = _model()
     ids = torch.randint(1, VOCABULARY, (1, LENGTH), generator=torch.Generator().manual_seed(5))
     with press(model) if press is not None else nullcontext():
         model(input_ids=ids, past_key_values=cache)
@@ -76,13 +86,18 @@ def _read(model: PreTrainedModel, press: BasePress | None, cache: PiKVCache) -> 
     return {"logits": torch.cat(logits, dim=1), "tokens": tokens, "counts": counts, "nbytes": nbytes}
 
 
-def _bad(model: PreTrainedModel, group: Any) -> Iterator[Callable[[], object]]:
+@once
+def _model() -> PreTrainedModel:
+    return make_model(kv_heads=HEADS, seed=3)
+
+
+def _bad(group: Any) -> Iterator[Callable[[], object]]:
     """Yield what must be refused."""
 
     def batch() -> None:
         cache = ShardedPiKVCache(group)
         with torch.no_grad():
-            model(input_ids=torch.arange(1, 41).view(2, 20), past_key_values=cache)
+            _model()(input_ids=torch.arange(1, 41).view(2, 20), past_key_values=cache)
         cache.settle()
 
     yield batch
