@@ -18,6 +18,7 @@ ERRORS = {
     "NaN on one rank": "values of layer 1 contain NaN",
     "another ratio on one rank": "rank 0 has 0.5, rank 1 has 0.6",
     "gates on one rank": "rank 1 has None",
+    "gates found on one rank": "rank 1 has None",
     "another dtype on one rank": "rank 1 has torch.bfloat16",
     "weights of a rank's heads": f"but the model has {cases.HEADS}",
     "a cache of one process": f"this cache holds {cases.HEADS} KV heads a layer",

@@ -103,10 +103,9 @@ class Gates:
     def digest(self) -> str:
         """Return a digest of the fitted numbers: two gates with the same one decide alike."""
         found = hashlib.sha256(json.dumps([dict(self.model), list(self.experts), self.ratios, self.codecs]).encode())
-        parts = {name: getattr(self, name) for name in ("curves", "codec_curves", "saliency", "saliency_hidden")}
-        for parameters in self.routers.values():
-            parts |= {f"router{len(parts)}": tensor for tensor in parameters.values()}
-        for tensor in parts.values():
+        parts = [self.curves, self.codec_curves, self.saliency, self.saliency_hidden, self.queries]
+        parts += [tensor for parameters in self.routers.values() for tensor in parameters.values()]
+        for tensor in parts:
             found.update(b"none" if tensor is None else tensor.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
 

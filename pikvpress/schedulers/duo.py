@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from pikvpress import models
 from pikvpress.budgets import counts_by_curves
 from pikvpress.cache.scheduler import Candidates, Scheduler
-from pikvpress.gates import find_gates
+from pikvpress.gates import gates_of
 from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.schedulers.heads import check_heads
 from pikvpress.schedulers.streaming_llm import check_sinks, recency
@@ -62,7 +61,7 @@ class DuoScheduler(Scheduler):
         if self.importance is not None:
             check_heads("importance", self.importance, module)
             return replace(self, _shard=shard_of(module))
-        gates = find_gates(models.fingerprint(module))
+        gates = gates_of(module)
         if gates is None or gates.curves is None:
             raise ValueError(
                 "scheduler 'duo' takes retrieval heads from fitted head budgets, and there are no gates with error "

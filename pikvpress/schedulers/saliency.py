@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from pikvpress import models
 from pikvpress.budgets import counts_by_curves
 from pikvpress.cache.scheduler import Candidates, Scheduler, Statistics
 from pikvpress.cache.tail import DenseTail
 from pikvpress.experts.saliency_features import content_scores, num_features, place_scores
-from pikvpress.gates import Gates, find_gates
+from pikvpress.gates import Gates, gates_of
 from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.schedulers.heads import check_heads
 
@@ -65,7 +64,7 @@ class SaliencyScheduler(Scheduler):
 
     def for_model(self, module: Any) -> SaliencyScheduler:
         """Return the scheduler with the model's weights and error curves."""
-        gates = find_gates(models.fingerprint(module)) if self.weights is None or self.shares is None else None
+        gates = gates_of(module) if self.weights is None or self.shares is None else None
         weights = self.weights
         if weights is None:
             if gates is None or gates.saliency is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -54,6 +56,12 @@ def _cut_heads(run: Run) -> None:
     run.of("four")(MoERouterPress(0.5, gates=None))
 
 
+def _gates_found_on_rank_0(run: Run) -> None:
+    folder = str(run.folder / "found") if dist.get_rank() == 0 else "nowhere"
+    with patch.dict(os.environ, {"PIKVPRESS_GATES": folder}):
+        run(None, PiKVCache(window=16, scheduler="saliency", max_tokens=170))
+
+
 def _cache_of_one_process(run: Run) -> None:
     cache = PiKVCache()
     cache.update(torch.ones(1, HEADS, 5, SIZE), torch.ones(1, HEADS, 5, SIZE), 0)
@@ -64,6 +72,7 @@ CASES: Mapping[str, Callable[[Run], object]] = {
     "NaN on one rank": _not_finite_on_the_last_rank,
     "another ratio on one rank": lambda run: run(MoERouterPress(0.5 + 0.1 * (dist.get_rank() == 1), gates=None)),
     "gates on one rank": lambda run: run(MoERouterPress(0.5, gates=run.gates if dist.get_rank() == 0 else None)),
+    "gates found on one rank": _gates_found_on_rank_0,
     "another dtype on one rank": _another_dtype_on_rank_1,
     "weights of a rank's heads": _weights_of_own_heads,
     "a cache of one process": _cache_of_one_process,

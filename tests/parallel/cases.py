@@ -27,7 +27,7 @@ from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVCache, PiKV
 from pikvpress.cache import Bases
 from pikvpress.experts import available_experts
 from pikvpress.experts.saliency_features import num_features
-from pikvpress.gates import Gates, key, load_gates, save_gates
+from pikvpress.gates import Gates, file_name, key, load_gates, save_gates
 from pikvpress.ranks import HeadShard
 from pikvpress.routers import ROUTERS, RouterSettings
 from pikvpress.routers.feature_names import feature_names
@@ -104,7 +104,10 @@ def write(folder: Path) -> None:
     AutoModelForCausalLM.from_config(phi3).save_pretrained(folder / "phi3")
     sizes = SIZES | {"vocab_size": VOCABULARY, "num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS}
     AutoModelForCausalLM.from_config(Qwen3Config(**sizes, head_dim=SIZE)).save_pretrained(folder / "qwen3")
-    save_gates(folder / "gates.safetensors", make_gates(model))
+    gates = make_gates(model)
+    save_gates(folder / "gates.safetensors", gates)
+    (folder / "found").mkdir()
+    save_gates(folder / "found" / file_name(gates.model), gates)
     page.write(folder)
 
 
