@@ -15,7 +15,7 @@ from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.kvpress_rules import is_read_again
-from pikvpress.cache.part import Part
+from pikvpress.cache.part import RankPart
 from pikvpress.cache.pending import Pending
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.tail import DenseTail
@@ -40,14 +40,14 @@ class CompressibleLayer:
         Number of layers of the model, once it is known.
     keeper : Keeper, optional
         Keeps the layer within a ceiling if the cache is scheduled.
-    part : Part, optional
+    part : RankPart, optional
         Says what of the context this rank holds if it lies on several.
     """
 
     def __init__(self, key_codec: CodecChoice = EXACT, value_codec: CodecChoice = EXACT, window: int = 0):
         self._key_codec, self._value_codec, self.window = key_codec, value_codec, window
         self.keeper: Keeper | None = None
-        self.part: Part | None = None
+        self.part: RankPart | None = None
         self.reset()
 
     def reset(self) -> None:

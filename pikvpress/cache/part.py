@@ -22,7 +22,7 @@ Codecs = tuple[Sequence[Codec], Sequence[Codec]]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class RankPart:
     """The part of one rank. All ranks compute the same placement, from what they keep of the same context.
 
     Parameters
@@ -33,7 +33,7 @@ class Part:
 
     group: Any = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Part:
+    def __deepcopy__(self, memo: dict[int, Any]) -> RankPart:
         """Return self: copied caches lie on the same ranks."""
         return self
 

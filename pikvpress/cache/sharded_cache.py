@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch.distributed as dist
 
 from pikvpress.cache.layer import PiKVLayer
-from pikvpress.cache.part import Part
+from pikvpress.cache.part import RankPart
 from pikvpress.cache.pikv_cache import PiKVCache
 
 
@@ -46,7 +46,7 @@ class ShardedPiKVCache(PiKVCache):
                 "a sharded cache lies on several processes: call torch.distributed.init_process_group first, or use a "
                 "PiKVCache"
             )
-        self._part = Part(group)
+        self._part = RankPart(group)
         super().__init__(**settings)
 
     def _new_layer(self, index: int) -> PiKVLayer:

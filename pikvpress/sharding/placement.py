@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Piece:
+class HeadPiece:
     """A head, or one of the equal stretches into which its entries are divided.
 
     Attributes
@@ -39,11 +39,11 @@ class Placement:
 
     Attributes
     ----------
-    ranks : tuple of tuple of Piece
+    ranks : tuple of tuple of HeadPiece
         Pieces of each rank.
     """
 
-    ranks: tuple[tuple[Piece, ...], ...]
+    ranks: tuple[tuple[HeadPiece, ...], ...]
 
     @property
     def loads(self) -> list[float]:
@@ -57,7 +57,7 @@ class Placement:
         return max(loads) * len(loads) / total if (total := math.fsum(loads)) else 1.0
 
 
-def divided(sizes: Sequence[float], pieces: int | None = None) -> list[Piece]:
+def divided(sizes: Sequence[float], pieces: int | None = None) -> list[HeadPiece]:
     """Divide the largest heads into stretches until there are enough pieces.
 
     Each step divides the head with the largest stretches into one more, as EPLB adds replicas of the busiest expert.
@@ -71,7 +71,7 @@ def divided(sizes: Sequence[float], pieces: int | None = None) -> list[Piece]:
 
     Returns
     -------
-    list of Piece
+    list of HeadPiece
         By head and part.
 
     Raises
@@ -93,11 +93,13 @@ def divided(sizes: Sequence[float], pieces: int | None = None) -> list[Piece]:
         parts[head] += 1
         heapq.heapreplace(largest, (-sizes[head] / parts[head], head))
     return [
-        Piece(head, part, number, sizes[head] / number) for head, number in enumerate(parts) for part in range(number)
+        HeadPiece(head, part, number, sizes[head] / number)
+        for head, number in enumerate(parts)
+        for part in range(number)
     ]
 
 
-def longest_first(pieces: Sequence[Piece], ranks: int, most: int | None = None) -> Placement:
+def longest_first(pieces: Sequence[HeadPiece], ranks: int, most: int | None = None) -> Placement:
     """Give each piece, the largest first, to the rank that holds least.
 
     The fullest rank then holds at most 4/3 - 1/(3 ranks) times as much as in the best placement (Graham 1969,
@@ -105,7 +107,7 @@ def longest_first(pieces: Sequence[Piece], ranks: int, most: int | None = None) 
 
     Parameters
     ----------
-    pieces : sequence of Piece
+    pieces : sequence of HeadPiece
         See `divided`.
     ranks : int
         Number of ranks, at least 1.
@@ -120,7 +122,7 @@ def longest_first(pieces: Sequence[Piece], ranks: int, most: int | None = None) 
     _check_ranks(ranks)
     if most is not None and most * ranks < len(pieces):
         raise ValueError(f"{ranks} ranks with at most {most} pieces each cannot take {len(pieces)}: raise most")
-    held: list[list[Piece]] = [[] for _ in range(ranks)]
+    held: list[list[HeadPiece]] = [[] for _ in range(ranks)]
     emptiest = [(0.0, rank) for rank in range(ranks)]
     for piece in sorted(pieces, key=lambda piece: (-piece.size, piece.head, piece.part)):
         load, rank = heapq.heappop(emptiest)
@@ -130,7 +132,7 @@ def longest_first(pieces: Sequence[Piece], ranks: int, most: int | None = None) 
     return _placed(held)
 
 
-def round_robin(pieces: Sequence[Piece], ranks: int) -> Placement:
+def round_robin(pieces: Sequence[HeadPiece], ranks: int) -> Placement:
     """Deal pieces to ranks in turn, whatever their sizes.
 
     Raises
@@ -147,5 +149,5 @@ def _check_ranks(ranks: int) -> None:
         raise ValueError(f"there must be at least 1 rank, got {ranks}")
 
 
-def _placed(held: Sequence[Sequence[Piece]]) -> Placement:
+def _placed(held: Sequence[Sequence[HeadPiece]]) -> Placement:
     return Placement(tuple(tuple(sorted(pieces, key=lambda piece: (piece.head, piece.part))) for pieces in held))

@@ -8,7 +8,7 @@ import torch
 from pikvpress.cache import part as module
 from pikvpress.cache.codecs import CODECS, EXACT
 from pikvpress.cache.names import codec
-from pikvpress.cache.part import STEP, Part
+from pikvpress.cache.part import STEP, RankPart
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def parts(monkeypatch):
         for rank in range(ranks):
             monkeypatch.setattr(module.dist, "get_world_size", lambda group: ranks)
             monkeypatch.setattr(module.dist, "get_rank", lambda group, rank=rank: rank)
-            found.append(Part().own(kept, codecs, 64, torch.float16))
+            found.append(RankPart().own(kept, codecs, 64, torch.float16))
         return found
 
     return of

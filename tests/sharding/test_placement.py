@@ -11,7 +11,7 @@ import torch
 from pikvpress.budgets.spending import Heads, spend_fitted
 from pikvpress.gates import load_gates
 from pikvpress.gates.find import SHIPPED
-from pikvpress.sharding import Piece, Placement, divided, longest_first, round_robin
+from pikvpress.sharding import HeadPiece, Placement, divided, longest_first, round_robin
 
 
 def best(sizes: list[float], ranks: int) -> float:
@@ -40,14 +40,9 @@ def test_the_example_of_the_bound_is_reached():
 
 def test_the_largest_head_is_divided_first():
     pieces = divided([8, 2, 3], 6)
-    assert [(piece.head, piece.part, piece.parts, piece.size) for piece in pieces] == [
-        (0, 0, 4, 2),
-        (0, 1, 4, 2),
-        (0, 2, 4, 2),
-        (0, 3, 4, 2),
-        (1, 0, 1, 2),
-        (2, 0, 1, 3),
-    ]
+    parts = [(piece.head, piece.part, piece.parts) for piece in pieces]
+    assert parts == [(0, 0, 3), (0, 1, 3), (0, 2, 3), (1, 0, 1), (2, 0, 2), (2, 1, 2)]
+    assert [piece.size for piece in pieces] == [8 / 3, 8 / 3, 8 / 3, 2, 1.5, 1.5]
 
 
 def test_divided_heads_balance_what_whole_heads_cannot():
@@ -84,7 +79,7 @@ def test_a_rank_takes_no_more_pieces_than_it_may():
 def test_more_ranks_than_heads_leave_some_empty():
     placement = longest_first(divided([2, 1]), 4)
     assert placement.loads == [2, 1, 0, 0] and placement.ranks[3] == ()
-    assert longest_first(divided([0, 0]), 2).imbalance == 1 == Placement(((Piece(0, 0, 1, 3.0),),)).imbalance
+    assert longest_first(divided([0, 0]), 2).imbalance == 1 == Placement(((HeadPiece(0, 0, 1, 3.0),),)).imbalance
 
 
 def test_bad_input_is_named():
