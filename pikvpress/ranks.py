@@ -197,7 +197,7 @@ def mesh_of(projection: Any) -> Any:
     ValueError
         If transformers has split the projection and left no trace of the mesh.
     """
-    weight = getattr(projection, "weight", None)
+    weight: Any = getattr(projection, "weight", None)
     if hasattr(weight, "device_mesh"):  # a DTensor: PyTorch, and transformers before 5
         return weight.device_mesh
     if getattr(projection, "_hf_tp_plan", None) is None:
