@@ -102,9 +102,11 @@ class Gates:
 
     def digest(self) -> str:
         """Return a digest of the fitted numbers: two gates with the same one decide alike."""
-        found = hashlib.sha256(json.dumps([dict(self.model), list(self.experts), self.ratios, self.codecs]).encode())
+        about = [sorted(self.model.items()), list(self.experts), self.keep_shares, self.ratios, self.codecs]
+        found = hashlib.sha256(json.dumps(about).encode())
         parts = [self.curves, self.codec_curves, self.saliency, self.saliency_hidden, self.queries]
-        parts += [tensor for parameters in self.routers.values() for tensor in parameters.values()]
+        for router in sorted(self.routers):
+            parts += [tensor for _, tensor in sorted(self.routers[router].items())]
         for tensor in parts:
             found.update(b"none" if tensor is None else tensor.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
