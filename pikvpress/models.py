@@ -17,6 +17,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
+from pikvpress.ranks import sample_of_columns
+
 PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
 SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3"
 
@@ -67,7 +69,7 @@ def check_supported(model: PreTrainedModel) -> None:
 
 
 def num_key_value_heads(attention: Attention) -> int:
-    """Return the number of KV heads of an attention module."""
+    """Return the number of KV heads of an attention module, of which a rank may hold only some (`ranks.shard_of`)."""
     config = attention.config
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
@@ -253,7 +255,8 @@ def fingerprint(attention: Attention) -> dict[str, str]:
 
     The digest is computed from the signs of 4,096 evenly spaced entries of the output projection, so that it is the
     same in float32, bfloat16 and float16 but differs between models with the same shape. Only fingerprints of the same
-    layer can be compared.
+    layer can be compared. That of a model that is split over ranks is the same as in one process; all ranks must call
+    this together.
 
     Returns
     -------
@@ -261,11 +264,10 @@ def fingerprint(attention: Attention) -> dict[str, str]:
         Strings, as required for safetensors metadata.
     """
     config = attention.config
-    weight = attention.o_proj.weight.detach().flatten()
     digest = "unavailable"
-    if weight.is_floating_point():
-        sample = weight[:: max(1, weight.numel() // 4096)][:4096]
-        digest = hashlib.sha256((sample > 0).to("cpu", torch.uint8).numpy().tobytes()).hexdigest()
+    if attention.o_proj.weight.is_floating_point():
+        sample = sample_of_columns(attention.o_proj, config.num_attention_heads * attention.head_dim, 4096)
+        digest = hashlib.sha256(sample.cpu().numpy().tobytes()).hexdigest()
     return {
         "model_type": str(config.model_type),
         "num_hidden_layers": str(config.num_hidden_layers),

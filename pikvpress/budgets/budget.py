@@ -19,7 +19,7 @@ class ModelShape:
     Parameters
     ----------
     layers, heads, head_dim : int
-        Numbers of layers and KV heads, and the size of a head.
+        Numbers of layers and KV heads of the whole model, and the size of a head.
     dtype : torch.dtype
         Data type of keys and values.
     compressed : tuple of int

@@ -32,8 +32,8 @@ class UniformBytes(Budget):
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
         """Return what this layer keeps."""
         spending = self._spent(ratio, layer.scores.shape[2])
-        counts = spending.counts[layer.index].to(layer.scores.device)
-        return [Decision(layer, highest(layer.scores, counts), spending.codecs[layer.index])]
+        counts = layer.shard.cut(spending.counts[layer.index], 0).to(layer.scores.device)
+        return [Decision(layer, highest(layer.scores, counts), layer.shard.own(spending.codecs[layer.index]))]
 
     def _spent(self, ratio: float, num_keys: int) -> Spending:
         """Return the tokens and codecs that fit into the budget for a context of this length."""

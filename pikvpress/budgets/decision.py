@@ -9,6 +9,7 @@ import torch
 
 from pikvpress import models
 from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.ranks import HeadShard, shard_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class ScoredLayer:
     scores : torch.Tensor
         Shape (batch, kv_heads, keys), higher = keep.
     weights : torch.Tensor
-        Gate weights with which the scores were blended, shape (batch, kv_heads, experts).
+        Gate weights with which the scores were blended, shape (batch, kv_heads of the model, experts).
     """
 
     module: models.Attention
@@ -37,6 +38,11 @@ class ScoredLayer:
     def index(self) -> int:
         """Index of the layer in the model."""
         return int(self.module.layer_idx)
+
+    @property
+    def shard(self) -> HeadShard:
+        """The heads of the model that these are."""
+        return shard_of(self.module)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +58,7 @@ class Decision:
     kept : int or torch.Tensor
         Number of entries with the highest scores that every head keeps, or a bool mask with the shape of the scores.
     codecs : sequence of (str, str), optional
-        Codecs of keys and values for each KV head; None if they are stored unchanged.
+        Codecs of keys and values for each KV head that this rank holds; None if they are stored unchanged.
     """
 
     layer: ScoredLayer
@@ -83,7 +89,7 @@ class Decision:
         return tuple((~self.kept).nonzero(as_tuple=True))
 
     def head_tokens(self) -> list[int]:
-        """Return how many entries each KV head keeps, averaged over the batch."""
+        """Return how many entries each KV head that this rank holds keeps, averaged over the batch."""
         if isinstance(self.kept, int):
             return [self.kept] * self.layer.scores.shape[1]
         return [int(count) for count in self.kept.sum(dim=-1).float().mean(dim=0).round().int().tolist()]

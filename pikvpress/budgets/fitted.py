@@ -31,5 +31,5 @@ class FittedBudget(Budget):
         if (ratio, num_keys) not in self._counts:
             num_kept = compute_n_kept(num_keys, ratio)
             self._counts = {(ratio, num_keys): counts_by_curves(self._gates, ratio, num_keys, num_kept)}
-        counts = self._counts[ratio, num_keys][layer.index].to(layer.scores.device)
-        return [Decision(layer, highest(layer.scores, counts))]
+        counts = layer.shard.cut(self._counts[ratio, num_keys][layer.index], 0)
+        return [Decision(layer, highest(layer.scores, counts.to(layer.scores.device)))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from kvpress.utils import compute_n_kept
 
 from pikvpress.budgets.budget import Budget, ModelShape
@@ -18,8 +19,9 @@ class LayerPoolBudget(Budget):
 
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
         """Return what this layer keeps."""
-        (kept,) = pooled([layer.scores], compute_n_kept(layer.scores.shape[2], ratio))
-        return [Decision(layer, kept)]
+        of_all = layer.shard.gathered(layer.scores, 1)
+        (kept,) = pooled([of_all], compute_n_kept(layer.scores.shape[2], ratio))
+        return [Decision(layer, layer.shard.cut(kept, 1))]
 
 
 class ModelPoolBudget(Budget):
@@ -40,7 +42,10 @@ class ModelPoolBudget(Budget):
         self._scored.append(layer)
         if layer.index != self._last:
             return []
-        kept = pooled([one.scores for one in self._scored], compute_n_kept(layer.scores.shape[2], ratio))
-        decisions = [Decision(one, stay) for one, stay in zip(self._scored, kept, strict=True)]
+        scores = [one.scores for one in self._scored]
+        if not layer.shard.is_whole:  # all layers in one message
+            scores = [*layer.shard.gathered(torch.stack(scores, dim=2), 1).unbind(dim=2)]
+        kept = pooled(scores, compute_n_kept(layer.scores.shape[2], ratio))
+        decisions = [Decision(one, one.shard.cut(stay, 1)) for one, stay in zip(self._scored, kept, strict=True)]
         self._scored.clear()
         return decisions

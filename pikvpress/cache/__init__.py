@@ -10,6 +10,7 @@ from pikvpress.cache.names import codec
 from pikvpress.cache.pikv_cache import PiKVCache
 from pikvpress.cache.rotated import RotatedCodec
 from pikvpress.cache.saving import SavedCache, saved_cache
+from pikvpress.cache.sharded_cache import ShardedPiKVCache
 
 __all__ = [
     "CODECS",
@@ -22,6 +23,7 @@ __all__ = [
     "PiKVLayer",
     "RotatedCodec",
     "SavedCache",
+    "ShardedPiKVCache",
     "codec",
     "load_bases",
     "save_bases",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pikvpress import models
 from pikvpress.cache.calibrated import Bases
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.names import codec
+from pikvpress.ranks import shard_of
 
 CodecChoice = Codec | Sequence[Codec]  # one for all KV heads of a layer, or one for each
 
@@ -31,8 +33,17 @@ def of_layer(codecs: tuple[Codec | Bases, Codec | Bases], layer: int) -> tuple[C
     )
 
 
-def by_head(choice: CodecChoice, heads: int) -> list[Codec]:
-    """Return one codec for every KV head.
+def by_head(choice: CodecChoice, heads: int, module: models.Attention | None = None) -> list[Codec]:
+    """Return one codec for every KV head that a layer holds.
+
+    Parameters
+    ----------
+    choice : Codec or sequence of Codec
+        One for all KV heads, or one for each of the model.
+    heads : int
+        KV heads that the layer holds.
+    module : Attention, optional
+        The module that reads the layer, which knows which heads of the model these are.
 
     Raises
     ------
@@ -41,6 +52,8 @@ def by_head(choice: CodecChoice, heads: int) -> list[Codec]:
     """
     if isinstance(choice, Codec):
         return [choice] * heads
+    if module is not None and len(choice) == shard_of(module).total:
+        choice = shard_of(module).own(choice)
     if len(choice) != heads:
         raise ValueError(f"there are codecs for {len(choice)} KV heads, but {heads} heads: calibrate for this model")
     return list(choice)

@@ -15,6 +15,7 @@ from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.kvpress_rules import is_read_again
+from pikvpress.cache.part import RankPart
 from pikvpress.cache.pending import Pending
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.tail import DenseTail
@@ -39,11 +40,14 @@ class CompressibleLayer:
         Number of layers of the model, once it is known.
     keeper : Keeper, optional
         Keeps the layer within a ceiling if the cache is scheduled.
+    part : RankPart, optional
+        Says what of the context this rank holds if it lies on several.
     """
 
     def __init__(self, key_codec: CodecChoice = EXACT, value_codec: CodecChoice = EXACT, window: int = 0):
         self._key_codec, self._value_codec, self.window = key_codec, value_codec, window
         self.keeper: Keeper | None = None
+        self.part: RankPart | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -105,7 +109,7 @@ class CompressibleLayer:
             raise ValueError("the cache already holds compressed entries: reset it, or choose the codecs beforehand")
         if self.is_initialized:
             for choice, states in ((key_codec, self.entries.tail.keys), (value_codec, self.entries.tail.values)):
-                for codec in by_head(choice, states.shape[1]):
+                for codec in by_head(choice, states.shape[1], READERS.module_of(self)):
                     codec.check(states.shape[3])
 
     def settle(self) -> None:
@@ -171,7 +175,9 @@ class CompressibleLayer:
     def pack_recent(self, hidden: torch.Tensor) -> None:
         """Pack full groups of entries after the context, except for the window; none if some are padding."""
         whole = (self.entries.tail.length - self.window) // GROUP * GROUP
-        if self._following is None or self.keeper is not None or whole <= 0 or self._follows_padding:
+        if self.part is not None or self.keeper is not None:
+            return
+        if self._following is None or whole <= 0 or self._follows_padding:
             return
         if bool(hidden.any()):  # this synchronises with a GPU, so it runs only once
             self._follows_padding = True
@@ -186,7 +192,7 @@ class CompressibleLayer:
         if self._slides or self.entries.length == 0 or self.entries.are_compressed or self.keeper is not None:
             return None
         masked = READERS.mask_of(self)
-        if masked is None and not self.packs:
+        if masked is None and not self.packs and self.part is None:
             return None
         module = READERS.module_of(self)
         if module is None:
@@ -200,7 +206,8 @@ class CompressibleLayer:
         kept = torch.ones(keys.shape[:3], dtype=torch.bool, device=keys.device)
         if masked is not None:
             kept[masked] = False
-        codecs = by_head(self._key_codec, keys.shape[1]), by_head(self._value_codec, keys.shape[1])
+        sides = self._key_codec, self._value_codec
+        codecs = by_head(sides[0], keys.shape[1], module), by_head(sides[1], keys.shape[1], module)
         if module.layer_idx == 0:
             for codec in dict.fromkeys(codecs[0] + codecs[1]):
                 codec.check_reader(module)
@@ -210,11 +217,16 @@ class CompressibleLayer:
         """Return the pending change if these entries are kept, except for padding."""
         padding = self._known_padding()
         if padding is None:
+            if self.part is not None:
+                keys = self.entries.tail.keys
+                kept, codecs = self.part.own(kept, codecs, keys.shape[3], keys.dtype)
             return Pending(kept, codecs, window)
         if padding.shape[1] != self.entries.length:
             raise ValueError(
                 "a press has shortened a padded batch, and padding can no longer be identified: do not pad"
             )
+        if self.part is not None:
+            raise ValueError("a sharded cache holds one sequence without padding: do not pad")
         return Pending(kept & ~padding.unsqueeze(1), codecs, window)
 
     def _known_padding(self) -> torch.Tensor | None:

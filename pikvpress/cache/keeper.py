@@ -204,6 +204,8 @@ class Keeper:
         batch, heads, _, head_dim = keys.shape
         fixed = sum(stretch.nbytes for stretch in entries.compressed.context[: self._fixed])
         fixed += batch * heads * PER_HEAD
+        fixed *= self.schedule.ranks  # the ceiling is that of the whole model, of which every rank holds as many heads
+        heads *= self.schedule.ranks
         if scheduler.measures and self._layer == 0:
             fixed += 2 * self.schedule.recent * head_dim * keys.itemsize  # rotations
         pairs = [*zip(*self._codecs, strict=True)]

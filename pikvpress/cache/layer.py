@@ -83,6 +83,12 @@ class PiKVLayer(ScheduledLayer, CacheLayerMixin):
         """Append entries of all heads; return all entries, like `keys` and `values`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        held, given = self.entries.tail.keys.shape[1], key_states.shape[1]
+        if held != given:
+            raise ValueError(
+                f"this cache holds {held} KV heads a layer, and this layer computes {given}: it is of another model, "
+                "or of one that is split over another number of ranks"
+            )
         self.settle()
         self.entries = self.entries.appended(key_states, value_states)
         if self.keeper is not None:

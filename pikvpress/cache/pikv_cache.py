@@ -104,9 +104,7 @@ class PiKVCache(Savable, Cache):
         if layer_idx == 0:
             self._begin()
         while len(self.layers) <= layer_idx:
-            layer = PiKVLayer(*of_layer(self._codecs, len(self.layers)), self._window)
-            layer.keeper = layer.keeper_for(self._schedule, len(self.layers))
-            self.layers.append(layer)
+            self.layers.append(self._new_layer(len(self.layers)))
         if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):
             self.layers[layer_idx - 1].settle()
         self._reached = layer_idx
@@ -115,6 +113,11 @@ class PiKVCache(Savable, Cache):
         if not isinstance(layer, PiKVLayer):  # KVgrad replaces our layers while it scores their contents
             READERS.give(keys, None)
         return keys, values
+
+    def _new_layer(self, index: int) -> PiKVLayer:
+        layer = PiKVLayer(*of_layer(self._codecs, index), self._window)
+        layer.keeper = layer.keeper_for(self._schedule, index)
+        return layer
 
     def _begin(self) -> None:
         """Record where a forward begins; undo the previous one if it was not completed."""

@@ -15,6 +15,7 @@ from pikvpress.cache.ceiling import Ceiling
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.history import History
 from pikvpress.cache.scheduler import Scheduler, known
+from pikvpress.ranks import shard_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Schedule:
         Rotations of the recent entries, by their index in the first layer.
     longer : dict of int to int
         By how many entries a layer is longer than the first one, if a press left different numbers of a prompt.
+    ranks : int
+        Number of ranks that share the heads of the model, once it is known; each holds as many.
 
     Raises
     ------
@@ -59,6 +62,7 @@ class Schedule:
     of_press: bool = False
     angles: Angles = field(default_factory=Angles)
     longer: dict[int, int] = field(default_factory=dict)
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         if self.ceiling.kind not in self.scheduler.ceilings:
@@ -109,6 +113,7 @@ class Schedule:
             )
         self.scheduler = self.scheduler.for_model(module)
         self.layers, self.met = int(config.num_hidden_layers), True
+        self.ranks = shard_of(module).ranks
 
     def check_presses(self, module: models.Attention, prompt: bool) -> None:
         """Raise a ``ValueError`` if presses on a module would decide about the same entries."""

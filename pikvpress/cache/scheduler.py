@@ -10,6 +10,7 @@ import torch
 
 from pikvpress.cache.tail import DenseTail
 from pikvpress.kernels.compact import highest
+from pikvpress.ranks import HeadShard
 from pikvpress.support.registry import Registry
 
 Statistics = dict[str, torch.Tensor]
@@ -97,9 +98,14 @@ class Scheduler:
         """
         return self
 
+    def for_shard(self, shard: HeadShard) -> Scheduler:
+        """Return the scheduler for the heads of the model that a rank holds; `for_model` does so, too."""
+        return self
+
     def saved(self) -> dict[str, Any]:
         """Return what `restored` needs to return this scheduler: numbers, strings, lists and tensors, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}  # type: ignore[arg-type]
+        names = [field.name for field in fields(self) if not field.name.startswith("_")]  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def restored(cls, saved: Mapping[str, Any]) -> Scheduler:

@@ -35,6 +35,7 @@ from pikvpress.calibration.steps import Report, Steps
 from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
+from pikvpress.ranks import shard_of
 from pikvpress.routers import ROUTERS, RouterSettings, feature_names
 
 CHOICES = (
@@ -93,6 +94,11 @@ def calibrate(
         Existing gates are kept.
     """
     models.check_supported(model)
+    if not shard_of(models.attention_layers(model)[0]).is_whole:
+        raise ValueError(
+            "this model is split over ranks, of which each would see only its own heads: calibrate it in one process; "
+            "its gates then serve any number of ranks"
+        )
     plan = _Plan.made(tokenizer, texts, _recipe(recipe, settings, choices))
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = _checked(Path(output) if output is not None else user_folder() / file_name(fingerprint))

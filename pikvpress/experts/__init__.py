@@ -15,6 +15,7 @@ from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.registry import CANDIDATES, DEFAULT_EXPERTS, available_experts, make_experts, register_expert
 from pikvpress.experts.saliency import SaliencyScorer, equipped
 from pikvpress.experts.snapkv import StreamedSnapKVPress
+from pikvpress.experts.tova import StreamedTOVAPress
 
 __all__ = [
     "CANDIDATES",
@@ -32,6 +33,7 @@ __all__ = [
     "StreamedLeverageScorePress",
     "StreamedNonCausalAttnPress",
     "StreamedSnapKVPress",
+    "StreamedTOVAPress",
     "WindowedObservedAttentionPress",
     "available_experts",
     "equipped",

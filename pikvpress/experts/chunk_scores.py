@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.experts.ordered import OrderedScorerPress
 from pikvpress.experts.snapkv import StreamedSnapKVPress
+from pikvpress.ranks import shard_of
 
 
 @dataclass
@@ -61,7 +62,7 @@ class ChunkScorePress(OrderedScorerPress):
         """Return scores, shape (batch, kv_heads, keys)."""
         own = self.press.score(module, hidden_states, keys, values, attentions, kwargs).float()
         chunk = torch.arange(own.shape[2], device=own.device) // self.chunk_length
-        together = own.sum(dim=1, keepdim=True)
+        together = shard_of(module).gathered(own, 1).sum(dim=1, keepdim=True)
         means = F.avg_pool1d(together, self.chunk_length, ceil_mode=True)[..., chunk]
         # The means of distinct chunks differ by more than a key's own score adds.
         gap = means.sort(dim=-1).values.diff(dim=-1)

@@ -11,6 +11,7 @@ import torch
 
 from pikvpress import models
 from pikvpress.experts.layer_view import LayerView
+from pikvpress.ranks import HeadShard
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,11 @@ class LayerInput:
     def index(self) -> int:
         """Index of the layer in the model."""
         return int(self.module.layer_idx)
+
+    @property
+    def shard(self) -> HeadShard:
+        """The heads of the model that the keys and values are of."""
+        return self.view.head_shard
 
     @property
     def num_keys(self) -> int:

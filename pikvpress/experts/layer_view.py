@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from pikvpress import models
+from pikvpress.ranks import HeadShard, shard_of
 
 
 class LayerView:
@@ -41,6 +44,21 @@ class LayerView:
                 f"a LayerView has no {name}: the outputs of q_proj and k_proj are split and normalised"
             )
         return getattr(self._module, name)
+
+    @cached_property
+    def head_shard(self) -> HeadShard:
+        """The heads of the model that the module computes."""
+        return shard_of(self._module)
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's configuration, with the numbers of heads that the module computes, for scorers of kvpress."""
+        if self.head_shard.is_whole:
+            return self._module.config
+        config = copy.copy(self._module.config)
+        config.num_attention_heads //= self.head_shard.ranks
+        config.num_key_value_heads = self.head_shard.count
+        return config
 
     def q_proj(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return normalised queries before rotation, shape (batch, tokens, heads * head_dim)."""

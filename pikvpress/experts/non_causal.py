@@ -10,6 +10,7 @@ from kvpress import NonCausalAttnPress
 
 from pikvpress import models
 from pikvpress.kernels.chunk_attention import chunk_attention
+from pikvpress.ranks import shard_of
 
 
 @dataclass
@@ -28,7 +29,7 @@ class StreamedNonCausalAttnPress(NonCausalAttnPress):
         attentions: torch.Tensor | None,
         kwargs: dict,
     ) -> torch.Tensor:
-        """Return attention within chunks times the norm of the value, smoothed and normalised over all heads.
+        """Return attention within chunks times the norm of the value, smoothed, and normalised over the model's heads.
 
         Shape (batch, kv_heads, keys).
 
@@ -43,4 +44,5 @@ class StreamedNonCausalAttnPress(NonCausalAttnPress):
         queries = models.rotate(queries, cos[:, -tokens:], sin[:, -tokens:])
         scores = chunk_attention(queries, keys, self.chunk_size) * values.norm(dim=-1)
         scores = F.avg_pool1d(scores, kernel_size=3, stride=1, padding=1)
-        return (scores - scores.mean()) / scores.std().clamp_min(1e-6)
+        of_all = shard_of(module).gathered(scores, 1)
+        return (scores - of_all.mean()) / of_all.std().clamp_min(1e-6)

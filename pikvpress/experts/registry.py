@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvpress import CURPress, KnormPress, ScorerPress, StreamingLLMPress, TOVAPress
+from kvpress import CURPress, KnormPress, ScorerPress, StreamingLLMPress
 
 from pikvpress.experts.chunk_scores import ChunkScorePress
 from pikvpress.experts.compactor import StreamedCompactorPress
@@ -20,6 +20,7 @@ from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.experts.saliency import SaliencyScorer
 from pikvpress.experts.snapkv import StreamedSnapKVPress
+from pikvpress.experts.tova import StreamedTOVAPress
 from pikvpress.support.registry import Registry
 
 
@@ -85,7 +86,7 @@ register_expert(
     aligned=True,
     positional=True,
 )
-register_expert("tova", TOVAPress, min_tokens=2, reads_hidden_states=True, positional=True)
+register_expert("tova", StreamedTOVAPress, min_tokens=2, reads_hidden_states=True, positional=True)
 register_expert("knorm", KnormPress)
 register_expert("cur", CURPress, min_tokens=5, positional=True)
 register_expert("streaming_llm", StreamingLLMPress, min_tokens=5, positional=True)

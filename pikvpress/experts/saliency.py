@@ -11,6 +11,7 @@ from pikvpress import models
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.ordered import OrderedScorerPress
 from pikvpress.experts.saliency_features import hidden_scores, num_features, positions_of, saliency_scores
+from pikvpress.ranks import shard_of
 
 NAME = "saliency"
 
@@ -53,13 +54,13 @@ class SaliencyScorer(OrderedScorerPress):
         Raises
         ------
         ValueError
-            If there are no weights.
+            If there are no weights, or they are for another number of heads.
         """
         weights, with_hidden = self.weights_for(module)
         hidden = None
         if with_hidden is not None and hidden_states is not None and hidden_states.shape[1] == keys.shape[2]:
             weights, hidden = with_hidden, hidden_states
-        of_layer = weights[module.layer_idx].to(keys.device, torch.float32)
+        of_layer = shard_of(module).cut(weights[module.layer_idx], 0).to(keys.device, torch.float32)
         of_states, of_hidden = of_layer.tensor_split([num_features(keys.shape[3])], dim=1)
         scores = saliency_scores(keys, values, *positions_of(module, keys, kwargs), of_states)
         return scores if hidden is None else scores + hidden_scores(hidden, of_hidden)

@@ -201,7 +201,8 @@ def hidden_scores(hidden_states: torch.Tensor, weights: torch.Tensor) -> torch.T
 
 
 def _inverse_rms(states: torch.Tensor) -> torch.Tensor:
-    norms = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=torch.float32)
+    wide = torch.promote_types(states.dtype, torch.float32)
+    norms = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=wide).float()
     return states.shape[-1] ** 0.5 / norms.clamp_min(1e-12)
 
 

@@ -100,6 +100,17 @@ class Gates:
             )
         return self.routers[key(router_type, budgets)]
 
+    def digest(self) -> str:
+        """Return a digest of the fitted numbers: two gates with the same one decide alike."""
+        about = [sorted(self.model.items()), list(self.experts), self.keep_shares, self.ratios, self.codecs]
+        found = hashlib.sha256(json.dumps(about).encode())
+        parts = [self.curves, self.codec_curves, self.saliency, self.saliency_hidden, self.queries]
+        for router in sorted(self.routers):
+            parts += [tensor for _, tensor in sorted(self.routers[router].items())]
+        for tensor in parts:
+            found.update(b"none" if tensor is None else tensor.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
+
     def check_model(self, model: Mapping[str, str]) -> None:
         """Raise a ``ValueError`` that names every difference if they were fitted for another model."""
         differing = [key for key, value in self.model.items() if model.get(key) != value]

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
+from pikvpress import models
 from pikvpress.gates.file import Gates, file_name, load_gates
+from pikvpress.ranks import shard_of
 
 SHIPPED = Path(str(files("pikvpress.gates"))) / "shipped"
 
@@ -32,3 +34,20 @@ def find_gates(model: Mapping[str, str]) -> Gates | None:
             gates.check_model(model)
             return gates
     return None
+
+
+def gates_of(attention: models.Attention) -> Gates | None:
+    """Return the gates fitted for the model of an attention module, its first, or None.
+
+    If the model is split over ranks, all of them must find the same ones.
+
+    Raises
+    ------
+    ValueError
+        If there is a file for the model that cannot be used, or ranks find different gates; on every rank.
+    """
+    fingerprint, shard = models.fingerprint(attention), shard_of(attention)
+    with shard.together(attention.o_proj.weight.device):
+        found = find_gates(fingerprint)
+    shard.agree({"gates": None if found is None or shard.is_whole else found.digest()})
+    return found

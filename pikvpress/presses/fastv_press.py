@@ -15,6 +15,7 @@ from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.layerwise import LayerwisePress
 from pikvpress.presses.checks import checked_ratio, refuse_padding, refuse_static, warn_of_uneven_layers
+from pikvpress.ranks import shard_of
 from pikvpress.support.finite import check_scores
 
 
@@ -102,6 +103,6 @@ class FastVPress(LayerwisePress):
         scores = scorer.score(view, hidden_states, keys, values, None, kwargs)  # type: ignore[arg-type]
         tensors = {"hidden states": hidden_states, "keys": keys, "values": values}
         check_scores(module.layer_idx, {type(self).__name__: scores}, tensors)
-        received = scores.float().mean(dim=1, keepdim=True)
+        received = shard_of(module).gathered(scores.float(), 1).mean(dim=1, keepdim=True)
         received[..., :first], received[..., last:] = torch.inf, torch.inf
         return select(received, length - (last - first) + compute_n_kept(last - first, self.compression_ratio))

@@ -234,5 +234,5 @@ class MoERouterPress(RouterPress, ScorerPress):
                 else:
                     keys, values = decision.gathered()
                     nbytes = keys.nbytes + values.nbytes
-                self._record.selected(decided.index, decision.head_tokens(), nbytes)
+                self._record.selected(decision, nbytes)
         return keys, values

@@ -93,5 +93,5 @@ class PiKVPress(RouterPress):
             assert decision.codecs is not None
             key_codecs, value_codecs = ([codec(pair[side]) for pair in decision.codecs] for side in (0, 1))
             cached.pack(decision.mask(), key_codecs, value_codecs, window=0, values=decision.layer.values)
-        self._record.selected(layer.index, decision.head_tokens(), cached.nbytes, list(decision.codecs))
+        self._record.selected(decision, cached.nbytes)
         return output

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pikvpress import assisted, models
 from pikvpress.cache import PiKVCache
 from pikvpress.presses.checks import refuse_static
+from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.routing.recorder import Recorder
 
 
@@ -47,10 +48,10 @@ class PrefillWatch:
         ValueError
             From the model's forward, for a static cache, an empty context or one that is too short.
         """
-        decoder = models.language_model(model)
+        decoder, shard = models.language_model(model), shard_of(models.attention_layers(model)[0])
         handles = [
             decoder.register_forward_pre_hook(partial(self._before, model), with_kwargs=True),
-            decoder.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+            decoder.register_forward_hook(partial(self._after, shard), with_kwargs=True, always_call=True),
         ]
         with models.hooked(handles), models.rotary_at_hand(model):
             yield
@@ -79,14 +80,15 @@ class PrefillWatch:
         self._span = self._record.prefill.span(tokens.device)
         self._span.__enter__()
 
-    def _after(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def _after(self, shard: HeadShard, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         if self._span is not None:
             self._span.__exit__(None, None, None)
             self._span = None
         cache = kwargs.get("past_key_values")
         if self._reading and output is not None and isinstance(cache, PiKVCache):
             cache.settle()
-            self._record.held([layer.nbytes for layer in cache.layers])
+            of_ranks = shard.collected([layer.nbytes for layer in cache.layers])
+            self._record.held([sum(sizes) for sizes in zip(*of_ranks, strict=True)])
 
 
 def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:

@@ -24,6 +24,7 @@ from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_p
 from pikvpress.presses.decoding_budget import DecodingBudget
 from pikvpress.presses.prefill_watch import PrefillWatch
 from pikvpress.presses.wrappers import is_decoding_press
+from pikvpress.ranks import shard_of
 from pikvpress.refit import refit
 from pikvpress.routers import RouterSettings
 from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
@@ -103,6 +104,12 @@ class RouterPress(LayerwisePress):
             )
         object.__setattr__(self, name, value)
 
+    def _described(self) -> dict[str, Any]:
+        """Return the settings that ranks must have in common."""
+        shown = {name: getattr(self, name) for name in self._settings() if name not in ("examiner", "experts")}
+        experts = [expert.name for expert in self._spec.experts]
+        return {"press": type(self).__name__, **shown, "experts": experts}
+
     @classmethod
     def _settings(cls) -> list[str]:
         return [name for name in cls.__dataclass_fields__ if not name.startswith("_")]
@@ -146,9 +153,13 @@ class RouterPress(LayerwisePress):
         """
         models.check_supported(model)
         first = models.attention_layers(model)[0]
-        found = self._gates_of(first)
-        gates, _ = self._gates_and_budgets(found)
-        shortest = min(expert.min_tokens for expert in self._spec.equipped_for(gates))
+        shard = shard_of(first)
+        shard.agree(self._described() | {"dtype": model.dtype})
+        with shard.together(first.o_proj.weight.device):
+            found = self._gates_of(first)
+            gates, _ = self._gates_and_budgets(found)
+            shortest = min(expert.min_tokens for expert in self._spec.equipped_for(gates))
+        shard.agree({"gates": None if gates is None or shard.is_whole else gates.digest()})
         self._alone = _Met(first.config, found)
         try:
             watch = PrefillWatch(self, shortest, self._record)
@@ -213,6 +224,8 @@ class RouterPress(LayerwisePress):
         bank = None if gates is None or gates.queries is None else gates.queries[layer.index]
         if not self.refit or (self.refit == AUTO and (bank is None or kind != "fitted")):
             return decision
+        if bank is not None:
+            bank = layer.shard.cut(bank, 0, len(bank) // layer.shard.total)
         codecs = None if decision.codecs is None else [codec(keys) for keys, _ in decision.codecs]
         values = refit(layer, decision.mask(), codecs, bank)
         return replace(decision, layer=replace(decision.layer, values=values))

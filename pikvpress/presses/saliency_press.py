@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from pikvpress import models
 from pikvpress.experts import SaliencyScorer
-from pikvpress.gates import find_gates
+from pikvpress.gates import gates_of
 
 
 @dataclass
@@ -65,7 +65,7 @@ class SaliencyPress(SaliencyScorer):
         self._found = self._found_for = None
         if self.weights is not None:
             return
-        gates = find_gates(models.fingerprint(first))
+        gates = gates_of(first)
         if gates is None or gates.saliency is None:
             raise ValueError(
                 "SaliencyPress is fitted by calibration, and there are no gates for this model with its weights: "

@@ -22,6 +22,7 @@ from pikvpress.routing.examination import Examination, able_experts
 from pikvpress.routing.make_router import make_router
 from pikvpress.routing.recorder import Recorder
 from pikvpress.routing.router_spec import RouterSpec, routed_for
+from pikvpress.support.finite import refuse_not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,9 @@ class BoundRouter:
         """
         asked = self.budgets[budgets].share_removed(ratio, layer.num_keys)
         compared = asked or NOMINAL_RATIO
+        if not layer.shard.is_whole:  # experts communicate, and must not fail on one rank alone
+            with layer.shard.together(layer.keys.device):
+                refuse_not_finite(layer.index, layer.tensors)
         router = self.routers[budgets].to(layer.keys.device)
         if self.gates is not None and self.gates.curves is not None:
             used = self.used[budgets]
@@ -93,7 +97,8 @@ class BoundRouter:
                 routing, order, _ = self._measured(router, layer, compared)
             else:
                 routing, order = self._blended(router, layer, compared, used[layer.index])
-            worth = worth_by_curves(self.gates, compared, layer.index, layer.num_keys).to(order.device)
+            worth = worth_by_curves(self.gates, compared, layer.index, layer.num_keys)
+            worth = layer.shard.cut(worth, 0).to(order.device)
             scores = transport(order, worth.expand_as(order))
         else:
             routing, order, mass = self._measured(router, layer, compared)
@@ -112,16 +117,18 @@ class BoundRouter:
         able = able_experts(self.experts, layer.num_keys, layer.hidden_states.shape[1])
         computed = [index for index in used if index in able] or able
         seen = self.examiner([self.experts[index] for index in computed], layer, ratio, False)
-        unmeasured = torch.zeros(*layer.keys.shape[:2], len(router.evidence), device=layer.keys.device)
+        batch, heads = len(layer.keys), layer.shard.total
+        unmeasured = torch.zeros(batch, heads, len(router.evidence), device=layer.keys.device)
         routing = router(layer.index, unmeasured, self._among(computed, layer))
-        return routing, blend(seen.ranked, routing.weights[..., computed])
+        return routing, blend(seen.ranked, layer.shard.cut(routing.weights, 1)[..., computed])
 
     def _measured(self, router: Router, layer: LayerInput, ratio: float) -> tuple[Routing, torch.Tensor, torch.Tensor]:
         """Return the routing of a layer, the blended ranks, and the probes' attention, with all experts measured."""
         seen = self.examiner(self.experts, layer, ratio, True)
         assert seen.mass is not None
-        routing = router(layer.index, seen.features, self._among(seen.available, layer))
-        return routing, blend(seen.ranked, routing.weights[..., seen.available]), seen.mass
+        features = layer.shard.gathered(seen.features, 1)  # some routers balance the heads of the whole model
+        routing = router(layer.index, features, self._among(seen.available, layer))
+        return routing, blend(seen.ranked, layer.shard.cut(routing.weights, 1)[..., seen.available]), seen.mass
 
     def _among(self, available: Sequence[int], layer: LayerInput) -> torch.Tensor:
         mask = torch.zeros(len(self.experts), dtype=torch.bool, device=layer.keys.device)

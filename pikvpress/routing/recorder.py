@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pikvpress.budgets import Decision
 from pikvpress.plan import LayerPlan, Plan
 from pikvpress.routers import Routing
 from pikvpress.stopwatch import Stopwatch
@@ -72,16 +73,28 @@ class Recorder:
         self._latest = layer
 
     def record(self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int) -> None:
-        """Record a layer's routing; for a layer scored in several parts, only the last part is recorded."""
-        size = keys.nbytes + values.nbytes
+        """Record a layer's routing; for a layer scored in several parts, only the last part is recorded.
+
+        Weights are those of all heads of the model, of which keys and values may be those of one rank.
+        """
+        size = (keys.nbytes + values.nbytes) // keys.shape[1] * routing.weights.shape[1]
         self._entries[layer] = _LayerEntry(routing, keys.shape[2], tokens_asked, None, size, size)
 
-    def selected(
-        self, layer: int, head_tokens: list[int], bytes_after: int, codecs: list[tuple[str, str]] | None = None
-    ) -> None:
-        """Record how many tokens the heads of a layer keep, in how many bytes and in which codecs."""
-        entry = self._entries[layer]
-        entry.head_tokens, entry.bytes_after, entry.codecs = head_tokens, bytes_after, codecs
+    def selected(self, decision: Decision, nbytes: int) -> None:
+        """Record how many tokens the heads of a layer keep, in how many bytes and in which codecs.
+
+        The record is of the whole model: what other ranks keep is collected from them, unless it is known.
+        """
+        entry, shard = self._entries[decision.layer.index], decision.layer.shard
+        if not decision.is_ragged:
+            entry.head_tokens = decision.head_tokens() * shard.ranks
+            entry.bytes_after = nbytes * shard.ranks
+            return
+        of_ranks = shard.collected((decision.head_tokens(), nbytes, decision.codecs))
+        entry.head_tokens = [count for tokens, _, _ in of_ranks for count in tokens]
+        entry.bytes_after = sum(size for _, size, _ in of_ranks)
+        if decision.codecs is not None:
+            entry.codecs = [pair for _, _, codecs in of_ranks for pair in codecs or ()]
 
     def continued(self, tokens: int) -> None:
         """Record that more tokens of the context were read, all of which are kept."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.scheduler import Candidates, Scheduler, Statistics
+from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.schedulers.adakv import AdaKVScheduler
 from pikvpress.schedulers.h2o import H2OScheduler
 from pikvpress.schedulers.streaming_llm import StreamingLLMScheduler
 
-STREAMING, EACH_HEAD, POOLED = StreamingLLMScheduler(), H2OScheduler(), AdaKVScheduler()
+STREAMING, EACH_HEAD = StreamingLLMScheduler(), H2OScheduler()
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,25 @@ class AdaptiveScheduler(Scheduler):
 
     tolerance: float = 0.05
     pressure: float = 0.75
+    _pooled: AdaKVScheduler = field(default_factory=AdaKVScheduler, repr=False, compare=False)
+    _shard: HeadShard | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, share in (("tolerance", self.tolerance), ("pressure", self.pressure)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share and must be in [0, 1], got {share}")
 
+    def for_model(self, module: Any) -> AdaptiveScheduler:
+        """Return the scheduler for the heads that this rank holds of the model."""
+        return self.for_shard(shard_of(module))
+
+    def for_shard(self, shard: HeadShard) -> AdaptiveScheduler:
+        """Return the scheduler for the heads of the model that a rank holds."""
+        return replace(self, _pooled=self._pooled.for_shard(shard), _shard=shard)
+
     def widest(self, heads: int) -> float:
         """Return how many times the mean one head may hold: as much as in a pool."""
-        return POOLED.widest(heads)
+        return self._pooled.widest(heads)
 
     def observe(
         self, statistics: Statistics, attention: torch.Tensor, stored: int, length: int, tokens: int
@@ -79,11 +90,12 @@ class AdaptiveScheduler(Scheduler):
         mean = sum(candidates.quotas) / len(candidates.quotas)
         if 1 - mean / candidates.left < self.pressure:
             return each
-        return torch.where(self._streams(candidates), each, POOLED.select(scores, candidates))
+        return torch.where(self._streams(candidates), each, self._pooled.select(scores, candidates))
 
     def _streams(self, candidates: Candidates) -> torch.Tensor:
         """Return in which sequences too little would be missed to matter, bool, shape (batch, 1, 1)."""
         recency = STREAMING.scores(candidates).masked_fill(~candidates.exist, -torch.inf)
         dropped = candidates.exist & ~super().select(recency, candidates)
         missed = (candidates.statistics["lately"] * dropped).sum(dim=-1, keepdim=True)
+        missed = missed if self._shard is None else self._shard.gathered(missed, 1)
         return missed.mean(dim=1, keepdim=True) <= self.tolerance

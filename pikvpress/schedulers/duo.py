@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 
-from pikvpress import models
 from pikvpress.budgets import counts_by_curves
 from pikvpress.cache.scheduler import Candidates, Scheduler
-from pikvpress.gates import find_gates
+from pikvpress.gates import gates_of
+from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.schedulers.heads import check_heads
 from pikvpress.schedulers.streaming_llm import check_sinks, recency
 
@@ -49,6 +49,7 @@ class DuoScheduler(Scheduler):
     sinks: int = 4
     recent: int = 64
     importance: torch.Tensor | None = None
+    _shard: HeadShard | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_sinks(self.sinks)
@@ -59,14 +60,18 @@ class DuoScheduler(Scheduler):
         """Return the scheduler with the importance of the model's heads."""
         if self.importance is not None:
             check_heads("importance", self.importance, module)
-            return self
-        gates = find_gates(models.fingerprint(module))
+            return replace(self, _shard=shard_of(module))
+        gates = gates_of(module)
         if gates is None or gates.curves is None:
             raise ValueError(
                 "scheduler 'duo' takes retrieval heads from fitted head budgets, and there are no gates with error "
                 "curves for this model: run `pikvpress calibrate`, or pass DuoScheduler(importance=...)"
             )
-        return replace(self, importance=counts_by_curves(gates, *COMPARED))
+        return replace(self, importance=counts_by_curves(gates, *COMPARED), _shard=shard_of(module))
+
+    def for_shard(self, shard: HeadShard) -> DuoScheduler:
+        """Return the scheduler for the heads of the model that a rank holds."""
+        return replace(self, _shard=shard)
 
     def widest(self, heads: int) -> float:
         """Return how many times the mean one head may hold: all that others leave."""
@@ -76,12 +81,13 @@ class DuoScheduler(Scheduler):
         """Return everything for the most important heads, as long as the others can stream."""
         assert self.importance is not None
         importance = self.importance[layer].tolist()
+        heads = len(importance)  # of the model, of which a rank may hold only some
         least = min(mean, self.sinks + self.recent)
         quotas, spare = [least] * heads, heads * (mean - least)
         for head in sorted(range(heads), key=lambda head: -importance[head]):
             more = min(max(0, left - least), spare)
             quotas[head], spare = least + more, spare - more
-        return quotas
+        return quotas if self._shard is None else self._shard.own(quotas)
 
     def scores(self, candidates: Candidates) -> torch.Tensor:
         """Return the position of each entry, infinite for sinks."""

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from pikvpress import models
 from pikvpress.budgets import counts_by_curves
 from pikvpress.cache.scheduler import Candidates, Scheduler, Statistics
 from pikvpress.cache.tail import DenseTail
 from pikvpress.experts.saliency_features import content_scores, num_features, place_scores
-from pikvpress.gates import Gates, find_gates
+from pikvpress.gates import Gates, gates_of
+from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.schedulers.heads import check_heads
 
 
@@ -54,6 +54,7 @@ class SaliencyScheduler(Scheduler):
     shares: torch.Tensor | None = None
     append_only: bool = False
     _gates: Gates | None = field(default=None, repr=False)
+    _shard: HeadShard | None = field(default=None, repr=False)
     _quotas: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -63,7 +64,7 @@ class SaliencyScheduler(Scheduler):
 
     def for_model(self, module: Any) -> SaliencyScheduler:
         """Return the scheduler with the model's weights and error curves."""
-        gates = find_gates(models.fingerprint(module)) if self.weights is None or self.shares is None else None
+        gates = gates_of(module) if self.weights is None or self.shares is None else None
         weights = self.weights
         if weights is None:
             if gates is None or gates.saliency is None:
@@ -77,7 +78,13 @@ class SaliencyScheduler(Scheduler):
         if self.shares is not None:
             check_heads("shares", self.shares, module)
         curves = gates is not None and gates.curves is not None and self.shares is None
-        return replace(self, weights=weights, _gates=gates if curves else None)
+        return replace(self, weights=weights, _gates=gates if curves else None, _shard=shard_of(module))
+
+    def for_shard(self, shard: HeadShard) -> SaliencyScheduler:
+        """Return the scheduler for the heads of the model that a rank holds."""
+        scheduler = replace(self, _shard=shard)
+        scheduler._quotas.update(self._quotas)
+        return scheduler
 
     def given(self, weights: torch.Tensor | None, shares: torch.Tensor | None) -> SaliencyScheduler:
         """Return the scheduler with these weights and shares, except for those that it has already."""
@@ -89,8 +96,7 @@ class SaliencyScheduler(Scheduler):
 
     def saved(self) -> dict[str, Any]:
         """Return the settings, the error curves, and for what heads' shares were first drawn from them."""
-        saved = super().saved()
-        gates = saved.pop("_gates")
+        saved, gates = super().saved(), self._gates
         if gates is not None:
             saved |= {"curves": gates.curves, "keep_shares": [*gates.keep_shares], "ratios": [*gates.ratios]}
             saved["first"] = next(iter(self._quotas), None)
@@ -112,14 +118,14 @@ class SaliencyScheduler(Scheduler):
     def quotas(self, layer: int, heads: int, left: int, mean: int) -> Sequence[int]:
         """Return the entries that the heads of a layer may hold, by shares or by error curves."""
         if self.shares is not None:
-            return [int(mean * share) for share in self.shares[layer].tolist()]
+            return self._own([int(mean * share) for share in self.shares[layer].tolist()])
         if self._gates is None or mean >= left:
             return [mean] * heads
         at = next(iter(self._quotas), (left, mean)) if self.append_only else (left, mean)
         if at not in self._quotas:
             self._quotas.clear()
             self._quotas[at] = counts_by_curves(self._gates, 1 - at[1] / at[0], *at)
-        return [mean * count // at[1] for count in self._quotas[at][layer].tolist()]
+        return self._own([mean * count // at[1] for count in self._quotas[at][layer].tolist()])
 
     def measure(
         self, leaving: DenseTail, angles: tuple[torch.Tensor, torch.Tensor], totals: torch.Tensor | None, layer: int
@@ -144,4 +150,9 @@ class SaliencyScheduler(Scheduler):
 
     def _weights(self, layer: int, like: torch.Tensor) -> torch.Tensor:
         assert self.weights is not None
-        return self.weights[layer].to(like.device, torch.float32)
+        weights = self.weights[layer] if self._shard is None else self._shard.cut(self.weights[layer], 0)
+        return weights.to(like.device, torch.float32)
+
+    def _own(self, quotas: Sequence[int]) -> Sequence[int]:
+        """Return those of the heads that this rank holds."""
+        return quotas if self._shard is None else self._shard.own(quotas)

@@ -13,7 +13,8 @@ def scored(index=3, num_keys=10, batch=1):
     generator = torch.Generator().manual_seed(index)
     keys, values = (torch.randn(batch, 2, num_keys, 4, generator=generator) for _ in range(2))
     scores = torch.rand(batch, 2, num_keys, generator=generator)
-    return ScoredLayer(SimpleNamespace(layer_idx=index), keys, values, scores, torch.ones(batch, 2, 1))
+    module = SimpleNamespace(layer_idx=index, config=SimpleNamespace(num_key_value_heads=2))
+    return ScoredLayer(module, keys, values, scores, torch.ones(batch, 2, 1))
 
 
 def test_rows_are_gathered_in_position_order():

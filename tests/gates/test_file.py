@@ -158,6 +158,15 @@ def test_what_is_saved_is_loaded(tmp_path, llama):
         read.check_model({**written.model, "hidden_size": "32"})
 
 
+def test_digests_tell_whether_two_gates_decide_alike(gates, llama):
+    digest = load_gates(gates).digest()
+    assert digest == load_gates(gates).digest() == fitted(llama, about={}).digest()
+    changed = fitted(llama)
+    changed.routers["base"]["static"][1, 0, 0] += 1
+    others = [changed, fitted(llama, ratios=(0.5,)), fitted(llama, curves=torch.zeros(1, 2, 2, 3))]
+    assert len({digest, *(other.digest() for other in others)}) == 4
+
+
 def test_gates_are_found_by_what_the_model_is(tmp_path, llama, ids, monkeypatch):
     monkeypatch.setenv("PIKVPRESS_GATES", str(tmp_path))
     written = fitted(llama)

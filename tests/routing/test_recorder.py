@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
+from pikvpress.budgets import Decision, ScoredLayer
 from pikvpress.routers import Routing
 from pikvpress.routing.recorder import Recorder
 
 ROUTING = Routing(torch.tensor([[[0.25, 0.75]]]), torch.tensor(0.5))
 STATES = torch.zeros(1, 1, 10, 4)
+
+
+def decided(layer):
+    """Return the decision that the one head of a layer keeps 4 of 10 entries."""
+    module = SimpleNamespace(layer_idx=layer, config=SimpleNamespace(num_key_value_heads=1))
+    kept = torch.arange(10).view(1, 1, 10) < 4
+    return Decision(ScoredLayer(module, STATES, STATES, kept.float(), ROUTING.weights), kept)
 
 
 def recorded(layers=2):
@@ -17,7 +27,7 @@ def recorded(layers=2):
     for layer in range(layers):
         record.enter(layer)
         record.record(layer, ROUTING, STATES, STATES, 5)
-        record.selected(layer, [4], 128)
+        record.selected(decided(layer), 128)
     return record
 
 

@@ -17,6 +17,8 @@ from pikvpress.cache.saving.tensors import described_tensors, restored_tensors
 from pikvpress.cache.schedule import Schedule
 from pikvpress.cache.scheduler import SCHEDULERS, Scheduler
 from pikvpress.model_digest import as_bytes
+from pikvpress.models import Attention
+from pikvpress.ranks import shard_of
 
 SCHEDULE = "schedule"
 LARGEST_HISTORY = 100_000_000
@@ -74,8 +76,8 @@ def _settings(scheduler: Scheduler) -> tuple[dict[str, Any], dict[str, torch.Ten
     return settings, tensors
 
 
-def restored_schedule(file: MappedFile, device: torch.device) -> Schedule | None:
-    """Return the schedule in a file, after its section was verified, or None; rotations are moved to a device."""
+def restored_schedule(file: MappedFile, first: Attention) -> Schedule | None:
+    """Return the schedule in a file, after its section was verified, or None; for the model of a first layer."""
     described = file.contents.get(SCHEDULE)
     if described is None:
         return None
@@ -86,9 +88,10 @@ def restored_schedule(file: MappedFile, device: torch.device) -> Schedule | None
     pieces.finish()
     steps = json.loads(zlib.decompressobj().decompress(bytes(as_bytes(history)), LARGEST_HISTORY))
     given = {key.removeprefix("settings."): part for key, part in tensors.items() if key.startswith("settings.")}
+    device = next(first.parameters()).device
     cos, sin = (tensors[name].to(device) if name in tensors else None for name in ("angles.cos", "angles.sin"))
     return Schedule(
-        SCHEDULERS[described["scheduler"]].restored(described["settings"] | given),
+        SCHEDULERS[described["scheduler"]].restored(described["settings"] | given).for_shard(shard_of(first)),
         Ceiling(**described["ceiling"]),
         history=History([_step(step) for step in steps]),
         angles=Angles(int(described["first_angle"]), cos, sin),

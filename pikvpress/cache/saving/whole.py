@@ -168,7 +168,7 @@ def _restored(file: MappedFile, model: PreTrainedModel) -> CacheState:
     keys, values = (restored_choice(row, all_bases) for row in contents["choices"])
     codecs, window = [restored(row, all_bases) for row in contents["codecs"]], int(contents["window"])
     modules = models.attention_layers(model)
-    schedule = restored_schedule(file, next(modules[0].parameters()).device)
+    schedule = restored_schedule(file, modules[0])
     layers: list[PiKVLayer] = []
     whole: Mapping[str, Any] = {}
     for index, described in enumerate(contents["layers"]):
