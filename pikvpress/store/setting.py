@@ -19,6 +19,7 @@ from pikvpress.cache import PiKVCache
 from pikvpress.cache.saving.file import VERSION
 from pikvpress.gates import find_gates
 from pikvpress.model_digest import ModelDigest, digest_of_bytes
+from pikvpress.ranks import HeadShard
 
 
 class Setting:
@@ -94,6 +95,8 @@ def identity(value: Any) -> Any:
         return _text(value)
     if isinstance(value, torch.dtype | torch.device):
         return str(value)
+    if isinstance(value, HeadShard):
+        return [value.total, value.first, value.count]
     if isinstance(value, torch.Tensor):
         return [str(value.dtype), list(value.shape), digest_of_bytes(value).hex()]
     if isinstance(value, nn.Module):

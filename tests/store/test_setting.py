@@ -80,7 +80,13 @@ def test_it_is_the_same_in_every_process():
         {"class": "kvpress.presses.knorm_press.KnormPress", "compression_ratio": 0.5},
         ["mapping", ["b", ['"x"', '"y"', '"z"']], ["a", None]],
         ["torch.float32", [2], zero],
-        {"class": "pikvpress.schedulers.duo.DuoScheduler", "sinks": 4, "recent": 64, "importance": None},
+        {
+            "class": "pikvpress.schedulers.duo.DuoScheduler",
+            "sinks": 4,
+            "recent": 64,
+            "importance": None,
+            "_shard": None,
+        },
     ]
 
 
