@@ -87,12 +87,14 @@ def restored_schedule(file: MappedFile, device: torch.device) -> Schedule | None
     steps = json.loads(zlib.decompressobj().decompress(bytes(as_bytes(history)), LARGEST_HISTORY))
     given = {key.removeprefix("settings."): part for key, part in tensors.items() if key.startswith("settings.")}
     cos, sin = (tensors[name].to(device) if name in tensors else None for name in ("angles.cos", "angles.sin"))
+    listed = described["numbers"].items()
+    numbers: dict[str, Any] = {name: dict(one) if isinstance(one, list) else one for name, one in listed}
     return Schedule(
         SCHEDULERS[described["scheduler"]].restored(described["settings"] | given),
         Ceiling(**described["ceiling"]),
         history=History([_step(step) for step in steps]),
         angles=Angles(int(described["first_angle"]), cos, sin),
-        **{name: dict(value) if isinstance(value, list) else value for name, value in described["numbers"].items()},
+        **numbers,
     )
 
 
