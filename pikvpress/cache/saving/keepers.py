@@ -83,13 +83,9 @@ def restored_keeper(
     keeper.__dict__ |= {"_fixed": int(described["fixed"]), "_origin": int(described["origin"])}
     if described["stored"] is not None:
         tensors = restored_tensors(described["tensors"], pieces)
-        ledger = Ledger(
-            tensors["counts"],
-            tensors["positions"],
-            *(_named(tensors, f"{kind}.") for kind in STATISTICS),
-            totals=tensors.get("totals"),
-            stored=int(described["stored"]),
-        )
+        statistics: dict[str, Any] = {kind: _named(tensors, f"{kind}.") for kind in STATISTICS}
+        others: dict[str, Any] = {"totals": tensors.get("totals"), "stored": int(described["stored"])}
+        ledger = Ledger(tensors["counts"], tensors["positions"], **statistics, **others)
         pages = _named(tensors, "pages.")
         keeper.__dict__ |= {
             "_codecs": (by_head(keys, heads), by_head(values, heads)),

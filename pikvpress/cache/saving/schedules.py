@@ -90,12 +90,14 @@ def restored_schedule(file: MappedFile, first: Attention) -> Schedule | None:
     given = {key.removeprefix("settings."): part for key, part in tensors.items() if key.startswith("settings.")}
     device = next(first.parameters()).device
     cos, sin = (tensors[name].to(device) if name in tensors else None for name in ("angles.cos", "angles.sin"))
+    listed = described["numbers"].items()
+    numbers: dict[str, Any] = {name: dict(one) if isinstance(one, list) else one for name, one in listed}
     return Schedule(
         SCHEDULERS[described["scheduler"]].restored(described["settings"] | given).for_shard(shard_of(first)),
         Ceiling(**described["ceiling"]),
         history=History([_step(step) for step in steps]),
         angles=Angles(int(described["first_angle"]), cos, sin),
-        **{name: dict(value) if isinstance(value, list) else value for name, value in described["numbers"].items()},
+        **numbers,
     )
 
 
