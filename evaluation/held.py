@@ -110,7 +110,9 @@ class HeldDecodingPress(HeldPress):
     """kvpress's PrefillDecodingPress with one scorer, so that a DynamicCache never holds more than the ceiling.
 
     The prompt is compressed to the size that DecodingPress leaves after every 64 tokens, which is as much below the
-    ceiling as is added until the next time. Hidden states that DecodingPress holds are not counted.
+    ceiling as is added until the next time. Hidden states that DecodingPress holds are not counted. Scorers that look
+    at a window of queries, such as SnapKV, fail in kvpress unless tokens are read one by one, and then rotate all of
+    these queries as the latest one.
 
     Parameters
     ----------

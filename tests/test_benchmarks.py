@@ -39,9 +39,9 @@ def test_the_decoding_table(capsys):
 
 
 def test_the_schedulers_table(capsys):
-    schedulers.main(held=320, new=16, rounds=1, scheduler=["h2o", "quest"])
+    schedulers.main(held=256, new=4, rounds=1, scheduler=["h2o", "quest"])
     shown = capsys.readouterr().out
-    assert "16 tokens at 320 entries a head" in shown and "h2o" in shown and "quest" in shown and "lru" not in shown
+    assert "4 tokens at 256 entries a head" in shown and "h2o" in shown and "quest" in shown and "lru" not in shown
     with pytest.raises(ValueError, match="unknown scheduler 'h20'"):
         schedulers.main(scheduler=["h20"])
 

@@ -24,7 +24,7 @@ SETTINGS = {"name": "continuation", "lengths": [460], "continued": 300, "samples
 SHORT = SETTINGS | {"lengths": [380], "continued": 120, "at_once": 1}
 STUDY = {"benchmarks": [SETTINGS], "ratios": [0.5], "output": "unused"}
 PRESSES = [f"scheduled_{name}" for name in SCHEDULERS]
-PRESSES += ["scheduled_h2o@codec=rot4@window=8", "prefill_decoding_knorm", "prefill_decoding_snapkv@window_size=16"]
+PRESSES += ["scheduled_h2o@codec=rot4@window=8", "prefill_decoding_knorm", "prefill_decoding_tova"]
 
 
 def ran(model, tokenizer, presses, **changes):
