@@ -25,7 +25,7 @@ Job = tuple[PressSpec, float | None]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ContinuationRead:
     """A continuation that was read.
 
     Parameters
@@ -133,7 +133,7 @@ class ContinuationRun:
     @torch.no_grad()
     def _read(
         self, context: Sequence[int], future: Sequence[int], unmeasured: int, press: HeldPress | None, room: Room | None
-    ) -> Reading:
+    ) -> ContinuationRead:
         """Read a prompt and its continuation, and check after every reading that no more is held than may be."""
         device = self._model.device
         cache: Cache = DynamicCache()
@@ -157,7 +157,7 @@ class ContinuationRun:
                 hidden = max(0, unmeasured - (at - len(context) - piece.shape[1]))
                 predicted.append(logits[hidden:].float().log_softmax(dim=-1))
             most = max(most, self._checked(cache, press, room, at))
-        return Reading(torch.cat(predicted), seconds, prefill_seconds, most, _entries(cache))
+        return ContinuationRead(torch.cat(predicted), seconds, prefill_seconds, most, _entries(cache))
 
     def _checked(self, cache: Cache, press: HeldPress | None, room: Room | None, read: int) -> int:
         """Return the bytes that a cache holds, or raise a ``ValueError`` if they are more than they may be."""
