@@ -11,6 +11,14 @@ from transformers import PreTrainedModel
 from pikvpress import models
 
 
+def acts_alone(press: BasePress, module: models.Attention) -> bool:
+    """Return whether a press, or one of ours that passes layers on to it, is itself hooked on an attention module.
+
+    Inside a wrapper of kvpress, what the press leaves may be selected from once more.
+    """
+    return any(hooked is press or isinstance(hooked, LayerwisePress) for hooked in models.presses_of(module))
+
+
 class LayerwisePress(BasePress):
     """A press of ours whose work is done in hooks on layers, so that it can serve single ones.
 
@@ -20,5 +28,6 @@ class LayerwisePress(BasePress):
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
         """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
+        model = models.unwrapped(model)
         with models.emptied_on_error(model), super().__call__(model):
             yield

@@ -143,7 +143,7 @@ class CompressibleLayer:
         kept : torch.Tensor
             bool, shape (batch, kv_heads, entries).
         key_codecs, value_codecs : sequence of Codec
-            By KV head.
+            By KV head, or by row, then head.
         window : int
             Number of the most recent of these entries that stay exact.
         values : torch.Tensor, optional

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from pikvpress import models
 from pikvpress.cache import masks
 from pikvpress.cache.scheduled import ScheduledLayer
-from pikvpress.kernels.ragged_attention import attend, attend_and_sum
+from pikvpress.kernels.ragged_attention import attend, attend_and_sum, attend_capped
 
 
 def read(
@@ -15,7 +18,7 @@ def read(
     query: torch.Tensor,
     layer: ScheduledLayer,
     mask: torch.Tensor | None,
-    scaling: float | None,
+    settings: Mapping[str, Any],
 ) -> torch.Tensor:
     """Return the attention output of queries, and pack or drop entries that now leave the recent window.
 
@@ -29,8 +32,9 @@ def read(
         A layer with compressed entries.
     mask : torch.Tensor, optional
         Mask of the model.
-    scaling : float, optional
-        Scaling of the scores; by default one over the square root of the head size.
+    settings : mapping of str to object
+        What the model passes to attention functions: `scaling` of the logits, by default one over the square root of
+        the head size; `softcap`, by which Gemma 2 bounds them; `s_aux`, the logits of GPT-OSS's attention sinks.
 
     Returns
     -------
@@ -38,14 +42,15 @@ def read(
         Shape (batch, tokens, heads, head_dim).
     """
     hidden = masks.hidden(mask, query.shape[2], layer.entries.new_length, query.device)
-    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    scale = query.shape[3] ** -0.5 if settings.get("scaling") is None else settings["scaling"]
+    cap = None if module.config._attn_implementation == "sdpa" else settings.get("softcap")  # sdpa has no bounds
     entries, keeper = layer.entries, layer.keeper
     recent = (entries.tail.keys, entries.tail.values, hidden[..., entries.compressed.decoded_length :], scale)
     if keeper is None:
         held = [(stretch.keys, stretch.values) for stretch in entries.compressed.stretches]
-        output, _ = attend(query, held, *recent)
+        output, log_sums = attend(query, held, *recent) if cap is None else attend_capped(query, held, *recent, cap)
         layer.pack_recent(hidden[:, :, -1])
-        return output.transpose(1, 2).contiguous()
+        return _after_sinks(output, log_sums, settings.get("s_aux")).transpose(1, 2).contiguous()
     layer.refuse_to_schedule(module, query.shape[2], hidden[:, :, -1])
     held, attention = keeper.held_for(query, entries), None
     if keeper.watches:
@@ -54,3 +59,15 @@ def read(
         output, _ = attend(query, held, *recent)
     layer.entries = keeper.after_reading(entries, attention, query.shape[2])
     return output.transpose(1, 2).contiguous()
+
+
+def _after_sinks(output: torch.Tensor, log_sums: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+    """Return the output (batch, heads, tokens, head_dim) after sinks have taken their share of the attention.
+
+    A sink is a logit per head that belongs to no entry, so it takes the share sigmoid(sink - log-sum-exp of the others)
+    of every query's attention.
+    """
+    if sinks is None:
+        return output
+    left = torch.sigmoid(log_sums - sinks.to(log_sums.dtype)[:, None])
+    return output * left.unsqueeze(-1).to(output.dtype)

@@ -92,7 +92,13 @@ def calibrate(
         If the model is not supported, a setting is out of range, a name is unknown, or the texts are too short.
         Existing gates are kept.
     """
+    model = models.unwrapped(model)
     models.check_supported(model)
+    if models.form_of(models.attention_layers(model)[0]) == "neighbours":
+        raise ValueError(
+            f"{type(model).__name__} pairs neighbouring channels in its rotary positions, for which there is no "
+            "calibration: use presses with their prior, gates=None"
+        )
     plan = _Plan.made(tokenizer, texts, _recipe(recipe, settings, choices))
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = _checked(Path(output) if output is not None else user_folder() / file_name(fingerprint))

@@ -13,6 +13,7 @@ from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.registry import CANDIDATES, DEFAULT_EXPERTS, available_experts, make_experts, register_expert
+from pikvpress.experts.rows import Row, joined, rows_of
 from pikvpress.experts.saliency import SaliencyScorer, equipped
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
@@ -24,6 +25,7 @@ __all__ = [
     "LayerInput",
     "LayerView",
     "ProbeAttentionPress",
+    "Row",
     "SaliencyScorer",
     "StreamedCompactorPress",
     "StreamedExpectedAttentionPress",
@@ -35,6 +37,8 @@ __all__ = [
     "WindowedObservedAttentionPress",
     "available_experts",
     "equipped",
+    "joined",
     "make_experts",
     "register_expert",
+    "rows_of",
 ]

@@ -18,6 +18,7 @@ class _LayerEntry:
     num_keys: int
     tokens_asked: int
     head_tokens: list[int] | None
+    length: int
     bytes_before: int
     bytes_after: int
     codecs: list[tuple[str, str]] | None = None
@@ -26,7 +27,7 @@ class _LayerEntry:
     def plan(self, layer: int, later: int) -> LayerPlan:
         """Return the decisions, including `later` tokens, all of which were kept."""
         tokens = self.num_keys + later
-        more = later * self.bytes_before // self.num_keys
+        more = later * self.bytes_before // self.length
         return LayerPlan(
             layer=layer,
             num_keys=tokens,
@@ -71,10 +72,29 @@ class Recorder:
             self.reset()
         self._latest = layer
 
-    def record(self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int) -> None:
-        """Record a layer's routing; for a layer scored in several parts, only the last part is recorded."""
-        size = keys.nbytes + values.nbytes
-        self._entries[layer] = _LayerEntry(routing, keys.shape[2], tokens_asked, None, size, size)
+    def record(
+        self,
+        layer: int,
+        routing: Routing,
+        states: tuple[torch.Tensor, torch.Tensor],
+        num_keys: int,
+        tokens_asked: int,
+    ) -> None:
+        """Record a layer's routing; for a layer scored in several parts, only the last part is recorded.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        routing : Routing
+            Its routing.
+        states : pair of torch.Tensor
+            Keys and values, shape (batch, kv_heads, entries, head_dim).
+        num_keys, tokens_asked : int
+            Tokens per head, and how many of them to keep; the means over the rows of a padded batch.
+        """
+        size, length = sum(part.nbytes for part in states), states[0].shape[2]
+        self._entries[layer] = _LayerEntry(routing, num_keys, tokens_asked, None, length, size, size)
 
     def selected(
         self, layer: int, head_tokens: list[int], bytes_after: int, codecs: list[tuple[str, str]] | None = None

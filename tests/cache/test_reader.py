@@ -7,11 +7,13 @@ from copy import deepcopy
 import pytest
 import torch
 from kvpress import AdaKVPress, KnormPress
+from transformers import DynamicCache
 
-from pikvpress import PiKVCache
+from pikvpress import MoERouterPress, PiKVCache
 from pikvpress.cache import reader
 from pikvpress.kernels.ragged_attention import triton
 from tests.cache.asking import read
+from tests.conftest import make_tiny
 
 
 @torch.no_grad()
@@ -31,3 +33,19 @@ def test_kernels_read_what_the_definition_reads(names, llama, context, monkeypat
     expected = answers()
     monkeypatch.setattr(reader, "attend", triton.attend)
     torch.testing.assert_close(answers(), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gpt_oss", "gemma2"])
+def test_sinks_and_bounds_of_logits_count(name, context):
+    """Of a compressed layer, as if its removed entries were only masked."""
+    answers = []
+    for cache in (DynamicCache(), PiKVCache()):
+        model = make_tiny(name, attn_implementation="eager")
+        model.config.attn_logit_softcapping = 0.5
+        for layer in model.model.layers:
+            layer.self_attn.attn_logit_softcapping = 0.5
+        with MoERouterPress(0.5, budgets="adakv", gates=None)(model):
+            model(context, past_key_values=cache)
+        answers.append(model(context[:, :5].flip(1), past_key_values=cache).logits)
+    torch.testing.assert_close(answers[1], answers[0], atol=1e-5, rtol=1e-4)
