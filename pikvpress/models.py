@@ -81,37 +81,35 @@ def check_supported(model: PreTrainedModel) -> None:
         The message names what is missing, and the supported architectures.
     """
     model = unwrapped(model)
-    name = type(model).__name__
+    obstacle = _obstacle(model)
+    if obstacle:
+        raise ValueError(f"{type(model).__name__} cannot be compressed: {obstacle}. Use a rotary decoder: {SUPPORTED}.")
+
+
+def _obstacle(model: PreTrainedModel) -> str:
+    """Return why a model cannot be compressed, or an empty string."""
+    if model.config.is_encoder_decoder:
+        return "encoder-decoders keep the keys of two texts, and presses expect those of one"
     if not hasattr(model, "model") or not hasattr(language_model(model), "layers"):
-        raise ValueError(
-            f"{name} cannot be compressed: kvpress reaches attention layers through model.model.layers, and scoring "
-            "needs rotary positions; models with learned absolute positions, such as GPT-2, have neither. "
-            f"Use a rotary decoder: {SUPPORTED}."
+        return (
+            "kvpress reaches attention layers through model.model.layers, and scoring needs rotary positions; models "
+            "with learned absolute positions, such as GPT-2, or without attention, such as Mamba, have neither"
         )
-    decoder = language_model(model)
-    if all(is_sliding(getattr(layer, "self_attn", None)) for layer in decoder.layers):
-        raise ValueError(
-            f"{name} cannot be compressed: all its layers see only the latest tokens, so there is nothing to remove. "
-            f"Use one of {SUPPORTED}."
-        )
-    for index, layer in enumerate(decoder.layers):
-        attention = getattr(layer, "self_attn", None)
+    attentions = [getattr(layer, "self_attn", None) for layer in language_model(model).layers]
+    if all(is_sliding(attention) for attention in attentions):
+        return "all its layers see only the latest tokens, so there is nothing to remove"
+    for index, attention in enumerate(attentions):
         projects = hasattr(attention, "q_proj") or hasattr(attention, "qkv_proj")
         if not projects or not hasattr(attention, "head_dim"):
-            raise ValueError(
-                f"{name} cannot be compressed: layer {index} has no self-attention with a query projection "
-                f"(linear attention and latent attention keep no keys per head). Use one of {SUPPORTED}."
+            return (
+                f"layer {index} has no self-attention with a query projection (linear attention and latent attention "
+                "keep no keys per head)"
             )
         if getattr(attention, "is_kv_shared_layer", False):
-            raise ValueError(
-                f"{name} cannot be compressed: layer {index} reads keys of an earlier layer, which would be removed "
-                f"by then. Use one of {SUPPORTED}."
-            )
+            return f"layer {index} reads keys of an earlier layer, which would be removed by then"
         if not is_sliding(attention) and rotates(attention) and form_of(attention) == "other":
-            raise ValueError(
-                f"{name} cannot be compressed: its rotary positions turn channels in another way than scorers do. "
-                f"Use one of {SUPPORTED}."
-            )
+            return "its rotary positions turn channels in another way than scorers do"
+    return ""
 
 
 def num_key_value_heads(attention: Attention) -> int:

@@ -113,7 +113,7 @@ def _moved_back(attention: models.Attention, keys: torch.Tensor, positions: int)
 def _position(kwargs: Any, index: int, place: int) -> int:
     """Return the position of an entry: without positions for each row, models count padding as tokens."""
     positions = kwargs.get("position_ids")
-    if positions is None or positions.dim() != 2:
+    if positions is None:
         return place
     return int(positions[min(index, len(positions) - 1), place])
 

@@ -6,11 +6,13 @@ import copy
 
 import pytest
 import torch
+from transformers import pipeline
 
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
 from pikvpress.gates import save_gates
 from pikvpress.model_digest import ModelDigest
 from tests.conftest import make_tiny
+from tests.evaluation.tiny_tokenizer import make_tokenizer
 from tests.helpers import uneven_gates
 
 peft = pytest.importorskip("peft", reason="peft is not installed, so adapters are not tested: pip install peft")
@@ -98,6 +100,18 @@ def test_generate_and_no_hooks_stay(ids):
     assert torch.equal(output, expected)
     assert press.get_stats()["bytes_after"] < 0.6 * press.get_stats()["bytes_before"]
     assert not any(layer._forward_hooks for layer in models.attention_layers(model))
+
+
+def test_the_pipeline_takes_a_wrapped_model():
+    tokenizer = make_tokenizer(vocabulary=[f"w{number}" for number in range(400)])
+    context, question = (" ".join(f"w{number}" for number in numbers) for numbers in (range(200), range(5)))
+    answers = []
+    for model in (make_tiny("llama"), with_adapter(zero=True), with_adapter()):
+        press, cache = MoERouterPress(0.5, gates=None), PiKVCache()
+        pipe = pipeline("kv-press-text-generation", model=model, tokenizer=tokenizer)
+        answers.append(pipe(context, question=question, press=press, cache=cache, max_new_tokens=8)["answer"])
+        assert press.get_stats()["bytes_after"] < 0.6 * press.get_stats()["bytes_before"]
+    assert answers[0] == answers[1] != answers[2]
 
 
 def test_gates_of_the_base_model_serve_its_adapters_as_long_as_its_weights_are_there(tmp_path, ids):
