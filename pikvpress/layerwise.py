@@ -27,7 +27,14 @@ class LayerwisePress(BasePress):
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:
-        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty."""
+        """Compress what `model` prefills inside the ``with``; a prefill that fails leaves its cache empty.
+
+        Raises
+        ------
+        ValueError
+            If the model is not supported.
+        """
         model = models.unwrapped(model)
+        models.check_supported(model)
         with models.emptied_on_error(model), super().__call__(model):
             yield

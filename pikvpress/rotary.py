@@ -12,13 +12,17 @@ import torch
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); remaining channels are unchanged."""
+    """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); remaining channels are unchanged.
+
+    Cosines and sines may be more precise than the states, as in OLMo, which rotates in float32.
+    """
     size = cos.shape[-1]
     first, second = states[..., :size].chunk(2, dim=-1)
     first_sin, second_sin = sin.unsqueeze(1).chunk(2, dim=-1)
     turned = states[..., :size] * cos.unsqueeze(1)
     turned[..., : size // 2].addcmul_(second, first_sin, value=-1)  # in place: allocating memory is slow on a CPU
     turned[..., size // 2 :].addcmul_(first, second_sin)
+    turned = turned.to(states.dtype)
     return torch.cat((turned, states[..., size:]), dim=-1) if size < states.shape[-1] else turned
 
 

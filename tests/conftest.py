@@ -60,7 +60,14 @@ GATED_DELTA = {f"linear_{name}": 16 for name in ("key_head_dim", "value_head_dim
 OTHERS: dict[str, dict] = {
     "cohere": {},
     "cohere2": WINDOW,
-    "deepseek_v3": {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "q_lora_rank": 16}
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "q_lora_rank": 16,
+    }
     | {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "moe_intermediate_size": 32},
     "gemma2": GEMMA,
     "gemma3n_text": GEMMA

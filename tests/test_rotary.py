@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from pikvpress import models, rotary
+from pikvpress import calibrate, models, rotary
 from tests.conftest import make_tiny
 
 
@@ -59,3 +59,8 @@ def test_forms_are_found_by_the_functions_of_the_model():
 
 def test_layers_without_position_embeddings_keep_their_arguments(llama):
     assert rotary.rotation_of(llama.model.layers[0].self_attn, {"use_cache": True}) == {"use_cache": True}
+
+
+def test_a_model_that_pairs_neighbours_is_not_calibrated(tmp_path):
+    with pytest.raises(ValueError, match="pairs neighbouring channels"):
+        calibrate(make_tiny("glm4"), None, output=tmp_path / "gates.safetensors")

@@ -13,19 +13,19 @@ from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.registry import CANDIDATES, DEFAULT_EXPERTS, available_experts, make_experts, register_expert
-from pikvpress.experts.rows import Row, joined, rows_of
+from pikvpress.experts.rows import BatchRow, joined, rows_of
 from pikvpress.experts.saliency import SaliencyScorer, equipped
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 
 __all__ = [
     "CANDIDATES",
     "DEFAULT_EXPERTS",
+    "BatchRow",
     "ChunkScorePress",
     "Expert",
     "LayerInput",
     "LayerView",
     "ProbeAttentionPress",
-    "Row",
     "SaliencyScorer",
     "StreamedCompactorPress",
     "StreamedExpectedAttentionPress",

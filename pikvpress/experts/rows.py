@@ -14,7 +14,7 @@ from pikvpress.support.padding import padding
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class BatchRow:
     """One row of a padded batch, without its padding.
 
     Parameters
@@ -32,7 +32,7 @@ class Row:
     layer: LayerInput
 
 
-def rows_of(layer: LayerInput) -> list[Row] | None:
+def rows_of(layer: LayerInput) -> list[BatchRow] | None:
     """Return the rows of a padded batch, each as the layer would receive it alone; None if there is no padding.
 
     Scorers assume that key i is at position i and that the last keys are the latest, and none of them takes a mask.
@@ -49,12 +49,12 @@ def rows_of(layer: LayerInput) -> list[Row] | None:
     return [_row(layer, index, places) for index, places in enumerate((~hidden).tolist())]
 
 
-def joined(rows: Sequence[Row], kept: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+def joined(rows: Sequence[BatchRow], kept: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
     """Return which entries of a padded batch are kept; padding is not.
 
     Parameters
     ----------
-    rows : sequence of Row
+    rows : sequence of BatchRow
         All rows of the batch.
     kept : sequence of torch.Tensor
         What each row keeps of its tokens, bool, shape (1, kv_heads, tokens).
@@ -75,7 +75,7 @@ def _padding_of(layer: LayerInput) -> torch.Tensor | None:
     return hidden.expand(layer.keys.shape[0], -1)
 
 
-def _row(layer: LayerInput, index: int, is_token: list[bool]) -> Row:
+def _row(layer: LayerInput, index: int, is_token: list[bool]) -> BatchRow:
     count = sum(is_token)
     if count == 0:
         raise ValueError(f"row {index} of the batch has no tokens, only padding: leave it out")
@@ -99,7 +99,7 @@ def _row(layer: LayerInput, index: int, is_token: list[bool]) -> Row:
         kwargs=dict(layer.kwargs) | _arguments(layer, keys),
         outputs={name: states[index : index + 1, tokens] for name, states in layer.outputs.items()},
     )
-    return Row(index, tokens, alone)
+    return BatchRow(index, tokens, alone)
 
 
 def _moved_back(attention: models.Attention, keys: torch.Tensor, positions: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from kvpress.utils import compute_n_kept
 
 from pikvpress import models
 from pikvpress.budgets import Budget, Decision, ModelShape, ScoredLayer, worth_by_curves
-from pikvpress.experts import Expert, LayerInput, Row
+from pikvpress.experts import BatchRow, Expert, LayerInput
 from pikvpress.gates import Gates, key
 from pikvpress.kernels.blend import blend, transport
 from pikvpress.plan import describe_heads
@@ -144,7 +144,7 @@ class BoundRouter:
         return self.budgets[budgets].decide(self.score(layer, budgets, ratio), ratio)
 
     @torch.no_grad()
-    def rank_rows(self, layer: LayerInput, rows: Sequence[Row], budgets: str, ratio: float) -> list[Decision]:
+    def rank_rows(self, layer: LayerInput, rows: Sequence[BatchRow], budgets: str, ratio: float) -> list[Decision]:
         """Return a decision for each row of a padded batch; for budgets that do not wait for later layers.
 
         Raises

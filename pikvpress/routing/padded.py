@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import torch
 
 from pikvpress.budgets import Decision, ScoredLayer
-from pikvpress.experts import LayerInput, Row, joined
+from pikvpress.experts import BatchRow, LayerInput, joined
 
 
-def joined_decision(layer: LayerInput, rows: Sequence[Row], decisions: Sequence[Decision]) -> Decision:
+def joined_decision(layer: LayerInput, rows: Sequence[BatchRow], decisions: Sequence[Decision]) -> Decision:
     """Return one decision for a layer of a padded batch, which removes all padding.
 
     Parameters
     ----------
     layer : LayerInput
         The layer with all rows.
-    rows : sequence of Row
+    rows : sequence of BatchRow
         Its rows.
     decisions : sequence of Decision
         One for each row. If they have codecs, those of the result are by row, then by head.

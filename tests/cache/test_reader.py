@@ -37,15 +37,20 @@ def test_kernels_read_what_the_definition_reads(names, llama, context, monkeypat
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["gpt_oss", "gemma2"])
-def test_sinks_and_bounds_of_logits_count(name, context):
+def test_sinks_and_bounds_of_logits_count(name, context, monkeypatch):
     """Of a compressed layer, as if its removed entries were only masked."""
-    answers = []
-    for cache in (DynamicCache(), PiKVCache()):
-        model = make_tiny(name, attn_implementation="eager")
-        model.config.attn_logit_softcapping = 0.5
-        for layer in model.model.layers:
-            layer.self_attn.attn_logit_softcapping = 0.5
+    model = make_tiny(name, attn_implementation="eager")
+
+    def answers(cache):
         with MoERouterPress(0.5, budgets="adakv", gates=None)(model):
             model(context, past_key_values=cache)
-        answers.append(model(context[:, :5].flip(1), past_key_values=cache).logits)
-    torch.testing.assert_close(answers[1], answers[0], atol=1e-5, rtol=1e-4)
+        return model(context[:, :5].flip(1), past_key_values=cache).logits
+
+    for layer in model.model.layers:
+        layer.self_attn.attn_logit_softcapping = 20.0  # far above the attention that masked keys may get
+        layer.self_attn.q_proj.weight.mul_(8)
+    torch.testing.assert_close(answers(PiKVCache()), answers(DynamicCache()), atol=1e-5, rtol=1e-4)
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "_after_sinks", lambda output, log_sums, sinks: output)
+        patched.setattr(reader, "attend_capped", lambda *args: reader.attend(*args[:-1]))
+        assert not torch.allclose(answers(PiKVCache()), answers(DynamicCache()), atol=1e-3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
+from pikvpress import MoERouterPress, PiKVCache, PiKVPress, calibrate, models
 from pikvpress.gates import save_gates
 from pikvpress.model_digest import ModelDigest
 from tests.conftest import make_tiny
@@ -149,3 +149,8 @@ def test_adapters_that_write_entries_are_refused(ids):
     with pytest.raises(ValueError, match="puts learned entries before the context"), MoERouterPress(0.5)(model):
         pytest.fail("the model was touched")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_with_an_adapter_is_not_calibrated(tmp_path):
+    with pytest.raises(ValueError, match="would take the place of those of its base model"):
+        calibrate(with_adapter(), None, output=tmp_path / "gates.safetensors")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from pikvpress.budgets import Decision, ScoredLayer
-from pikvpress.experts import Row
+from pikvpress.experts import BatchRow
 from pikvpress.routing import joined_decision
 
 MODULE = SimpleNamespace(layer_idx=0)
@@ -18,7 +18,7 @@ def test_rows_are_put_in_their_places():
     layer = SimpleNamespace(module=MODULE, keys=states, values=states)
     first = SimpleNamespace(keys=states[:1, :, 1:], values=states[:1, :, 1:])
     second = SimpleNamespace(keys=states[1:], values=states[1:])
-    rows = [Row(0, slice(1, 3), first), Row(1, slice(0, 3), second)]
+    rows = [BatchRow(0, slice(1, 3), first), BatchRow(1, slice(0, 3), second)]
     scores = [torch.tensor([[[2.0, 1.0]]]), torch.tensor([[[1.0, 3.0, 2.0]]])]
     weights = torch.ones(1, 1, 1)
     refitted = first.values + 100
