@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from kvpress import BasePress
 from transformers import PreTrainedModel
@@ -16,14 +17,21 @@ def acts_alone(press: BasePress, module: models.Attention) -> bool:
 
     Inside a wrapper of kvpress, what the press leaves may be selected from once more.
     """
-    return any(hooked is press or isinstance(hooked, LayerwisePress) for hooked in models.presses_of(module))
+    return any(hooked is press or getattr(hooked, "passes_layers_on", False) for hooked in models.presses_of(module))
 
 
 class LayerwisePress(BasePress):
     """A press of ours whose work is done in hooks on layers, so that it can serve single ones.
 
     It comes before `ScorerPress` where a press is both.
+
+    Attributes
+    ----------
+    passes_layers_on : bool
+        Whether other presses of ours do its work, each in layers of its own.
     """
+
+    passes_layers_on: ClassVar[bool] = False
 
     @contextmanager
     def __call__(self, model: PreTrainedModel) -> Iterator[None]:

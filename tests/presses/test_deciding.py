@@ -113,9 +113,12 @@ def test_every_kind_of_budget_counts_the_tokens_of_a_row(budgets, refit, with_ga
     compared(model, press, PiKVCache)
 
 
-@pytest.mark.parametrize("architecture", ["phi3", "qwen3", "gemma3"])
-def test_other_architectures(architecture):
-    compared(make_tiny(architecture), MoERouterPress(0.5), PiKVCache)
+@pytest.mark.parametrize(
+    ("architecture", "with_positions"),
+    [("phi3", True), ("gemma3", True), ("qwen3", False), ("glm4", False), ("smollm3", False)],
+)
+def test_other_architectures(architecture, with_positions):
+    compared(make_tiny(architecture), MoERouterPress(0.5), PiKVCache, with_positions=with_positions)
 
 
 @pytest.mark.parametrize("budgets", ["equal", "fitted"])
