@@ -16,7 +16,7 @@ from pikvpress.budgets import TOKEN_BUDGETS, Budget
 from pikvpress.cache import PiKVLayer
 from pikvpress.gates import Gates
 from pikvpress.kernels.compact import gather_rows
-from pikvpress.presses.checks import refuse_masked_keys, refuse_padding, refuse_static, warn_of_uneven_layers
+from pikvpress.presses.checks import refuse_masked_keys, refuse_static, warn_of_uneven_layers
 from pikvpress.presses.router_press import RouterPress
 from pikvpress.presses.wrappers import refuse_wrappers
 from pikvpress.routing import AUTO
@@ -199,7 +199,6 @@ class MoERouterPress(RouterPress, ScorerPress):
             since the caller of `score` selects entries itself.
         """
         kind = self._kind_for_others()
-        refuse_padding(kwargs.get("attention_mask"))
         layer = self._input(module, hidden_states, keys, values, attentions, kwargs)
         with self._record.press.span(keys.device):
             return self._router_in(module).score(layer, kind, self.compression_ratio).scores
