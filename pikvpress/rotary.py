@@ -78,11 +78,12 @@ def form_of(attention: Any) -> str:
         is not found beside the attention class. "once": so too, with cosines and sines for one half only (GPT-OSS).
         "neighbours": each channel with the next, as `rotate` does after `in_halves` (GLM-4). "other": none of these.
     """
-    return _form_of(type(attention))
+    kind: Any = type(attention)
+    return _form_of(kind)
 
 
 @cache
-def _form_of(kind: type) -> str:
+def _form_of(kind: Any) -> str:
     apply = getattr(sys.modules[kind.__module__], "apply_rotary_pos_emb", None)
     if apply is None:
         return "halves"

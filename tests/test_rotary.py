@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
-from pikvpress import calibrate, models, rotary
+from pikvpress import models, rotary
+from pikvpress.calibration import calibrate
 from tests.conftest import make_tiny
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import pipeline
 
-from pikvpress import MoERouterPress, PiKVCache, PiKVPress, calibrate, models
+from pikvpress import MoERouterPress, PiKVCache, PiKVPress, models
+from pikvpress.calibration import calibrate
 from pikvpress.gates import save_gates
 from pikvpress.model_digest import ModelDigest
 from tests.conftest import make_tiny
