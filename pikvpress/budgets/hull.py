@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 
 
@@ -23,8 +24,10 @@ def pieces_of_hull(sizes: Sequence[float], errors: Sequence[float]) -> list[tupl
         size does not reduce the error.
     """
     least = list(itertools.accumulate(errors, min))  # a larger size is never worse: it need not be used in full
+    # Only points that are better than all smaller ones can be on the hull, apart from its flat end: of hundreds, few.
+    better = [point for point in range(len(sizes)) if point == 0 or least[point] < least[point - 1]]
     hull: list[int] = []
-    for point in range(len(sizes)):
+    for point in sorted({*better, bisect_left(sizes, sizes[-1])}):
         if hull and sizes[point] == sizes[hull[-1]]:
             if least[point] == least[hull[-1]]:
                 continue

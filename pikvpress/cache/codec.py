@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pikvpress import models
-from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, pack_bits, quantise, unpack_bits
+from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, quantise_and_pack, unpack_bits
 
 GROUP = 64  # numbers that share a scale
 HALF = torch.float16
@@ -82,9 +82,8 @@ class Codec:
             return states.contiguous().view(torch.uint8).flatten()
         if states.shape[0] == 0:
             return torch.empty(0, dtype=torch.uint8, device=states.device)
-        codes, scale, zero = quantise(states, self.bits, GROUP, is_keys)
-        scales = torch.stack([scale, zero]).view(torch.uint8).flatten()
-        return torch.cat([scales, pack_bits(codes, self.bits).flatten()])
+        codes, scale, zero = quantise_and_pack(states, self.bits, GROUP, is_keys)
+        return torch.cat([torch.stack([scale, zero]).view(torch.uint8).flatten(), codes.flatten()])
 
     def joined(self, first: torch.Tensor, second: torch.Tensor, rows: tuple[int, int], width: int) -> torch.Tensor:
         """Return the bytes of two stored parts as one; the groups of the first part must be full."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from pikvpress.cache.codec import GROUP, HALF, Codec, to_half
-from pikvpress.kernels.packing import pack_bits
-from pikvpress.kernels.rotation import look_up, quantise_levels, rotation
+from pikvpress.kernels.rotation import look_up, pack_levels, rotation
 
-# The norm of decoded vectors, see `quantise_levels`. Attention sums many values, so random errors cancel, but a norm
-# that is too small does not. For keys a slightly smaller norm is better, since noise in the logits raises exponentials.
+# The norm of decoded vectors, see `pikvpress.kernels.rotation`. Attention sums many values: random errors cancel, but a
+# norm that is too small does not. For keys, a slightly smaller norm is better, since noise in the logits raises
+# exponentials.
 KEY_LENGTH, VALUE_LENGTH = 2 / 3, 1.0
 
 
@@ -69,9 +69,9 @@ class RotatedCodec(Codec):
         if is_keys:
             means = to_half(self._means(turned))
             turned[self.lead :] -= self._spread(means, len(turned))[self.lead :]
-        codes, scales = quantise_levels(turned, self.bits, KEY_LENGTH if is_keys else VALUE_LENGTH)
+        codes, scales = pack_levels(turned, self.bits, KEY_LENGTH if is_keys else VALUE_LENGTH)
         halves = torch.cat([scales, lead.flatten(), means.flatten()])
-        return torch.cat([pack_bits(codes, self.bits).flatten(), halves.view(torch.uint8)])
+        return torch.cat([codes.flatten(), halves.view(torch.uint8)])
 
     def decode(self, stored: torch.Tensor, rows: int, width: int, dtype: torch.dtype, is_keys: bool) -> torch.Tensor:
         """Decode bytes to rows (n, d)."""

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def by_device(reference: Function, is_compiled: bool = False) -> Function:
+def by_device(reference: Function, is_compiled: bool = False, has_kernel: bool = True) -> Function:
     """Return a function that runs the fastest form of an operation for the first tensor it is given.
 
     No gradients pass through it.
@@ -29,17 +29,18 @@ def by_device(reference: Function, is_compiled: bool = False) -> Function:
     Parameters
     ----------
     reference : callable
-        Of a module `reference`; the kernel of the same name is in `triton` beside it. Its first argument, given by
-        position, is a tensor on the device that everything is on.
+        Of a module `reference`. Its first argument, given by position, is a tensor on the device that everything is on.
     is_compiled : bool, default=False
-        Whether there is also a module `compiled`, which runs on a CPU.
+        Whether a module `compiled` beside it has a function of the same name, which runs on a CPU.
+    has_kernel : bool, default=True
+        Whether a module `triton` beside it has one, which runs on a GPU.
     """
     room = reference.__module__.rpartition(".")[0]
 
     @wraps(reference)
     @torch.no_grad()
     def chosen(first: Any, *args: Any, **kwargs: Any) -> Any:
-        if runs_triton(first):
+        if has_kernel and runs_triton(first):
             with torch.cuda.device(first.device):  # Triton launches on the current one
                 return getattr(importlib.import_module(f"{room}.triton"), reference.__name__)(first, *args, **kwargs)
         loops = _compiled(room) if is_compiled and runs_compiled(first) else None

@@ -64,4 +64,4 @@ def _made(function: Any, signature: str) -> Any:
 
 @cache
 def _say_that_it_takes_a_while() -> None:
-    logger.warning("compiling attention for this CPU: this takes some seconds, once")
+    logger.warning("compiling loops for this CPU: this takes some seconds, once")

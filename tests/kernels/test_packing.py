@@ -5,8 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, pack_bits, quantise, unpack_bits
+from pikvpress.kernels.compiling import numba_is_installed
+from pikvpress.kernels.packing import (
+    codes_in_whole_bytes,
+    dequantise,
+    pack_bits,
+    quantise,
+    quantise_and_pack,
+    reference,
+    unpack_bits,
+)
 
+FORMS = [reference.quantise_and_pack]
+if numba_is_installed():
+    from pikvpress.kernels.packing import compiled
+
+    FORMS.append(compiled.quantise_and_pack)
 GENERATOR = torch.Generator().manual_seed(0)
 
 
@@ -44,6 +58,35 @@ def test_a_constant_group_is_kept():
     assert torch.equal(found, states)
 
 
-def test_numbers_beyond_float16_are_refused():
-    with pytest.raises(ValueError, match=r"up to 1e\+06 cannot be packed.*65504"):
-        quantise(torch.full((4, 8), 1e6), 4, 64, True)
+@pytest.mark.parametrize("pack", FORMS)
+@pytest.mark.parametrize("number", [1e6, torch.inf, torch.nan])
+def test_numbers_beyond_float16_are_refused(pack, number):
+    states = torch.ones(4, 8)
+    states[2, 5] = number
+    with pytest.raises(ValueError, match=r"up to (1e\+06|inf|nan) cannot be packed.*65504"):
+        pack(states, 4, 64, True)
+
+
+@pytest.mark.parametrize("pack", FORMS)
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+@pytest.mark.parametrize("along_tokens", [True, False])
+@pytest.mark.parametrize(("rows", "width", "group"), [(1, 8, 64), (2100, 64, 64), (130, 80, 64), (33, 48, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packing_in_one_pass_gives_the_same_bytes(pack, bits, along_tokens, rows, width, group, dtype):
+    states = torch.randn(width, rows, generator=GENERATOR).T.to(dtype) * 3  # not contiguous
+    states[:, 1] = 0.1  # no range
+    packed, scale, zero = pack(states, bits, group, along_tokens)
+    codes, *expected = quantise(states, bits, group, along_tokens)
+    assert torch.equal(packed, pack_bits(codes, bits))
+    assert torch.equal(scale, expected[0]) and torch.equal(zero, expected[1])
+
+
+@pytest.mark.skipif(len(FORMS) == 1, reason="numba is not installed")
+def test_on_a_cpu_compiled_loops_run_unless_the_definition_is_asked_for(monkeypatch):
+    ran = []
+    monkeypatch.setattr(compiled, "quantise_and_pack", lambda *args: ran.append(args))
+    quantise_and_pack(torch.ones(1, 8), 4, 64, True)
+    assert len(ran) == 1
+    monkeypatch.setenv("PIKVPRESS_KERNELS", "reference")
+    assert torch.equal(quantise_and_pack(torch.ones(1, 8), 4, 64, True)[0], torch.zeros(1, 4, dtype=torch.uint8))
+    assert len(ran) == 1

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from pikvpress.kernels.packing.reference import codes_in_whole_bytes, pack_bits, quantise
+from pikvpress.kernels.packing import codes_in_whole_bytes, quantise_and_pack
 
 ALIGNED = 16  # each packed part is padded to a multiple of this many bytes, as in the cache
 
@@ -174,8 +174,8 @@ def compact_and_pack(
 def _packed(rows: torch.Tensor, bits: int, group: int, along_tokens: bool) -> torch.Tensor:
     if len(rows) == 0:
         return torch.empty(0, dtype=torch.uint8, device=rows.device)
-    codes, scale, zero = quantise(rows, bits, group, along_tokens)
-    stored = torch.cat([torch.stack([scale, zero]).view(torch.uint8).flatten(), pack_bits(codes, bits).flatten()])
+    codes, scale, zero = quantise_and_pack(rows, bits, group, along_tokens)
+    stored = torch.cat([torch.stack([scale, zero]).view(torch.uint8).flatten(), codes.flatten()])
     return F.pad(stored, (0, -len(stored) % ALIGNED))
 
 

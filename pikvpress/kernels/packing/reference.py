@@ -80,16 +80,30 @@ def quantise(
     ValueError
         If a scale or zero point is too large for float16.
     """
+    scale, zero = scales_of(states, bits, group, along_tokens)
+    step = spread(scale, states.shape, group, along_tokens).float()
+    distance = states.float() - spread(zero, states.shape, group, along_tokens).float()
+    codes = torch.where(step > 0, distance / step.clamp_min(1e-30), 0).round_().clamp_(0, 2**bits - 1)
+    return codes.to(torch.uint8), scale, zero
+
+
+def quantise_and_pack(
+    states: torch.Tensor, bits: int, group: int, along_tokens: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return what `quantise` returns, with its codes packed by `pack_bits`: uint8, shape (n, d · bits / 8)."""
+    codes, scale, zero = quantise(states, bits, group, along_tokens)
+    return pack_bits(codes, bits), scale, zero
+
+
+def scales_of(states: torch.Tensor, bits: int, group: int, along_tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scales and zero points of `quantise`."""
     dim = 0 if along_tokens else 1
     grouped = _grouped(states.float(), group, dim)
     zero = grouped.amin(dim=dim + 1).to(SCALE_DTYPE)
     top = grouped.amax(dim=dim + 1)
     scale = ((top - zero.float()) / (2**bits - 1)).to(SCALE_DTYPE)
     check_scales(states, scale, zero)
-    step = spread(scale, states.shape, group, along_tokens).float()
-    distance = states.float() - spread(zero, states.shape, group, along_tokens).float()
-    codes = torch.where(step > 0, distance / step.clamp_min(1e-30), 0).round_().clamp_(0, 2**bits - 1)
-    return codes.to(torch.uint8), scale, zero
+    return scale, zero
 
 
 def check_scales(states: torch.Tensor, *scales: torch.Tensor) -> None:

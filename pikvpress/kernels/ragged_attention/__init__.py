@@ -5,7 +5,7 @@ from pikvpress.kernels.ragged_attention import reference
 from pikvpress.kernels.ragged_attention.layout import Layout, Rows
 
 attend = by_device(reference.attend, is_compiled=True)
-# No kernel keeps the weights or bounds logits: the definition runs on every device.
-attend_and_sum, attend_capped = reference.attend_and_sum, reference.attend_capped
+attend_and_sum = by_device(reference.attend_and_sum, is_compiled=True, has_kernel=False)
+attend_capped = reference.attend_capped  # no other form bounds logits
 
 __all__ = ["Layout", "Rows", "attend", "attend_and_sum", "attend_capped"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
 
 from pikvpress.kernels.ragged_attention import loops, reference
 from pikvpress.kernels.ragged_attention.layout import Layout, Rows
-from pikvpress.kernels.ragged_attention.plan import entries_a_piece, plan
+from pikvpress.kernels.ragged_attention.plan import Partition, entries_a_piece, plan
 from pikvpress.kernels.rotation import rotation
 from pikvpress.kernels.threads import CREW
 
@@ -42,13 +43,57 @@ def attend(
     ValueError
         If keys or values are of another type than the queries, or anything is not on a CPU.
     """
+    if not _readable(query, held, keys):
+        return reference.attend(query, held, keys, values, hidden, scaling)
+    output, log_sums, _ = _attend(query, held, keys, values, hidden, scaling, is_summed=False)
+    return output, log_sums
+
+
+def attend_and_sum(
+    query: torch.Tensor,
+    held: Sequence[tuple[Rows, Rows]],
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    hidden: torch.Tensor,
+    scaling: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Attend as `attend` does, and return the attention that entries receive as well; see the reference.
+
+    Logits are kept until their sums are known: temporary memory of a number in float32 for each query and entry.
+
+    Raises
+    ------
+    ValueError
+        As `attend`.
+    """
+    if not _readable(query, held, keys):
+        return reference.attend_and_sum(query, held, keys, values, hidden, scaling)
+    output, log_sums, received = _attend(query, held, keys, values, hidden, scaling, is_summed=True)
+    assert received is not None
+    return output, log_sums, received
+
+
+def _readable(query: torch.Tensor, held: Sequence[tuple[Rows, Rows]], keys: torch.Tensor) -> bool:
+    """Return whether compiled loops read this, and in less time than the reference."""
+    rows = query.shape[1] // max(1, keys.shape[1]) * query.shape[2]
+    has_layouts = all(side.layout is not None for pair in held for side in pair)
+    return len(held) > 0 and has_layouts and rows <= MOST_ROWS and query.numel() > 0
+
+
+def _attend(
+    query: torch.Tensor,
+    held: Sequence[tuple[Rows, Rows]],
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    hidden: torch.Tensor,
+    scaling: float,
+    is_summed: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     layouts = [(k.layout, v.layout) for k, v in held]
     readable = [(k, v) for k, v in layouts if k is not None and v is not None]
     batch, num_heads, tokens, head_dim = query.shape
     heads = keys.shape[1]
-    rows = num_heads // max(1, heads) * tokens
-    if not held or len(readable) < len(held) or rows > MOST_ROWS or query.numel() == 0:
-        return reference.attend(query, held, keys, values, hidden, scaling)
+    rows = num_heads // heads * tokens
     _check(query, readable, keys, values, hidden)
     programs = PIECES * torch.get_num_threads()
     cut = plan(readable, programs)
@@ -61,16 +106,53 @@ def attend(
     turned = queries if turn is None else queries @ turn.T
     pieces = cut.pieces + batch * heads * recent.pieces
     partial, log_sums = torch.empty(pieces, rows, head_dim).numpy(), torch.empty(pieces, rows).numpy()
-    given = (queries.contiguous().numpy(), turned.contiguous().numpy(), np.array(recent), partial, log_sums)
+    places = _places(cut, recent, batch * heads) if is_summed else np.zeros(1, np.int64)
+    kept = torch.empty(rows if is_summed else 0, int(places[-1])).numpy()
+    given = (queries.contiguous().numpy(), turned.contiguous().numpy(), np.array(recent), partial, log_sums, kept)
     table = cut.table.numpy()
-    CREW.run(lambda number: loops.attend_piece(table, number, *given), pieces)
+    CREW.run(lambda number: loops.attend_piece(table, number, *given, places), pieces)
     output, rotated = torch.empty(2, *queries.shape)
     sums = torch.empty(queries.shape[:2])
     merged = (output.numpy(), rotated.numpy(), sums.numpy())
     loops.merge(table, cut.firsts.numpy(), recent.pieces, partial, log_sums, *merged)
     if turn is not None:
         output += rotated @ turn
-    return output.view(query.shape).to(query.dtype), sums.view(query.shape[:3])
+    found = output.view(query.shape).to(query.dtype), sums.view(query.shape[:3])
+    if not is_summed:
+        return *found, None
+    received = _received(cut, recent, kept, places, sums) / (num_heads // heads)
+    return *found, received.unflatten(0, (batch, heads))
+
+
+def _places(cut: Partition, recent: loops.Recent, heads: int) -> np.ndarray:
+    """Return where the entries of each piece begin if those of all pieces follow each other, and their number."""
+    held = (cut.table[:, loops.LAST] - cut.table[:, loops.FIRST]).tolist()
+    begun = range(0, recent.pieces * recent.length, recent.length) if recent.pieces else ()
+    late = [min(recent.length, recent.entries - first) for first in begun] * heads
+    return np.array([0, *accumulate([*held, *late])])
+
+
+def _received(
+    cut: Partition, recent: loops.Recent, kept: np.ndarray, places: np.ndarray, log_sums: torch.Tensor
+) -> torch.Tensor:
+    """Return the sums of weights of each head's held entries, zeros up to the most that a head has, and recent ones."""
+    summed = torch.empty(int(places[-1]))
+    of_pieces, of_rows, of_places = summed.numpy(), log_sums.numpy(), cut.table[:, loops.PLACE].tolist()
+    held = cut.pieces
+
+    def work(piece: int) -> None:
+        place = of_places[piece] if piece < held else (piece - held) // recent.pieces
+        first, last = places[piece], places[piece + 1]
+        loops.sum_weights(kept, first, last, of_rows[place], of_pieces[first:last])
+
+    CREW.run(work, len(places) - 1)
+    bounds = places[cut.firsts.numpy()]
+    counts = np.diff(bounds).tolist()
+    received = torch.zeros(len(counts), max(counts) + recent.entries)
+    for place, (first, count) in enumerate(zip(bounds.tolist(), counts, strict=False)):
+        received[place, :count] = summed[first : first + count]
+    received[:, max(counts) :] = summed[int(bounds[-1]) :].view(len(counts), recent.entries)
+    return received
 
 
 def _check(

@@ -443,9 +443,9 @@ def _taken(address, rows, columns):
 
 @compiled(
     "int64(int64[:, ::1], int64, float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32[:, :, ::1], "
-    "float32[:, ::1])"
+    "float32[:, ::1], float32[:, ::1], int64[::1])"
 )
-def attend_piece(table, number, queries, turned, recent, partial, log_sums):
+def attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places):
     """Attend to a piece: of a plan's table or, with a higher number, of the recent entries.
 
     partial[piece, r] = softmax(logits[r]) v over the piece's entries, log_sums[piece, r] = log Σ exp logits[r].
@@ -462,6 +462,10 @@ def attend_piece(table, number, queries, turned, recent, partial, log_sums):
         A `Recent`.
     partial, log_sums : array
         Written: shape (pieces, rows, head_dim) and (pieces, rows).
+    kept : array
+        Written: logits in powers of two, shape (rows, entries of all pieces); or (0, 0) if they are not wanted.
+    places : array
+        Where in `kept` the entries of each piece begin.
     """
     pieces, (rows, head_dim) = table.shape[0], queries.shape[1:]
     kind, group = recent[KIND], recent[GROUP]
@@ -499,6 +503,10 @@ def attend_piece(table, number, queries, turned, recent, partial, log_sums):
         _logits(columns, seen, folded, kind, group, start, entries, tile, steps, bases, logits)
         if is_recent:
             _hide(recent, place, start, entries, logits)
+        if kept.shape[0] > 0:
+            at = places[number] + start - columns[FIRST]
+            for r in range(rows):
+                kept[r, at : at + entries] = logits[r, :entries]
         for r in range(rows):
             logits[r, entries:] = -INFINITY
             higher = maximum(logits, r, TILE)
@@ -548,3 +556,28 @@ def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums
                 into = rotated[place, r] if i < held and table[at, VALUE_BITS] > ROTATED else output[place, r]
                 for c in range(head_dim):
                     into[c] += weight * partial[at, r, c]
+
+
+@compiled("void(float32[:, ::1], int64, int64, float32[::1], float32[::1])")
+def sum_weights(kept, first, last, log_sums, received):
+    """received[t - first] = Σ_r exp(logit[r, t] - log_sums[r]) for entries t of a piece.
+
+    Parameters
+    ----------
+    kept : array
+        Logits in powers of two, shape (rows, entries of all pieces).
+    first, last : int
+        The piece's entries in it, the last one excluded.
+    log_sums : array
+        Of the piece's place, over all its entries, shape (rows,).
+    received : array
+        Written: shape (last - first,).
+    """
+    received[:] = np.float32(0.0)
+    for r in range(kept.shape[0]):
+        if log_sums[r] == -INFINITY:
+            continue  # it sees nothing
+        whole = log_sums[r] / LN_2
+        logits = kept[r, first:last]
+        for t in range(last - first):
+            received[t] += power_of_two(logits[t] - whole)

@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
-from pikvpress.kernels.packing import check_scales, unpack_bits
+from pikvpress.kernels.packing import check_scales, pack_bits, unpack_bits
 
 SCALE_DTYPE = torch.float16
 SEED = 0  # of the signs; must not change, since stored vectors depend on it
@@ -87,6 +87,12 @@ def quantise_levels(states: torch.Tensor, bits: int, length: float) -> tuple[tor
     scales = (size[:, 0] * least ** (1 - length) * most**length).to(SCALE_DTYPE)
     check_scales(states, scales)
     return codes, scales
+
+
+def pack_levels(states: torch.Tensor, bits: int, length: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `quantise_levels` returns, with its codes packed by `pack_bits`: uint8, shape (n, d · bits / 8)."""
+    codes, scales = quantise_levels(states, bits, length)
+    return pack_bits(codes, bits), scales
 
 
 def _nearest_levels(unit: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -101,7 +101,8 @@ def answer(model, cache, tokens: int, mask: torch.Tensor | None = None) -> torch
     return torch.cat(logits, dim=1)
 
 
-def answers_of_files(files: list[str], tokens: int) -> list[torch.Tensor]:
-    """Return the answers of another process from saved caches."""
+def answers_of_files(files: list[str], tokens: int, threads: int) -> list[torch.Tensor]:
+    """Return the answers of another process, with as many threads, from saved caches."""
+    torch.set_num_threads(threads)
     model = make_tiny("llama")
     return [answer(model, PiKVCache.load(file, model), tokens) for file in files]

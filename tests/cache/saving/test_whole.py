@@ -41,16 +41,21 @@ def test_a_loaded_cache_goes_on_as_the_saved_one(llama, path, kind, later):
     assert loaded.nbytes == cache.nbytes
 
 
-def test_in_another_process_every_kind_goes_on(llama, tmp_path):
+def test_in_another_process_every_kind_goes_on(tmp_path):
+    model = make_tiny("llama")  # fresh, as the other process makes it
     expected, files = [], []
     for index, kind in enumerate(CACHES):
-        cache = filled(llama, kind, 3)
+        cache = filled(model, kind, 3)
         cache.save(files.append(f"{tmp_path}/{index}") or files[-1])
-        expected.append(answer(llama, cache, 2))
+        expected.append(answer(model, cache, 2))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.apply(answers_of_files, (files, 2))
-    for kind, one, other in zip(CACHES, found, expected, strict=True):
-        assert torch.equal(one, other), kind
+        found = pool.apply(answers_of_files, (files, 2, torch.get_num_threads()))
+    here = answers_of_files(files, 2, torch.get_num_threads())
+    differences = {
+        kind: ((one - other).abs().max().item(), (two - other).abs().max().item())
+        for kind, one, two, other in zip(CACHES, found, here, expected, strict=True)
+    }
+    assert differences == dict.fromkeys(CACHES, (0, 0))
 
 
 @pytest.mark.parametrize("kind", ["dense", "ragged and packed"])
