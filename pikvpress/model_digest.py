@@ -32,7 +32,7 @@ class ModelDigest:
     architecture : str
         Name of its class.
     config : str
-        SHA-256 of its configuration, without settings that change no numbers.
+        SHA-256 of its configuration, without settings that change no numbers, and of which adapters are in use.
     weights : str
         SHA-256 of the names, data types, shapes and bytes of all parameters and stored buffers.
     """
@@ -57,6 +57,7 @@ class ModelDigest:
         ValueError
             If weights are not in memory (on the meta device).
         """
+        model = models.unwrapped(model)
         if not isinstance(model, PreTrainedModel):
             raise TypeError(f"model must be a model of transformers, got {type(model).__name__}")
         known = _WEIGHTS.get(model)
@@ -144,7 +145,26 @@ def _stored(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _config_digest(model: PreTrainedModel) -> str:
     settings = _without_neutral(model.config.to_diff_dict())
+    adapters = _adapters_in_use(model)
+    if adapters:
+        settings["adapters"] = adapters
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _adapters_in_use(model: nn.Module) -> dict[str, list[str]]:
+    """Return for each layer with adapters of peft which of them are active or merged, and how strong they are.
+
+    The weights alone do not say: all adapters stay in memory, and peft merges them through ``.data``.
+    """
+    found = {}
+    for name, module in model.named_modules():
+        merged, active = getattr(module, "merged_adapters", None), getattr(module, "active_adapters", None)
+        if merged is None or active is None:
+            continue
+        used = [] if module.disable_adapters else list(active)
+        scaling = getattr(module, "scaling", {})
+        found[name] = [*(f"{adapter} {scaling.get(adapter)}" for adapter in used), *(f"merged {one}" for one in merged)]
+    return found
 
 
 def _without_neutral(setting: Any) -> Any:

@@ -18,9 +18,20 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from pikvpress.ranks import sample_of_columns
+from pikvpress.rotary import (  # noqa: F401  # also under these names
+    form_of,
+    in_halves,
+    rotary_embedding,
+    rotary_from,
+    rotate,
+    rotates,
+    rotation_of,
+    unrotate,
+)
 
 PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
-SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3"
+WINDOWS = ("sliding_attention", "chunked_attention")  # kinds of layers that see only the latest tokens
+SUPPORTED = "Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, Phi-3, OLMo, Granite, SmolLM3 and others"
 
 
 # An attention module. `config`, `layer_idx`, `head_dim`, `scaling`, `o_proj` and other attributes are set in the
@@ -28,9 +39,28 @@ SUPPORTED = "Llama, Mistral, Mixtral, Phi-3, Qwen2, Qwen3, Qwen3-MoE and Gemma 3
 Attention: TypeAlias = Any
 
 
+def unwrapped(model: Any) -> Any:
+    """Return the model inside a wrapper of peft, whose adapters are part of its layers; other models as they are.
+
+    Raises
+    ------
+    ValueError
+        If the adapter writes entries of its own into the cache, before the context.
+    """
+    if isinstance(model, PreTrainedModel) or not hasattr(model, "get_base_model"):
+        return model
+    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+        raise ValueError(
+            f"the adapter {model.active_adapter!r} puts learned entries before the context, which presses would take "
+            "for text: use an adapter of weights, such as LoRA"
+        )
+    return model.get_base_model()
+
+
 def language_model(model: PreTrainedModel) -> Any:
     """Return the decoder of a causal language model, or of the language part of a vision-language model."""
-    return getattr(model.model, "language_model", model.model)
+    inner = unwrapped(model).model
+    return getattr(inner, "language_model", inner)
 
 
 def attention_layers(model: PreTrainedModel) -> list[Attention]:
@@ -51,21 +81,36 @@ def check_supported(model: PreTrainedModel) -> None:
     ValueError
         The message names what is missing, and the supported architectures.
     """
-    name = type(model).__name__
+    model = unwrapped(model)
+    obstacle = _obstacle(model)
+    if obstacle:
+        raise ValueError(f"{type(model).__name__} cannot be compressed: {obstacle}. Use a rotary decoder: {SUPPORTED}.")
+
+
+def _obstacle(model: PreTrainedModel) -> str:
+    """Return why a model cannot be compressed, or an empty string."""
+    if model.config.is_encoder_decoder:
+        return "encoder-decoders keep the keys of two texts, and presses expect those of one"
     if not hasattr(model, "model") or not hasattr(language_model(model), "layers"):
-        raise ValueError(
-            f"{name} cannot be compressed: kvpress reaches attention layers through model.model.layers, and scoring "
-            "needs rotary positions; models with learned absolute positions, such as GPT-2, have neither. "
-            f"Use a rotary decoder: {SUPPORTED}."
+        return (
+            "kvpress reaches attention layers through model.model.layers, and scoring needs rotary positions; models "
+            "with learned absolute positions, such as GPT-2, or without attention, such as Mamba, have neither"
         )
-    for index, layer in enumerate(language_model(model).layers):
-        attention = getattr(layer, "self_attn", None)
+    attentions = [getattr(layer, "self_attn", None) for layer in language_model(model).layers]
+    if all(is_sliding(attention) for attention in attentions):
+        return "all its layers see only the latest tokens, so there is nothing to remove"
+    for index, attention in enumerate(attentions):
         projects = hasattr(attention, "q_proj") or hasattr(attention, "qkv_proj")
         if not projects or not hasattr(attention, "head_dim"):
-            raise ValueError(
-                f"{name} cannot be compressed: layer {index} has no self-attention with a query projection "
-                f"(linear attention and latent attention keep no keys per head). Use one of {SUPPORTED}."
+            return (
+                f"layer {index} has no self-attention with a query projection (linear attention and latent attention "
+                "keep no keys per head)"
             )
+        if getattr(attention, "is_kv_shared_layer", False):
+            return f"layer {index} reads keys of an earlier layer, which would be removed by then"
+        if not is_sliding(attention) and rotates(attention) and form_of(attention) == "other":
+            return "its rotary positions turn channels in another way than scorers do"
+    return ""
 
 
 def num_key_value_heads(attention: Attention) -> int:
@@ -75,8 +120,13 @@ def num_key_value_heads(attention: Attention) -> int:
 
 
 def is_sliding(attention: Attention, cache_layer: Any = None) -> bool:
-    """Return whether a layer's attention or cache has a sliding window: such layers are left unchanged."""
-    return bool(getattr(attention, "is_sliding", False) or getattr(cache_layer, "is_sliding", False))
+    """Return whether a layer's attention or cache has a sliding window: such layers are left unchanged.
+
+    Only some architectures say so on the module; the others list the kinds of their layers.
+    """
+    kinds = getattr(getattr(attention, "config", None), "layer_types", None)
+    windowed = bool(kinds) and kinds[attention.layer_idx] in WINDOWS
+    return bool(windowed or getattr(attention, "is_sliding", False) or getattr(cache_layer, "is_sliding", False))
 
 
 def queries_before_rotation(
@@ -217,37 +267,6 @@ def rotary_at_hand(model: PreTrainedModel) -> Iterator[None]:
         for layer, had_rotary in zip(layers, had, strict=True):
             if not had_rotary and hasattr(layer, "rotary_emb"):
                 del layer.rotary_emb
-
-
-def rotary_embedding(attention: Attention, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return the cosines and sines (1, positions, rotary_dim) of an attention module at ``positions`` (1, n)."""
-    rotary = attention.rotary_emb
-    if hasattr(rotary, "layer_types"):  # one table for sliding, another for full attention
-        return rotary(like, positions, attention.layer_type)
-    return rotary(like, positions)
-
-
-def rotary_from(attention: Attention, like: torch.Tensor, first: int) -> tuple[torch.Tensor, ...]:
-    """Return the same at as many positions as ``like`` (batch, heads, tokens, head_dim) has tokens, from a first."""
-    positions = torch.arange(first, first + like.shape[2], device=like.device)
-    return rotary_embedding(attention, like, positions.unsqueeze(0))
-
-
-def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); remaining channels are unchanged."""
-    size = cos.shape[-1]
-    first, second = states[..., :size].chunk(2, dim=-1)
-    first_sin, second_sin = sin.unsqueeze(1).chunk(2, dim=-1)
-    turned = states[..., :size] * cos.unsqueeze(1)
-    turned[..., : size // 2].addcmul_(second, first_sin, value=-1)  # in place: allocating memory is slow on a CPU
-    turned[..., size // 2 :].addcmul_(first, second_sin)
-    return torch.cat((turned, states[..., size:]), dim=-1) if size < states.shape[-1] else turned
-
-
-def unrotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Return the states that `rotate` was given."""
-    scale = cos.square() + sin.square()  # not 1 if the embedding also scales attention
-    return rotate(states, cos / scale, -sin / scale)
 
 
 def fingerprint(attention: Attention) -> dict[str, str]:

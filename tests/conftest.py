@@ -11,6 +11,7 @@ if not torch.cuda.is_available():  # before anything imports triton
     os.environ["TRITON_INTERPRET"] = "1"
 
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
@@ -51,10 +52,60 @@ CONFIGS = {
     "gemma3": lambda: Gemma3TextConfig(**SIZES, **GEMMA),
 }
 
+# Settings of architectures that are tested in one place only, by the names that transformers gives them.
+ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
+WINDOW = {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+LOCAL_MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+GATED_DELTA = {f"linear_{name}": 16 for name in ("key_head_dim", "value_head_dim")}
+OTHERS: dict[str, dict] = {
+    "cohere": {},
+    "cohere2": WINDOW,
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "n_routed_experts": 4,
+        "n_group": 1,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "q_lora_rank": 16,
+    }
+    | {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "moe_intermediate_size": 32},
+    "gemma2": GEMMA,
+    "gemma3n_text": GEMMA
+    | {"num_kv_shared_layers": 1, "vocab_size_per_layer_input": VOCABULARY}
+    | {"hidden_size_per_layer_input": 8, "laurel_rank": 8, "activation_sparsity_pattern": [0.0, 0.0]}
+    | {"layer_types": ["full_attention", "full_attention"]},
+    "glm4": {"head_dim": 16, "rope_parameters": ROTARY | {"partial_rotary_factor": 0.5}},
+    "gpt2": {"n_layer": 2, "n_head": 4, "n_embd": 64},
+    "gpt_oss": WINDOW | LOCAL_MOE | {"head_dim": 16, "rope_parameters": ROTARY},
+    "granite": {},
+    "granitemoe": LOCAL_MOE,
+    "llama4_text": LOCAL_MOE
+    | {"head_dim": 16, "intermediate_size_mlp": 96, "no_rope_layers": [1, 0]}
+    | {"attention_chunk_size": 64, "layer_types": ["chunked_attention", "full_attention"]},
+    "ministral": WINDOW | {"head_dim": 16},
+    "ministral3": {"head_dim": 16, "sliding_window": None},
+    "olmo": {},
+    "olmo2": {},
+    "olmo3": WINDOW,
+    "olmoe": MOE,
+    "phi4": {"rope_parameters": ROTARY | {"partial_rotary_factor": 0.75}},
+    "qwen2_moe": MOE | {"shared_expert_intermediate_size": 32},
+    "qwen3_next": MOE
+    | GATED_DELTA
+    | {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 2}
+    | {"layer_types": ["linear_attention", "full_attention"]},
+    "smollm3": {"no_rope_layers": [1, 0]},
+}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slowest tests first, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/test_notebooks", "tests/test_readme")))
+
+
+def _other_config(name: str):
+    """Return a configuration of OTHERS; Phi-4 mini is a Phi-3 that rotates three quarters of the channels."""
+    return AutoConfig.for_model({"phi4": "phi3"}.get(name, name), **(SIZES | OTHERS[name]))
 
 
 def make_tiny(name: str = "llama", seed: int = 0, **kwargs) -> PreTrainedModel:
@@ -67,13 +118,16 @@ def make_tiny(name: str = "llama", seed: int = 0, **kwargs) -> PreTrainedModel:
         config = Gemma3Config(text_config=text.to_dict(), vision_config=vision, mm_tokens_per_image=1)
         model = Gemma3ForConditionalGeneration._from_config(config, **kwargs)
     else:
-        model = AutoModelForCausalLM.from_config(CONFIGS[name](), **kwargs)
+        config = CONFIGS[name]() if name in CONFIGS else _other_config(name)
+        model = AutoModelForCausalLM.from_config(config, **kwargs)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "q_norm" in parameter_name or "k_norm" in parameter_name:
                 parameter.copy_(torch.rand_like(parameter) + 0.5)
             elif parameter.dim() == 2 and ("q_proj" in parameter_name or "k_proj" in parameter_name):
                 parameter.mul_(8)  # attention that is not flat
+            elif "sinks" in parameter_name:
+                parameter.normal_()
     return model.eval()
 
 

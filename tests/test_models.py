@@ -1,6 +1,15 @@
 import pytest
 import torch
-from transformers import AttentionInterface, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AttentionInterface,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    T5Config,
+)
 
 from pikvpress import models
 from tests.conftest import CONFIGS, make_tiny
@@ -51,6 +60,20 @@ def test_gpt2_is_refused_with_a_reason():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=32))
     with pytest.raises(ValueError, match=r"GPT2LMHeadModel cannot be compressed.*absolute positions.*Llama"):
         models.check_supported(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=32), "the keys of two texts"),
+        (BartConfig(vocab_size=32, d_model=16, encoder_layers=1, decoder_layers=1), "the keys of two texts"),
+        (MambaConfig(vocab_size=32, hidden_size=16, state_size=4, num_hidden_layers=1), "without attention"),
+    ],
+)
+def test_other_kinds_of_models_are_refused_in_a_sentence(config, message):
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with pytest.raises(ValueError, match=message):
+        models.check_supported(kind.from_config(config))
 
 
 def test_layers_without_attention_are_named(llama):

@@ -11,6 +11,9 @@ import torch
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.gates import Gates
 
+# What depends on a context's length is kept for so many contexts: every layer asks for that of each row of a batch.
+CONTEXTS = 64
+
 
 @dataclass(frozen=True)
 class ModelShape:

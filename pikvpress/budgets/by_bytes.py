@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
-from pikvpress.budgets.budget import Budget, ModelShape
+from pikvpress.budgets.budget import CONTEXTS, Budget, ModelShape
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.budgets.spending import Heads, Spending, spend_fitted, spend_uniform
 from pikvpress.gates import Gates
@@ -20,7 +21,7 @@ class UniformBytes(Budget):
     def __init__(self, gates: Gates | None = None, shape: ModelShape | None = None):
         assert shape is not None
         self._gates, self._shape = gates, shape
-        self._spending: dict[tuple[float, int], Spending] = {}
+        self._spent = lru_cache(maxsize=CONTEXTS)(self._spending)
 
     def share_removed(self, ratio: float, num_keys: int) -> float:
         """Return the share of tokens that do not fit into the budget."""
@@ -35,13 +36,10 @@ class UniformBytes(Budget):
         counts = layer.shard.cut(spending.counts[layer.index], 0).to(layer.scores.device)
         return [Decision(layer, highest(layer.scores, counts), layer.shard.own(spending.codecs[layer.index]))]
 
-    def _spent(self, ratio: float, num_keys: int) -> Spending:
+    def _spending(self, ratio: float, num_keys: int) -> Spending:
         """Return the tokens and codecs that fit into the budget for a context of this length."""
-        if (ratio, num_keys) not in self._spending:
-            shape = self._shape
-            heads = Heads(shape.layers, shape.heads, shape.head_dim, num_keys, shape.dtype)
-            self._spending = {(ratio, num_keys): self._spend(heads, ratio)}
-        return self._spending[ratio, num_keys]
+        shape = self._shape
+        return self._spend(Heads(shape.layers, shape.heads, shape.head_dim, num_keys, shape.dtype), ratio)
 
     def _spend(self, heads: Heads, ratio: float) -> Spending:
         return spend_uniform(heads, ratio, self._shape.compressed, self._gates)

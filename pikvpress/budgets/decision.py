@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pikvpress import models
-from pikvpress.kernels.compact import gather_rows, select
+from pikvpress.kernels.compact import select
 from pikvpress.ranks import HeadShard, shard_of
 
 
@@ -58,7 +58,8 @@ class Decision:
     kept : int or torch.Tensor
         Number of entries with the highest scores that every head keeps, or a bool mask with the shape of the scores.
     codecs : sequence of (str, str), optional
-        Codecs of keys and values for each KV head that this rank holds; None if they are stored unchanged.
+        Codecs of keys and values for each KV head that this rank holds, or for each of them in each row of a padded
+        batch; None if they are stored unchanged.
     """
 
     layer: ScoredLayer
@@ -77,16 +78,24 @@ class Decision:
         mask = torch.zeros_like(self.layer.scores, dtype=torch.bool)
         return mask.scatter_(-1, select(self.layer.scores, self.kept), True)
 
-    def gathered(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the kept keys and values in position order, if all heads keep the same number."""
+    def positions(self) -> torch.Tensor:
+        """Return the positions of kept entries, ascending, (batch, kv_heads, kept), if heads keep the same number."""
         assert isinstance(self.kept, int)
-        positions = select(self.layer.scores, self.kept)
-        return gather_rows(self.layer.keys, positions), gather_rows(self.layer.values, positions)
+        return select(self.layer.scores, self.kept)
 
     def removed(self) -> tuple[torch.Tensor, ...]:
         """Return row, head and position of each removed entry, in the format of kvpress's masks."""
         assert isinstance(self.kept, torch.Tensor)
         return tuple((~self.kept).nonzero(as_tuple=True))
+
+    def head_codecs(self) -> list[tuple[str, str]] | None:
+        """Return the codecs of keys and values for each KV head; different ones of several rows are joined."""
+        if self.codecs is None:
+            return None
+        heads = self.layer.scores.shape[1]
+        by_head = [self.codecs[head::heads] for head in range(heads)]
+        sides = [["/".join(dict.fromkeys(pair[side] for pair in pairs)) for pairs in by_head] for side in (0, 1)]
+        return list(zip(*sides, strict=True))
 
     def head_tokens(self) -> list[int]:
         """Return how many entries each KV head that this rank holds keeps, averaged over the batch."""

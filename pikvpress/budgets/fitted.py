@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from kvpress.utils import compute_n_kept
 
-from pikvpress.budgets.budget import Budget, ModelShape
+from pikvpress.budgets.budget import CONTEXTS, Budget, ModelShape
 from pikvpress.budgets.curves import counts_by_curves
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.gates import Gates
@@ -23,13 +24,12 @@ class FittedBudget(Budget):
     def __init__(self, gates: Gates | None = None, shape: ModelShape | None = None):
         assert gates is not None
         self._gates = gates
-        self._counts: dict[tuple[float, int], torch.Tensor] = {}
+        self._counts = lru_cache(maxsize=CONTEXTS)(self._counts_of)
 
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
         """Return what this layer keeps."""
-        num_keys = layer.scores.shape[2]
-        if (ratio, num_keys) not in self._counts:
-            num_kept = compute_n_kept(num_keys, ratio)
-            self._counts = {(ratio, num_keys): counts_by_curves(self._gates, ratio, num_keys, num_kept)}
-        counts = layer.shard.cut(self._counts[ratio, num_keys][layer.index], 0)
+        counts = layer.shard.cut(self._counts(ratio, layer.scores.shape[2])[layer.index], 0)
         return [Decision(layer, highest(layer.scores, counts.to(layer.scores.device)))]
+
+    def _counts_of(self, ratio: float, num_keys: int) -> torch.Tensor:
+        return counts_by_curves(self._gates, ratio, num_keys, compute_n_kept(num_keys, ratio))

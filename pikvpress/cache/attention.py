@@ -21,6 +21,7 @@ from pikvpress.cache.kvpress_rules import check_presses
 from pikvpress.cache.reader import read
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.scheduled import ScheduledLayer
+from pikvpress.support.padding import padding as padding_of
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
 
@@ -78,7 +79,7 @@ def reading(function: Attention) -> Attention:
     ) -> tuple[torch.Tensor, Any]:
         if isinstance(key, Held):
             READERS.turn_to(module, key.layer, prompt=False)
-            return read(module, query, key.layer, attention_mask, kwargs.get("scaling")), None
+            return read(module, query, key.layer, attention_mask, kwargs), None
         if torch.compiler.is_compiling():  # a PiKVCache cannot be compiled; other caches are read as before
             return function(module, query, key, value, attention_mask, *args, **kwargs)
         if READERS.stands_in(key):  # for a PiKVLayer whose mask is not set yet
@@ -86,7 +87,7 @@ def reading(function: Attention) -> Attention:
         layer, prompt = READERS.owner(key), query.shape[2] == key.shape[2]
         READERS.turn_to(module, layer, prompt)
         if layer is not None:
-            padding = masks.padding(attention_mask, key.shape[2])
+            padding = padding_of(attention_mask, key.shape[2])
             if isinstance(layer, ScheduledLayer) and layer.keeper is not None:
                 layer.refuse_to_schedule(module, query.shape[2], padding)
             elif prompt:

@@ -33,6 +33,13 @@ def of_layer(codecs: tuple[Codec | Bases, Codec | Bases], layer: int) -> tuple[C
     )
 
 
+def of_rows(codecs: Sequence[Codec], rows: Sequence[int], heads: int) -> Sequence[Codec]:
+    """Return the codecs for selected rows of a batch, if there is one for each head of each row."""
+    if len(codecs) == heads:
+        return codecs
+    return [codecs[row * heads + head] for row in rows for head in range(heads)]
+
+
 def by_head(choice: CodecChoice, heads: int, module: models.Attention | None = None) -> list[Codec]:
     """Return one codec for every KV head that a layer holds.
 

@@ -37,7 +37,7 @@ class CompressibleLayer:
     entries : Entries
         The current entries.
     depth : int, optional
-        Number of layers of the model, once it is known.
+        Number of layers of the model that have entries of their own, once it is known.
     keeper : Keeper, optional
         Keeps the layer within a ceiling if the cache is scheduled.
     part : RankPart, optional
@@ -84,7 +84,8 @@ class CompressibleLayer:
         """
         READERS.read(module, self)
         self._padding, self._slides = padding, models.is_sliding(module)
-        self.depth = int(module.config.num_hidden_layers)
+        shared = getattr(module.config, "num_kv_shared_layers", None) or 0  # the last layers of Gemma 3n have no keys
+        self.depth = int(module.config.num_hidden_layers) - shared
 
     def left(self) -> None:
         """Remove masked entries before the module reads other entries; errors are raised at the next access."""
@@ -147,7 +148,7 @@ class CompressibleLayer:
         kept : torch.Tensor
             bool, shape (batch, kv_heads, entries).
         key_codecs, value_codecs : sequence of Codec
-            By KV head.
+            By KV head, or by row, then head.
         window : int
             Number of the most recent of these entries that stay exact.
         values : torch.Tensor, optional

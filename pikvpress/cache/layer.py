@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
+from pikvpress.cache.choice import of_rows
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.held import Held
 from pikvpress.cache.readers import READERS
@@ -151,6 +152,10 @@ class PiKVLayer(ScheduledLayer, CacheLayerMixin):
         rows = indices.to(self.device)
         self.entries, self._follows_padding = self.entries.rows(rows), False
         self._padding = None if self._padding is None else self._padding[rows]
+        if self._following is not None:
+            heads = self.entries.tail.keys.shape[1]
+            keys, values = (of_rows(side, rows.tolist(), heads) for side in self._following)
+            self._following = keys, values
         if self.keeper is not None:
             self.keeper.selected(rows)
             self.entries = self.keeper.enforced(self.entries, at_once=True)  # more rows share the same bytes

@@ -6,6 +6,8 @@ from typing import Any, TypeGuard
 
 import torch
 
+from pikvpress.support.padding import is_hidden
+
 
 def hidden(mask: torch.Tensor | None, tokens: int, new: int, device: torch.device) -> torch.Tensor:
     """Return which of the entries after the context each query must not attend to, shape (batch or 1, 1, tokens, new).
@@ -16,7 +18,7 @@ def hidden(mask: torch.Tensor | None, tokens: int, new: int, device: torch.devic
         For a mask of flex attention.
     """
     if is_dense(mask):
-        return _is_hidden(mask[..., -new:])
+        return is_hidden(mask[..., -new:])
     if not isinstance(mask, torch.Tensor | None):
         raise ValueError(
             f"a {type(mask).__name__} of flex attention cannot be used with a PiKVCache: "
@@ -51,14 +53,3 @@ def fitted(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
         return mask[..., -length:]
     seen = torch.ones_like if mask.dtype == torch.bool else torch.zeros_like
     return torch.cat([seen(mask[..., :1]).expand(*mask.shape[:-1], length - mask.shape[-1]), mask], dim=-1)
-
-
-def padding(mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
-    """Return which entries are hidden even from the last query, shape (batch, entries), or None if unknown."""
-    if not is_dense(mask) or mask.shape[-1] != length:
-        return None
-    return _is_hidden(mask[:, 0, -1])
-
-
-def _is_hidden(mask: torch.Tensor) -> torch.Tensor:
-    return ~mask if mask.dtype == torch.bool else mask < 0

@@ -31,7 +31,7 @@ class ScheduledLayer(CompressibleLayer):
         """
         if schedule is None:
             return None
-        if self.is_initialized and (self._follows_padding or self._known_padding() is not None):
+        if self.is_initialized and (self._follows_padding or self._known_padding() is not None or self._differs()):
             raise ValueError(f"{PADDED} {schedule.scheduler.name!r}")
         if self.keeper is not None:
             keeper = self.keeper.switched(schedule, self.entries)
@@ -41,6 +41,10 @@ class ScheduledLayer(CompressibleLayer):
         if schedule.layers is not None:
             keeper.check(self.entries)
         return keeper
+
+    def _differs(self) -> bool:
+        """Return whether rows have different codecs, as a press chooses them for a padded batch."""
+        return self._following is not None and len(self._following[0]) != self.entries.tail.keys.shape[1]
 
     def follow(self, keeper: Keeper | None, entries: Entries) -> None:
         """Be kept by a keeper from now on, with these entries."""

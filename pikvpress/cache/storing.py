@@ -27,7 +27,7 @@ def store_kept(
     kept : torch.Tensor
         bool, shape (batch, kv_heads, entries).
     codecs : sequence of Codec
-        Codec of each KV head.
+        Codec of each KV head, or of each head of each row.
     is_keys : bool
         Whether these are keys, which are grouped along tokens.
     all_channels : bool, default=False
@@ -39,7 +39,7 @@ def store_kept(
         If a codec does not support the head size, or a number is too large for it.
     """
     counts = kept.flatten(0, 1).sum(dim=-1).tolist()
-    of_parts = list(codecs) * states.shape[0]
+    of_parts = _by_part(codecs, kept)
     if is_keys and not all_channels and _has_cleared_channels(states):
         rows = compact_rows(states, kept, sum(counts)).rows.split(counts)
         return Ragged.store(rows, of_parts, is_keys)
@@ -67,7 +67,7 @@ def kept_bytes(states: torch.Tensor, kept: torch.Tensor, codecs: Sequence[Codec]
     Counts and codecs determine it, unless channels of keys are cleared: these are found from the rows.
     """
     counts = kept.flatten(0, 1).sum(dim=-1).tolist()
-    of_parts = list(codecs) * states.shape[0]
+    of_parts = _by_part(codecs, kept)
     head_dim, dtype = states.shape[3], states.dtype
     for codec in dict.fromkeys(codecs):
         codec.check(head_dim)
@@ -79,6 +79,11 @@ def kept_bytes(states: torch.Tensor, kept: torch.Tensor, codecs: Sequence[Codec]
         named = sum(live.nbytes for live in found if live is not None)
     sizes = zip(of_parts, counts, widths, strict=True)
     return named + sum(stored_bytes(codec, count, width, dtype, is_keys) for codec, count, width in sizes)
+
+
+def _by_part(codecs: Sequence[Codec], kept: torch.Tensor) -> list[Codec]:
+    """Return the codec of each head of each row."""
+    return list(codecs) * (kept.shape[0] * kept.shape[1] // len(codecs))
 
 
 def _has_cleared_channels(states: torch.Tensor) -> bool:

@@ -93,12 +93,7 @@ def calibrate(
         If the model is not supported, a setting is out of range, a name is unknown, or the texts are too short.
         Existing gates are kept.
     """
-    models.check_supported(model)
-    if not shard_of(models.attention_layers(model)[0]).is_whole:
-        raise ValueError(
-            "this model is split over ranks, of which each would see only its own heads: calibrate it in one process; "
-            "its gates then serve any number of ranks"
-        )
+    _check(model)
     plan = _Plan.made(tokenizer, texts, _recipe(recipe, settings, choices))
     fingerprint = models.fingerprint(models.attention_layers(model)[0])
     path = _checked(Path(output) if output is not None else user_folder() / file_name(fingerprint))
@@ -243,6 +238,26 @@ class _Plan:
         if recipe.settings != RouterSettings():
             about["settings"] = asdict(recipe.settings)
         return about | {"figures": figures}
+
+
+def _check(model: PreTrainedModel) -> None:
+    """Raise a ``ValueError`` if gates cannot be fitted to a model."""
+    models.check_supported(model)
+    if not shard_of(models.attention_layers(model)[0]).is_whole:
+        raise ValueError(
+            "this model is split over ranks, of which each would see only its own heads: calibrate it in one process; "
+            "its gates then serve any number of ranks"
+        )
+    if models.unwrapped(model) is not model:
+        raise ValueError(
+            "gates of a model with an adapter would take the place of those of its base model: calibrate the base "
+            "model, or model.merge_and_unload()"
+        )
+    if models.form_of(models.attention_layers(model)[0]) == "neighbours":
+        raise ValueError(
+            f"{type(model).__name__} pairs neighbouring channels in its rotary positions, for which there is no "
+            "calibration: use presses with their prior, gates=None"
+        )
 
 
 def _checked(path: Path) -> Path:

@@ -13,6 +13,7 @@ from pikvpress.experts.non_causal import StreamedNonCausalAttnPress
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.experts.probe_attention import ProbeAttentionPress
 from pikvpress.experts.registry import CANDIDATES, DEFAULT_EXPERTS, available_experts, make_experts, register_expert
+from pikvpress.experts.rows import BatchRow, joined, rows_of
 from pikvpress.experts.saliency import SaliencyScorer, equipped
 from pikvpress.experts.snapkv import StreamedSnapKVPress
 from pikvpress.experts.tova import StreamedTOVAPress
@@ -20,6 +21,7 @@ from pikvpress.experts.tova import StreamedTOVAPress
 __all__ = [
     "CANDIDATES",
     "DEFAULT_EXPERTS",
+    "BatchRow",
     "ChunkScorePress",
     "Expert",
     "LayerInput",
@@ -37,6 +39,8 @@ __all__ = [
     "WindowedObservedAttentionPress",
     "available_experts",
     "equipped",
+    "joined",
     "make_experts",
     "register_expert",
+    "rows_of",
 ]

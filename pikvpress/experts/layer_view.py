@@ -85,7 +85,8 @@ class LayerView:
     def _project(self, kind: str, hidden_states: torch.Tensor) -> torch.Tensor:
         project = models.queries_before_rotation if kind == "queries" else models.keys_before_rotation
         outputs = self._outputs if hidden_states is self._hidden_states else None
-        return project(self._module, hidden_states, outputs).transpose(1, 2).flatten(2)
+        states = models.in_halves(self._module, project(self._module, hidden_states, outputs))
+        return states.transpose(1, 2).flatten(2)
 
 
 def _rows_within(part: torch.Tensor, whole: torch.Tensor) -> slice | None:

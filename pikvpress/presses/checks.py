@@ -12,6 +12,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
 from pikvpress.models import Attention
+from pikvpress.support.padding import padding
 
 logger = logging.getLogger(__name__)
 
@@ -69,18 +70,20 @@ def refuse_static(cache: Any) -> None:
 def refuse_padding(attention_mask: torch.Tensor | None) -> None:
     """Raise a ``ValueError`` if a mask hides keys from the last query, as padding does.
 
+    For what removes the same entries, or as many, from every row of a batch.
+
     Parameters
     ----------
     attention_mask : torch.Tensor or None
         As received by an attention layer: bool or additive of shape (batch, 1, queries, keys), or 0/1 of shape
         (batch, keys).
     """
-    if attention_mask is None:
+    if not isinstance(attention_mask, torch.Tensor):
         return
-    last = attention_mask[..., -1, :] if attention_mask.dim() == 4 else attention_mask
-    hidden = last < 0 if last.is_floating_point() else last == 0
-    if hidden.any():
+    hidden = padding(attention_mask, attention_mask.shape[-1])
+    if hidden is not None and bool(hidden.any()):
         raise ValueError(
             "the batch is padded: padding would be kept in place of text, or the mask would refer to the wrong keys "
-            "after some are removed; compress contexts one at a time, or batch contexts of equal length"
+            "after some are removed; use MoERouterPress, PiKVPress or SaliencyPress alone, without a wrapper, another "
+            "press or decoding, compress contexts one at a time, or batch contexts of equal length"
         )

@@ -98,6 +98,7 @@ class FastVPress(LayerwisePress):
         first, last = self.positions or (0, length)
         if last > length:
             raise ValueError(f"positions={self.positions}, but the context has {length} tokens: use smaller positions")
+        kwargs, keys = models.rotation_of(module, kwargs), models.in_halves(module, keys)
         scorer = WindowedObservedAttentionPress(window_size=self.window_size)
         view = LayerView(module, hidden_states)
         scores = scorer.score(view, hidden_states, keys, values, None, kwargs)  # type: ignore[arg-type]

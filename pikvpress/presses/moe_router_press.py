@@ -15,6 +15,7 @@ from pikvpress import models
 from pikvpress.budgets import TOKEN_BUDGETS, Budget
 from pikvpress.cache import PiKVLayer
 from pikvpress.gates import Gates
+from pikvpress.kernels.compact import gather_rows
 from pikvpress.presses.checks import refuse_masked_keys, refuse_static, warn_of_uneven_layers
 from pikvpress.presses.router_press import RouterPress
 from pikvpress.presses.wrappers import refuse_wrappers
@@ -103,8 +104,9 @@ class MoERouterPress(RouterPress, ScorerPress):
     ------
     ValueError, TypeError
         Before the model runs: for settings out of range, unknown names, gates fitted for something else, or a wrapper
-        that would undo the press's decisions. During the prefill: for a padded batch, a static cache, a context shorter
-        than the experts can score, and NaN or infinite numbers. Hooks are then removed, and the cache is left empty.
+        that would undo the press's decisions. During the prefill: for a static cache, a context shorter than the
+        experts can score, a padded batch that cannot be compressed row by row, and NaN or infinite numbers. Hooks are
+        then removed, and the cache is left empty.
 
     Examples
     --------
@@ -214,7 +216,8 @@ class MoERouterPress(RouterPress, ScorerPress):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the kept keys and values, shape (batch, kv_heads, kept, head_dim), in position order.
 
-        With budgets that differ between heads, all keys and values are returned, and removed ones are masked.
+        With budgets that differ between heads, and of a padded batch, all keys and values are returned, and removed
+        ones are masked.
         """
         if self.compression_ratio == 0:
             return keys, values
@@ -223,16 +226,26 @@ class MoERouterPress(RouterPress, ScorerPress):
         kind = kwargs.get(BUDGETS) or self._kind_for_others()
         layer = self._input(module, hidden_states, keys, values, attentions, kwargs)
         with self._record.press.span(keys.device):
-            for decision in self._router_in(module).rank(layer, kind, self.compression_ratio):
-                if not TOKEN_BUDGETS[kind].waits:
-                    decision = self._refitted(layer, decision, kind)
-                    values = decision.layer.values
+            for decision in self._decide(layer, kind):
                 decided = decision.layer
+                if decided.module is module:
+                    values = decided.values
                 if decision.is_ragged:
+                    self._warn_of_masks(kind, kwargs.get("past_key_values"))
                     decided.module.masked_key_indices = decision.removed()
                     nbytes = decided.keys.nbytes + decided.values.nbytes
                 else:
-                    keys, values = decision.gathered()
+                    positions = decision.positions()
+                    keys, values = gather_rows(keys, positions), gather_rows(values, positions)
                     nbytes = keys.nbytes + values.nbytes
                 self._record.selected(decision, nbytes)
         return keys, values
+
+    def _warn_of_masks(self, kind: str, cache: Any) -> None:
+        """Warn once if entries are masked only because the rows of a padded batch keep different numbers of them."""
+        layers = getattr(cache, "layers", ())
+        if TOKEN_BUDGETS[kind].leaves_rows and not any(isinstance(layer, PiKVLayer) for layer in layers):
+            logger.warning_once(  # type: ignore[attr-defined]
+                "the batch is padded, so removed entries are only masked, and no memory is freed: pass "
+                "past_key_values=PiKVCache() to the model"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from kvpress import BasePress
 from transformers import PreTrainedModel
@@ -41,6 +42,8 @@ class PerLayerPress(LayerwisePress):
     --------
     >>> press = PerLayerPress({0: KnormPress(0.5), 1: ExpectedAttentionPress(0.5)}, default=MoERouterPress(0.5))
     """
+
+    passes_layers_on: ClassVar[bool] = True
 
     presses: Mapping[int, BasePress]
     default: BasePress | None = None

@@ -86,10 +86,8 @@ class PiKVPress(RouterPress):
             return output
         layer = self._input(module, hidden_states, cached.keys, cached.values, output[1], kwargs)
         with self._record.press.span(layer.keys.device):
-            router = self._router_in(module)
-            (kind,) = router.budgets
-            (decision,) = router.rank(layer, kind, self.compression_ratio)
-            decision = self._refitted(layer, decision, kind)
+            (kind,) = self._router_in(module).budgets
+            (decision,) = self._decide(layer, kind)
             assert decision.codecs is not None
             key_codecs, value_codecs = ([codec(pair[side]) for pair in decision.codecs] for side in (0, 1))
             cached.pack(decision.mask(), key_codecs, value_codecs, window=0, values=decision.layer.values)

@@ -62,7 +62,7 @@ class PrefillWatch:
         refuse_static(cache)
         if tokens is None:
             return
-        length = tokens.shape[1]
+        length, shortest_row = tokens.shape[1], _shortest_row(tokens, kwargs.get("attention_mask"))
         if cache is not None and cache.get_seq_length() > 0:
             self._reading = self._reading and length > 1 and not assisted.is_running(model)
             if self._reading:
@@ -70,9 +70,9 @@ class PrefillWatch:
             return
         if length == 0:
             raise ValueError("the context is empty: give at least one token")
-        if self._press.compression_ratio and length < self._shortest:
+        if self._press.compression_ratio and shortest_row < self._shortest:
             raise ValueError(
-                f"the context has {length} tokens, but the experts need at least {self._shortest}: use a longer "
+                f"the context has {shortest_row} tokens, but the experts need at least {self._shortest}: use a longer "
                 "context, omit experts, or set compression_ratio=0"
             )
         self._record.reset()
@@ -89,6 +89,13 @@ class PrefillWatch:
             cache.settle()
             of_ranks = shard.collected([layer.nbytes for layer in cache.layers])
             self._record.held([sum(sizes) for sizes in zip(*of_ranks, strict=True)])
+
+
+def _shortest_row(tokens: torch.Tensor, mask: Any) -> int:
+    """Return the number of tokens in the shortest row of a batch, without padding if a mask of 0 and 1 says which."""
+    if not isinstance(mask, torch.Tensor) or mask.shape != tokens.shape[:2]:
+        return tokens.shape[1]
+    return int((mask != 0).sum(dim=1).min()) or tokens.shape[1]  # a row without tokens has its own error
 
 
 def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,18 +14,17 @@ from transformers import PreTrainedModel
 
 from pikvpress import models
 from pikvpress.budgets import Budget, Decision, ModelShape
-from pikvpress.cache import codec
 from pikvpress.experts import LayerInput
 from pikvpress.experts.projection_tap import ProjectionTap
 from pikvpress.gates import Gates
-from pikvpress.layerwise import LayerwisePress
+from pikvpress.layerwise import LayerwisePress, acts_alone
 from pikvpress.plan import Plan
 from pikvpress.presses.checks import checked_ratio, refuse_masked_keys, refuse_padding, refuse_static
+from pikvpress.presses.deciding import decide
 from pikvpress.presses.decoding_budget import DecodingBudget
 from pikvpress.presses.prefill_watch import PrefillWatch
 from pikvpress.presses.wrappers import is_decoding_press
 from pikvpress.ranks import shard_of
-from pikvpress.refit import refit
 from pikvpress.routers import RouterSettings
 from pikvpress.routing import AUTO, BoundRouter, Examiner, Recorder, RouterSpec, bind, examine, knows_router
 from pikvpress.schedulers import Scheduler
@@ -151,6 +150,7 @@ class RouterPress(LayerwisePress):
             If the model is not supported, the gates belong to another model, or fitted budgets need gates and there are
             none.
         """
+        model = models.unwrapped(model)
         models.check_supported(model)
         first = models.attention_layers(model)[0]
         shard = shard_of(first)
@@ -210,25 +210,15 @@ class RouterPress(LayerwisePress):
         if keys.shape[2] > hidden_states.shape[1]:
             refuse_masked_keys(module, "decode with DecodingPress(MoERouterPress(...)), without AdaKVPress between")
         refuse_static(kwargs.get("past_key_values"))
-        refuse_padding(kwargs.get("attention_mask"))
+        if self._later or not acts_alone(self, module) or keys.shape[2] != hidden_states.shape[1]:
+            refuse_padding(kwargs.get("attention_mask"))
         outputs = self._tap.take(hidden_states)
-        return LayerInput(module, hidden_states, keys, values, attentions, kwargs, outputs)
+        kwargs = models.rotation_of(module, kwargs)
+        return LayerInput(module, hidden_states, models.in_halves(module, keys), values, attentions, kwargs, outputs)
 
-    def _refitted(self, layer: LayerInput, decision: Decision, kind: str) -> Decision:
-        """Return a decision on a layer with values that stand in for what is removed, if values are refitted.
-
-        With budgets other than fitted ones, too much of what matters is removed for values to make up for it: by
-        default they are then left alone.
-        """
-        gates = self._router_in(layer.module).gates
-        bank = None if gates is None or gates.queries is None else gates.queries[layer.index]
-        if not self.refit or (self.refit == AUTO and (bank is None or kind != "fitted")):
-            return decision
-        if bank is not None:
-            bank = layer.shard.cut(bank, 0, len(bank) // layer.shard.total)
-        codecs = None if decision.codecs is None else [codec(keys) for keys, _ in decision.codecs]
-        values = refit(layer, decision.mask(), codecs, bank)
-        return replace(decision, layer=replace(decision.layer, values=values))
+    def _decide(self, layer: LayerInput, kind: str) -> Sequence[Decision]:
+        """Return the decisions that can be made after a layer, see `decide`."""
+        return decide(self._router_in(layer.module), layer, kind, self.compression_ratio, self.refit)
 
     def _router_in(self, module: models.Attention) -> BoundRouter:
         """Return the router for the model of a module, created late if a wrapper does not pass the model on."""

@@ -3,6 +3,7 @@
 from pikvpress.routing.bound_router import BoundRouter, Examiner, bind, knows_router
 from pikvpress.routing.examination import Examination, examine
 from pikvpress.routing.make_router import make_router
+from pikvpress.routing.padded import joined_decision
 from pikvpress.routing.recorder import Recorder
 from pikvpress.routing.router_spec import AUTO, RouterSpec
 
@@ -15,6 +16,7 @@ __all__ = [
     "RouterSpec",
     "bind",
     "examine",
+    "joined_decision",
     "knows_router",
     "make_router",
 ]

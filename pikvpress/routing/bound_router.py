@@ -13,7 +13,7 @@ from kvpress.utils import compute_n_kept
 
 from pikvpress import models
 from pikvpress.budgets import Budget, Decision, ModelShape, ScoredLayer, worth_by_curves
-from pikvpress.experts import Expert, LayerInput
+from pikvpress.experts import BatchRow, Expert, LayerInput
 from pikvpress.gates import Gates, key
 from pikvpress.kernels.blend import blend, transport
 from pikvpress.plan import describe_heads
@@ -85,6 +85,12 @@ class BoundRouter:
         ValueError
             If there are no keys, no expert can score the layer, or there are NaN or infinite values.
         """
+        scored, routing, num_kept = self._scored(layer, budgets, ratio)
+        self.record.record(layer.index, routing, (layer.keys, layer.values), layer.num_keys, num_kept)
+        return scored
+
+    def _scored(self, layer: LayerInput, budgets: str, ratio: float) -> tuple[ScoredLayer, Routing, int]:
+        """Return the scored entries of a layer, its routing, and the number of tokens to keep per head."""
         asked = self.budgets[budgets].share_removed(ratio, layer.num_keys)
         compared = asked or NOMINAL_RATIO
         if not layer.shard.is_whole:  # experts communicate, and must not fail on one rank alone
@@ -104,11 +110,10 @@ class BoundRouter:
             routing, order, mass = self._measured(router, layer, compared)
             scores = transport(order, mass)
         num_kept = compute_n_kept(layer.num_keys, asked)
-        self.record.record(layer.index, routing, layer.keys, layer.values, num_kept)
         if logger.isEnabledFor(logging.DEBUG):
             heads = describe_heads([expert.name for expert in self.experts], routing.weights.mean(dim=0).tolist())
             logger.debug("layer %d: keep %d of %d; heads: %s", layer.index, num_kept, layer.num_keys, heads)
-        return ScoredLayer(layer.module, layer.keys, layer.values, scores, routing.weights)
+        return ScoredLayer(layer.module, layer.keys, layer.values, scores, routing.weights), routing, num_kept
 
     def _blended(
         self, router: Router, layer: LayerInput, ratio: float, used: Sequence[int]
@@ -144,6 +149,25 @@ class BoundRouter:
             As `score`.
         """
         return self.budgets[budgets].decide(self.score(layer, budgets, ratio), ratio)
+
+    @torch.no_grad()
+    def rank_rows(self, layer: LayerInput, rows: Sequence[BatchRow], budgets: str, ratio: float) -> list[Decision]:
+        """Return a decision for each row of a padded batch; for budgets that do not wait for later layers.
+
+        Raises
+        ------
+        ValueError
+            As `score`.
+        """
+        scored = [self._scored(row.layer, budgets, ratio) for row in rows]
+        routing = Routing(
+            torch.cat([one.weights for _, one, _ in scored]),
+            torch.stack([one.auxiliary_loss for _, one, _ in scored]).mean(),
+        )
+        num_keys, num_kept = sum(row.layer.num_keys for row in rows), sum(kept for *_, kept in scored)
+        means = round(num_keys / len(rows)), round(num_kept / len(rows))
+        self.record.record(layer.index, routing, (layer.keys, layer.values), *means)
+        return [self.budgets[budgets].decide(one, ratio)[0] for one, *_ in scored]
 
 
 def bind(

@@ -19,6 +19,7 @@ class _LayerEntry:
     num_keys: int
     tokens_asked: int
     head_tokens: list[int] | None
+    length: int
     bytes_before: int
     bytes_after: int
     codecs: list[tuple[str, str]] | None = None
@@ -27,7 +28,7 @@ class _LayerEntry:
     def plan(self, layer: int, later: int) -> LayerPlan:
         """Return the decisions, including `later` tokens, all of which were kept."""
         tokens = self.num_keys + later
-        more = later * self.bytes_before // self.num_keys
+        more = later * self.bytes_before // self.length
         return LayerPlan(
             layer=layer,
             num_keys=tokens,
@@ -72,13 +73,30 @@ class Recorder:
             self.reset()
         self._latest = layer
 
-    def record(self, layer: int, routing: Routing, keys: torch.Tensor, values: torch.Tensor, tokens_asked: int) -> None:
+    def record(
+        self,
+        layer: int,
+        routing: Routing,
+        states: tuple[torch.Tensor, torch.Tensor],
+        num_keys: int,
+        tokens_asked: int,
+    ) -> None:
         """Record a layer's routing; for a layer scored in several parts, only the last part is recorded.
 
-        Weights are those of all heads of the model, of which keys and values may be those of one rank.
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        routing : Routing
+            Its routing, of all heads of the model, of which keys and values may be those of one rank.
+        states : pair of torch.Tensor
+            Keys and values, shape (batch, kv_heads, entries, head_dim).
+        num_keys, tokens_asked : int
+            Tokens per head, and how many of them to keep; the means over the rows of a padded batch.
         """
-        size = (keys.nbytes + values.nbytes) // keys.shape[1] * routing.weights.shape[1]
-        self._entries[layer] = _LayerEntry(routing, keys.shape[2], tokens_asked, None, size, size)
+        held, length = states[0].shape[1:3]
+        size = sum(part.nbytes for part in states) // held * routing.weights.shape[1]
+        self._entries[layer] = _LayerEntry(routing, num_keys, tokens_asked, None, length, size, size)
 
     def selected(self, decision: Decision, nbytes: int) -> None:
         """Record how many tokens the heads of a layer keep, in how many bytes and in which codecs.
@@ -90,7 +108,7 @@ class Recorder:
             entry.head_tokens = decision.head_tokens() * shard.ranks
             entry.bytes_after = nbytes * shard.ranks
             return
-        of_ranks = shard.collected((decision.head_tokens(), nbytes, decision.codecs))
+        of_ranks = shard.collected((decision.head_tokens(), nbytes, decision.head_codecs()))
         entry.head_tokens = [count for tokens, _, _ in of_ranks for count in tokens]
         entry.bytes_after = sum(size for _, size, _ in of_ranks)
         if decision.codecs is not None:

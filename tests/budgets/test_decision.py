@@ -17,12 +17,10 @@ def scored(index=3, num_keys=10, batch=1):
     return ScoredLayer(module, keys, values, scores, torch.ones(batch, 2, 1))
 
 
-def test_rows_are_gathered_in_position_order():
+def test_rows_are_kept_in_position_order():
     layer = scored()
     decision = Decision(layer, 4)
-    keys, values = decision.gathered()
-    positions = layer.scores.topk(4, dim=-1).indices.sort(dim=-1).values[..., None].expand(-1, -1, -1, 4)
-    assert torch.equal(keys, layer.keys.gather(2, positions)) and torch.equal(values, layer.values.gather(2, positions))
+    assert torch.equal(decision.positions(), layer.scores.topk(4, dim=-1).indices.sort(dim=-1).values)
     assert not decision.is_ragged and decision.head_tokens() == [4, 4] and layer.index == 3
 
 
@@ -45,6 +43,7 @@ def test_head_tokens_are_means_over_the_batch():
 def test_the_mask_says_the_same_for_a_number_and_for_heads_of_different_lengths():
     layer = scored()
     mask = Decision(layer, 4).mask()
-    assert torch.equal(layer.keys[mask].view(1, 2, 4, 4), Decision(layer, 4).gathered()[0])
+    places = torch.arange(10).expand(mask.shape)
+    assert torch.equal(places[mask].view(1, 2, 4), Decision(layer, 4).positions())
     kept = layer.scores > 0.5
     assert Decision(layer, kept).mask() is kept

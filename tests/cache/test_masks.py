@@ -11,7 +11,7 @@ from pikvpress.cache import masks
 def test_masks_that_are_no_tensors_are_left_to_their_own_attention():
     """Such as those of flex attention."""
     mask = object()
-    assert masks.fitted(mask, 5) is mask and masks.padding(mask, 5) is None
+    assert masks.fitted(mask, 5) is mask
     with pytest.raises(ValueError, match="of flex attention cannot be used with a PiKVCache"):
         masks.hidden(mask, 3, 5, torch.device("cpu"))
 
@@ -34,9 +34,3 @@ def test_what_a_query_must_not_see():
     assert masks.hidden(flat, 2, 3, device)[0, 0].tolist() == [[False, False, True], [False, False, True]]
     dense = torch.tensor([[True, False, True, True]])[None, None]
     assert masks.hidden(dense, 1, 3, device)[0, 0].tolist() == [[True, False, False]]
-
-
-def test_padding_is_what_not_even_the_last_query_sees():
-    mask = torch.tensor([[[[0, 1, 0], [0, 1, 1]]]], dtype=torch.bool)
-    assert masks.padding(mask, 3).tolist() == [[True, False, False]]
-    assert masks.padding(mask, 4) is None and masks.padding(None, 3) is None

@@ -12,7 +12,7 @@ from benchmarks.kernels.operations.ragged_attention import RAGGED_ATTENTION
 from pikvpress.cache import CODECS, codec
 from pikvpress.cache.ragged import Ragged
 from pikvpress.kernels.compiling import numba_is_installed
-from pikvpress.kernels.ragged_attention import attend, attend_and_sum, reference, triton
+from pikvpress.kernels.ragged_attention import attend, attend_and_sum, attend_capped, reference, triton
 from pikvpress.kernels.ragged_attention.plan import ANY, Piece, entries_a_piece, plan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -341,6 +341,26 @@ def test_attention_that_entries_receive(tokens, numbers, monkeypatch):
         found = torch.cat([received[row, head, :count], received[row, head, most:]])
         torch.testing.assert_close(found, expected)
         assert not received[row, head, count:most].any()
+
+
+def test_capped_logits_never_pass_their_bound():
+    generator = torch.Generator().manual_seed(6)
+    query = 9 * torch.randn(BATCH, HEADS * GROUP, 2, DIM, generator=generator, dtype=torch.float64)
+    counts = [0, 5, 3, 1, 4, 2]
+    held = [torch.randn(2, count, DIM, generator=generator, dtype=torch.float64) for count in counts]
+    keys, values = torch.randn(2, BATCH, HEADS, 4, DIM, generator=generator, dtype=torch.float64)
+    hidden = torch.tensor([[False, False, False, True], [False] * 4])[None, None]
+    parts = [(Parts([k for k, _ in held]), Parts([v for _, v in held]))]
+    output, lse = attend_capped(query, parts, keys, values, hidden, 0.3, 2.0)
+    for place in range(BATCH * HEADS):
+        row, head = divmod(place, HEADS)
+        own = slice(head * GROUP, (head + 1) * GROUP)
+        logits = query[row, own] @ torch.cat([held[place][0], keys[row, head]]).T * 0.3
+        logits = 2 * (logits / 2).tanh()
+        logits[..., counts[place] :].masked_fill_(hidden[0, 0], -torch.inf)
+        torch.testing.assert_close(lse[row, own], logits.logsumexp(dim=-1))
+        expected = logits.softmax(dim=-1) @ torch.cat([held[place][1], values[row, head]])
+        torch.testing.assert_close(output[row, own], expected)
 
 
 needs_compiled = pytest.mark.skipif(len(KERNELS) == 1, reason="needs a CPU and numba")

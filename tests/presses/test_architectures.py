@@ -1,12 +1,15 @@
 import logging
+import re
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
+from transformers import DynamicCache
 
-from pikvpress import MoERouterPress, available_experts, models
+from pikvpress import FastVPress, MoERouterPress, PiKVCache, PiKVPress, available_experts, models
 from pikvpress.routers import ROUTERS
-from tests.conftest import CONFIGS, make_tiny
+from tests.conftest import CONFIGS, OTHERS, make_tiny
 from tests.helpers import prefill
 
 
@@ -66,20 +69,93 @@ def test_norms_of_qwen3_moe_change_the_scores(ids):
     assert not torch.equal(with_norms.layers[0].values, changed.layers[0].values)
 
 
-def test_gpt2_is_refused_before_it_is_touched(ids):
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=512))
-    with pytest.raises(ValueError, match="GPT2LMHeadModel cannot be compressed"), MoERouterPress(0.5)(model):
-        pytest.fail("the model was touched")
+# By the names of transformers: what the error of a press says, or None if it compresses the model.
+WANTED = dict.fromkeys([*CONFIGS, *OTHERS]) | {
+    "cohere": "its rotary positions turn channels in another way",
+    "deepseek_v3": "latent attention keep no keys per head",
+    "gemma3n_text": "layer 1 reads keys of an earlier layer",
+    "gpt2": "learned absolute positions",
+    "qwen3_next": "layer 0 has no self-attention",
+}
+NEW = [name for name in OTHERS if WANTED[name] is None]
+FULL = [name for name in WANTED if name != "qwen3_next"]  # its layers of linear attention need a cache of their own
+
+
+@pytest.fixture(scope="module")
+def context():
+    return torch.randint(1, 512, (1, 96), generator=torch.Generator().manual_seed(3))
+
+
+@torch.no_grad()
+def after(model, context, cache, press=None):
+    """Return the logits of four tokens after a context."""
+    with press(model) if press is not None else nullcontext():
+        model(context, past_key_values=cache)
+    positions = torch.arange(96, 100)[None]
+    return model(context[:, :4].flip(1), position_ids=positions, past_key_values=cache).logits
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name in FULL])
+def test_without_a_press_a_pikv_cache_is_a_dynamic_one_to_the_bit(name, context):
+    model = make_tiny(name)
+    expected, found = (after(model, context, cache) for cache in (DynamicCache(), PiKVCache()))
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_padded_batches_are_refused_and_unpadded_ones_are_not(attention):
-    model = make_tiny(attn_implementation=attention)
-    ids = torch.randint(1, 512, (2, 100), generator=torch.Generator().manual_seed(1))
-    mask = torch.ones_like(ids)
-    with MoERouterPress(0.5)(model), torch.no_grad():
-        model(ids, attention_mask=mask)
-        mask[0, :10] = 0
-        with pytest.raises(ValueError, match=r"the batch is padded.*equal length"):
-            model(ids, attention_mask=mask)
-    assert not any(layer.self_attn._forward_hooks for layer in model.model.layers)
+@pytest.mark.parametrize("name", NEW)
+def test_bytes_fall_and_the_rest_is_read_as_the_model_would(name, attention, context):
+    """Of removed entries, a DynamicCache keeps the bytes and masks them, as kvpress does."""
+    if name == "gpt_oss" and attention == "sdpa":
+        pytest.skip("GPT-OSS has no sdpa attention in transformers")
+    model = make_tiny(name, attn_implementation=attention)
+    caches = DynamicCache(), PiKVCache(), PiKVCache(), PiKVCache()
+    presses = [MoERouterPress(0.5, gates=None, budgets="adakv")] * 2
+    presses += [MoERouterPress(0.5, gates=None), PiKVPress(0.75, gates=None)]
+    logits = [after(model, context, cache, press) for cache, press in zip(caches, presses, strict=True)]
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-5, rtol=1e-4)
+    for press in presses:
+        stats = press.get_stats()
+        left = 0.25 if isinstance(press, PiKVPress) else 0.5
+        layers = [layer for layer in models.attention_layers(model) if not models.is_sliding(layer)]
+        assert len(stats["layer_stats"]) == len(layers) > 0
+        assert stats["bytes_after"] <= left * stats["bytes_before"]
+    full = sum(layer.keys.nbytes + layer.values.nbytes for layer in caches[0].layers)
+    assert all(cache.nbytes < full for cache in caches[1:])
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_half_precision_is_compressed_and_generates(name, context):
+    model, cache = make_tiny(name, dtype=torch.bfloat16), PiKVCache()
+    with MoERouterPress(0.5, gates=None)(model):
+        output = model.generate(context, past_key_values=cache, max_new_tokens=3, do_sample=False)
+    assert output.shape == (1, 99)
+    assert min(min(row) for layer in cache.layers for row in layer.counts()) == 48 + 2
+
+
+@pytest.mark.parametrize("name", [name for name, reason in WANTED.items() if reason])
+def test_other_architectures_are_refused_in_a_sentence_and_not_touched(name):
+    model = make_tiny(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    for press in (MoERouterPress(0.5, gates=None), PiKVPress(0.5, gates=None), FastVPress(0.5, layer=0)):
+        with pytest.raises(ValueError, match=WANTED[name]) as caught, press(model):
+            pytest.fail("the model was touched")
+        assert "cannot be compressed" in str(caught.value) and "\n" not in str(caught.value)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not any(hasattr(layer, "rotary_emb") for layer in model.modules() if hasattr(layer, "q_proj"))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_model_of_windows_only_has_nothing_to_compress():
+    model = make_tiny("gemma3")
+    for layer in model.model.layers:
+        layer.self_attn.is_sliding = True
+    with pytest.raises(ValueError, match="all its layers see only the latest tokens"), MoERouterPress(0.5)(model):
+        pytest.fail("the model was touched")
+
+
+def test_the_page_lists_what_is_tested_here():
+    page = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    rows = re.findall(r"^\| [^|`]+ \| (`.+?`) \| (yes|no)[^|]* \|", page, flags=re.MULTILINE)
+    listed = {name: answer == "yes" for names, answer in rows for name in re.findall(r"`(\w+)`", names)}
+    assert listed == {name: reason is None for name, reason in WANTED.items() if name not in ("phi4",)}

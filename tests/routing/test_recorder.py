@@ -26,7 +26,7 @@ def recorded(layers=2):
     record.describe("pikv", ["a", "b"], True)
     for layer in range(layers):
         record.enter(layer)
-        record.record(layer, ROUTING, STATES, STATES, 5)
+        record.record(layer, ROUTING, (STATES, STATES), 10, 5)
         record.selected(decided(layer), 128)
     return record
 
@@ -65,6 +65,6 @@ def test_figures_say_what_was_reached_only_if_all_layers_chose():
     stats = record.stats(record.plan(0.5))
     assert stats["tokens_kept"] == 8 and stats["reached_ratio"] == 1 - 8 / 20 and stats["avg_aux_loss"] == 0.5
     record.enter(2)
-    record.record(2, ROUTING, STATES, STATES, 5)
+    record.record(2, ROUTING, (STATES, STATES), 10, 5)
     stats = record.stats(record.plan(0.5))
     assert stats["tokens_kept"] is None and stats["reached_ratio"] is None

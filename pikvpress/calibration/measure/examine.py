@@ -122,6 +122,7 @@ def prefill_seen(
             return
         keys, values = extract_keys_and_values(cache, module.layer_idx)
         outputs = {} if tap is None else tap.take(kwargs["hidden_states"])
+        kwargs = models.rotation_of(module, kwargs)
         see(LayerInput(module, kwargs["hidden_states"], keys, values, None, kwargs, outputs))
 
     handles = [layer.register_forward_hook(after, with_kwargs=True) for layer in models.attention_layers(model)]

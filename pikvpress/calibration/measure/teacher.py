@@ -95,7 +95,7 @@ def _states(model: PreTrainedModel) -> Iterator[list[tuple[torch.Tensor, tuple[t
     seen: list[tuple[torch.Tensor, tuple[torch.Tensor, ...]]] = []
 
     def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        seen.append((kwargs["hidden_states"].detach(), kwargs["position_embeddings"]))
+        seen.append((kwargs["hidden_states"].detach(), models.rotation_of(module, kwargs)["position_embeddings"]))
 
     with models.hooked(
         [layer.register_forward_hook(keep, with_kwargs=True) for layer in models.attention_layers(model)]

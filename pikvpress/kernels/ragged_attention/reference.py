@@ -60,6 +60,21 @@ def attend(
 
 
 @torch.no_grad()
+def attend_capped(
+    query: torch.Tensor,
+    held: Sequence[tuple[Rows, Rows]],
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    hidden: torch.Tensor,
+    scaling: float,
+    cap: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend as `attend` does, to logits l that are bounded as in Gemma 2: cap · tanh(l / cap)."""
+    output, log_sums, _ = _attend(query, held, keys, values, hidden, scaling, sums=False, cap=cap)
+    return output, log_sums
+
+
+@torch.no_grad()
 def attend_and_sum(
     query: torch.Tensor,
     held: Sequence[tuple[Rows, Rows]],
@@ -90,6 +105,7 @@ def _attend(
     hidden: torch.Tensor,
     scaling: float,
     sums: bool,
+    cap: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     batch, heads, recent, _ = keys.shape
     grouped = query.unflatten(1, (heads, -1))  # (B, H, G, n, D)
@@ -101,7 +117,7 @@ def _attend(
     most = max((sum(len(k.numbers) for k, _ in of_head) for of_head in parts), default=0)
     step = max(1, NUMBERS // max(1, rows.shape[1] * (most + recent)))
     found = [
-        _of_heads(rows[these], parts[these], most, keys[these], values[these], masked[these], scaling, sums)
+        _of_heads(rows[these], parts[these], most, keys[these], values[these], masked[these], scaling, sums, cap)
         for these in (slice(first, first + step) for first in range(0, batch * heads, step))
     ]
     sides = ([of_heads[0] for of_heads in found], [of_heads[1] for of_heads in found])
@@ -121,6 +137,7 @@ def _of_heads(
     masked: torch.Tensor,
     scaling: float,
     sums: bool,
+    cap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Return output (heads, rows, D), log-sum-exp (heads, rows) and column sums of some heads of rows, all at once."""
     wide = torch.promote_types(rows.dtype, torch.float32)
@@ -130,8 +147,12 @@ def _of_heads(
     turned = rows if turn is None else rows @ turn.T
     for index, start, key, _ in _places(parts):
         logits[index, :, start : start + len(key.numbers)] = (turned if key.is_rotated else rows)[index] @ key.numbers.T
-    logits[..., most:] = (rows @ keys.transpose(1, 2)).masked_fill(masked, -torch.inf)
+    logits[..., most:] = rows @ keys.transpose(1, 2)
     logits *= scaling
+    if cap is not None:
+        seen = logits != -torch.inf  # heads with fewer entries than others
+        logits = torch.where(seen, cap * torch.tanh(logits / cap), logits)
+    logits[..., most:].masked_fill_(masked, -torch.inf)
     shares = logits.softmax(dim=-1)
     weights = shares.to(rows.dtype)
     output = weights[..., most:] @ values

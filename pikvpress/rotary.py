@@ -1,0 +1,128 @@
+"""How architectures rotate queries and keys, and whether that is how scorers do it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+
+
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Apply a rotary embedding to ``states`` (batch, heads, tokens, head_dim); remaining channels are unchanged.
+
+    Cosines and sines may be more precise than the states, as in OLMo, which rotates in float32.
+    """
+    size = cos.shape[-1]
+    first, second = states[..., :size].chunk(2, dim=-1)
+    first_sin, second_sin = sin.unsqueeze(1).chunk(2, dim=-1)
+    turned = states[..., :size] * cos.unsqueeze(1)
+    turned[..., : size // 2].addcmul_(second, first_sin, value=-1)  # in place: allocating memory is slow on a CPU
+    turned[..., size // 2 :].addcmul_(first, second_sin)
+    turned = turned.to(states.dtype)
+    return torch.cat((turned, states[..., size:]), dim=-1) if size < states.shape[-1] else turned
+
+
+def unrotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return the states that `rotate` was given."""
+    scale = cos.square() + sin.square()  # not 1 if the embedding also scales attention
+    return rotate(states, cos / scale, -sin / scale)
+
+
+def rotates(attention: Any) -> bool:
+    """Return whether a layer rotates queries and keys: some layers of SmolLM3 and Cohere 2 have no positions."""
+    if getattr(getattr(attention, "config", None), "model_type", None) == "cohere2":
+        return attention.sliding_window is not None
+    return bool(getattr(attention, "use_rope", True))
+
+
+def rotary_embedding(attention: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the cosines and sines (1, positions, rotary_dim) of an attention module at ``positions`` (1, n)."""
+    if not rotates(attention):
+        cos = like.new_ones(1, positions.shape[1], attention.head_dim)
+        return cos, torch.zeros_like(cos)
+    rotary = attention.rotary_emb
+    if hasattr(rotary, "layer_types"):  # one table for sliding, another for full attention
+        return rotary(like, positions, attention.layer_type)
+    return _doubled(attention, rotary(like, positions))
+
+
+def rotation_of(attention: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a layer's arguments, with the rotation in the form that `rotate` takes."""
+    given = kwargs.get("position_embeddings")
+    if given is None:
+        return dict(kwargs)
+    if not rotates(attention):
+        tokens = given.shape[1] if isinstance(given, torch.Tensor) else given[0].shape[1]  # complex in Llama 4
+        cos = next(attention.parameters()).new_ones(1, tokens, attention.head_dim)
+        return dict(kwargs) | {"position_embeddings": (cos, torch.zeros_like(cos))}
+    return dict(kwargs) | {"position_embeddings": _doubled(attention, given)}
+
+
+def rotary_from(attention: Any, like: torch.Tensor, first: int) -> tuple[torch.Tensor, ...]:
+    """Return the same at as many positions as ``like`` (batch, heads, tokens, head_dim) has tokens, from a first."""
+    positions = torch.arange(first, first + like.shape[2], device=like.device)
+    return rotary_embedding(attention, like, positions.unsqueeze(0))
+
+
+def form_of(attention: Any) -> str:
+    """Return how a model's own rotation pairs channels, found by running its function on some numbers.
+
+    Returns
+    -------
+    str
+        "halves": channels of the first half of a head with those of the second, as `rotate` does; also if the function
+        is not found beside the attention class. "once": so too, with cosines and sines for one half only (GPT-OSS).
+        "neighbours": each channel with the next, as `rotate` does after `in_halves` (GLM-4). "other": none of these.
+    """
+    kind: Any = type(attention)
+    return _form_of(kind)
+
+
+@cache
+def _form_of(kind: Any) -> str:
+    apply = getattr(sys.modules[kind.__module__], "apply_rotary_pos_emb", None)
+    if apply is None:
+        return "halves"
+    states, angles = torch.linspace(-1, 1, 8).view(1, 1, 1, 8), torch.tensor([[[0.3, 0.7, 1.1, 1.9]]])
+    twice = torch.cat((angles, angles), dim=-1)
+    wanted = rotate(states, twice.cos(), twice.sin())
+    paired = rotate(_halved(states, 8), twice.cos(), twice.sin()).unflatten(-1, (2, 4)).mT.flatten(-2)
+    for form, given, expected in (("halves", twice, wanted), ("neighbours", twice, paired), ("once", angles, wanted)):
+        try:
+            turned = _applied(apply, states, given)
+        except RuntimeError:  # cosines of another size
+            continue
+        if turned.shape == states.shape and torch.allclose(turned, expected, atol=1e-5):
+            return form
+    return "other"
+
+
+def _applied(apply: Callable[..., Any], states: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    takes_both = "k" in inspect.signature(apply).parameters
+    turned = apply(*(states,) * (2 if takes_both else 1), angles.cos(), angles.sin())
+    return turned[0] if takes_both else turned
+
+
+def in_halves(attention: Any, states: torch.Tensor) -> torch.Tensor:
+    """Return keys or queries (batch, heads, tokens, head_dim) with channels in the order that `rotate` expects.
+
+    Only architectures that pair neighbouring channels have another order. Products of queries and keys stay the same.
+    """
+    if form_of(attention) != "neighbours" or not rotates(attention):
+        return states
+    return _halved(states, 2 * attention.rotary_emb.inv_freq.numel())
+
+
+def _halved(states: torch.Tensor, size: int) -> torch.Tensor:
+    """Return states with the even ones of the first channels before the odd ones."""
+    first, rest = states[..., :size], states[..., size:]
+    return torch.cat((first[..., ::2], first[..., 1::2], rest), dim=-1)
+
+
+def _doubled(attention: Any, turn: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Return cosines and sines for both halves, if a model gives them once."""
+    return tuple(torch.cat((part, part), dim=-1) for part in turn) if form_of(attention) == "once" else turn

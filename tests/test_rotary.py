@@ -1,0 +1,67 @@
+"""How architectures rotate queries and keys."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AttentionInterface
+
+from pikvpress import models, rotary
+from pikvpress.calibration import calibrate
+from tests.conftest import make_tiny
+
+
+@pytest.mark.parametrize("name", ["cohere2", "glm4", "gpt_oss", "llama4_text", "olmo2", "phi4", "smollm3"])
+def test_scorers_are_given_the_rotation_of_the_model(name, ids):
+    """Among them: no rotation in some layers, cosines for one half of a head, and for some of its channels only."""
+    model, used, given = make_tiny(name, attn_implementation="eager"), {}, {}
+
+    def capture(module, query, key, value, attention_mask, **kwargs):
+        used[module.layer_idx] = (query.clone(), key.clone())
+        return value.repeat_interleave(module.num_key_value_groups, dim=1).transpose(1, 2), None
+
+    AttentionInterface.register("capture", capture)
+    model.set_attn_implementation("capture")
+    layers = [layer for layer in models.attention_layers(model) if not models.is_sliding(layer)]
+    handles = [
+        layer.register_forward_hook(
+            lambda module, args, kwargs, output: given.update({module.layer_idx: kwargs}), with_kwargs=True
+        )
+        for layer in layers
+    ]
+    with models.hooked(handles), torch.no_grad():
+        model(ids)
+    with models.rotary_at_hand(model), torch.no_grad():
+        for layer in layers:
+            kwargs = rotary.rotation_of(layer, given[layer.layer_idx])
+            hidden = kwargs["hidden_states"]
+            before = models.queries_before_rotation(layer, hidden), models.keys_before_rotation(layer, hidden)
+            for states, expected in zip(before, used[layer.layer_idx], strict=True):
+                states, expected = rotary.in_halves(layer, states), rotary.in_halves(layer, expected)
+                for turn in (kwargs["position_embeddings"], rotary.rotary_from(layer, states, 0)):
+                    torch.testing.assert_close(rotary.rotate(states, *turn), expected)
+    assert layers
+
+
+def test_layers_without_positions_are_known():
+    rotates = {
+        name: [rotary.rotates(layer) for layer in models.attention_layers(make_tiny(name))]
+        for name in ("llama", "smollm3", "cohere2", "llama4_text")
+    }
+    assert rotates.pop("llama") == [True, True]
+    assert all(found == [True, False] for found in rotates.values())
+
+
+def test_forms_are_found_by_the_functions_of_the_model():
+    wanted = {"llama": "halves", "phi4": "halves", "gpt_oss": "once", "glm4": "neighbours", "cohere": "other"}
+    forms = {name: rotary.form_of(models.attention_layers(make_tiny(name))[0]) for name in wanted}
+    assert forms == wanted
+
+
+def test_layers_without_position_embeddings_keep_their_arguments(llama):
+    assert rotary.rotation_of(llama.model.layers[0].self_attn, {"use_cache": True}) == {"use_cache": True}
+
+
+def test_a_model_that_pairs_neighbours_is_not_calibrated(tmp_path):
+    with pytest.raises(ValueError, match="pairs neighbouring channels"):
+        calibrate(make_tiny("glm4"), None, output=tmp_path / "gates.safetensors")
