@@ -26,8 +26,8 @@ class Crew:
         self._helpers: ThreadPoolExecutor | None = None
         self._number = 0
 
-    def run(self, work: Callable[[int], object], pieces: int) -> None:
-        """Call ``work(piece)`` for each piece below a number, on up to as many threads as torch is set to.
+    def run(self, work: Callable[[int], object], pieces: int, threads: int | None = None) -> None:
+        """Call ``work(piece)`` for each piece below a number, on up to so many threads; by default, torch's.
 
         An error in one of them is raised when all have ended.
         """
@@ -37,7 +37,7 @@ class Crew:
             while (piece := next(waiting)) < pieces:
                 work(piece)
 
-        number = min(torch.get_num_threads(), pieces) - 1
+        number = min(torch.get_num_threads() if threads is None else threads, pieces) - 1
         helpers = [self._started(number).submit(take) for _ in range(number)]
         try:
             take()

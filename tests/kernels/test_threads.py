@@ -38,6 +38,12 @@ def test_as_many_threads_as_torch_has_work_at_the_same_time(three_threads):
     assert len(seen) == 3 and threading.get_ident() in seen
 
 
+def test_fewer_threads_may_be_asked_for(three_threads):
+    seen = set()
+    Crew().run(lambda piece: seen.add(threading.get_ident()), 50, threads=1)
+    assert seen == {threading.get_ident()}
+
+
 def test_an_error_of_any_thread_is_raised(three_threads):
     def work(piece):
         raise ValueError(f"piece {piece}")

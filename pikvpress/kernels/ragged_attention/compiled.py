@@ -1,4 +1,4 @@
-"""Attention over heads of different length on a CPU: pieces of like size on as many threads as torch has, then merged.
+"""Attention over heads of different length on a CPU: pieces of like size on up to as many threads as torch has, merged.
 
 Work is split over heads and over stretches of their entries, as on a GPU, so that few heads keep many cores at work
 (FlashDecoding, FlashInfer: https://arxiv.org/abs/2501.01005). Codes are read where they lie. Temporary memory: a result
@@ -7,9 +7,9 @@ in float32 for each piece.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from pikvpress.kernels.rotation import rotation
 from pikvpress.kernels.threads import CREW
 
 PIECES = 4  # for each thread: the others wait no longer for a thread that is late than a piece takes
+PRODUCTS = 2**19  # of numbers of queries and keys that are worth a thread: some 200 microseconds
 MOST_ROWS = 256  # queries of a KV head up to which this was measured to be faster than the reference
+NOWHERE, NOTHING = np.zeros(1, np.int64), np.empty((0, 0), np.float32)
 KINDS = {torch.float32: loops.EXACT, torch.float16: loops.HALF, torch.bfloat16: loops.BFLOAT}
 
 
@@ -95,33 +97,33 @@ def _attend(
     heads = keys.shape[1]
     rows = num_heads // heads * tokens
     _check(query, readable, keys, values, hidden)
-    programs = PIECES * torch.get_num_threads()
+    entries = sum(sum(layout.counts) for layout, _ in readable) + batch * heads * keys.shape[2]
+    threads = max(1, min(torch.get_num_threads(), entries * rows * head_dim // PRODUCTS))
+    programs = PIECES * threads
     cut = plan(readable, programs)
     keys, values = (states if states.stride(3) == 1 else states.contiguous() for states in (keys, values))
     hidden = hidden.expand(batch, num_heads, tokens, keys.shape[2])
     recent = _recent(keys, values, hidden, readable[0][0].group, programs)
-    # Powers are of two, so that logits are, too.
-    queries = query.detach().float().mul(scaling / math.log(2)).reshape(batch * heads, rows, head_dim)
-    turn = rotation(head_dim, query.device) if cut.has_rotated else None
-    turned = queries if turn is None else queries @ turn.T
-    pieces = cut.pieces + batch * heads * recent.pieces
-    partial, log_sums = torch.empty(pieces, rows, head_dim).numpy(), torch.empty(pieces, rows).numpy()
-    places = _places(cut, recent, batch * heads) if is_summed else np.zeros(1, np.int64)
-    kept = torch.empty(rows if is_summed else 0, int(places[-1])).numpy()
-    given = (queries.contiguous().numpy(), turned.contiguous().numpy(), np.array(recent), partial, log_sums, kept)
-    table = cut.table.numpy()
-    CREW.run(lambda number: loops.attend_piece(table, number, *given, places), pieces)
-    output, rotated = torch.empty(2, *queries.shape)
-    sums = torch.empty(queries.shape[:2])
-    merged = (output.numpy(), rotated.numpy(), sums.numpy())
-    loops.merge(table, cut.firsts.numpy(), recent.pieces, partial, log_sums, *merged)
-    if turn is not None:
-        output += rotated @ turn
-    found = output.view(query.shape).to(query.dtype), sums.view(query.shape[:3])
-    if not is_summed:
-        return *found, None
-    received = _received(cut, recent, kept, places, sums) / (num_heads // heads)
-    return *found, received.unflatten(0, (batch, heads))
+    rows_of = query.detach().float().reshape(batch * heads, rows, head_dim).contiguous().numpy()
+    turn = rotation(head_dim, query.device).numpy() if cut.has_rotated else NOTHING
+    table, firsts = cut.table.numpy(), cut.firsts.numpy()
+    places = _places(cut, recent, batch * heads) if is_summed else NOWHERE
+    kept = np.empty((rows, int(places[-1])), np.float32) if is_summed else NOTHING
+    output, sums = torch.empty(query.shape), torch.empty(query.shape[:3])
+    found = output.numpy().reshape(rows_of.shape), sums.numpy().reshape(rows_of.shape[:2])
+    factor = scaling / math.log(2)  # powers are of two, so that logits are, too
+    if threads == 1:
+        loops.attend(rows_of, factor, turn, table, firsts, np.array(recent), kept, places, *found)
+    else:
+        pieces = cut.pieces + batch * heads * recent.pieces
+        partial, log_sums = np.empty((pieces, rows, head_dim), np.float32), np.empty((pieces, rows), np.float32)
+        given = (table, *loops.scaled(rows_of, factor, turn), np.array(recent), partial, log_sums, kept, places)
+        CREW.run(lambda number: loops.attend_pieces(number, number + 1, *given), pieces, threads)
+        loops.merge(table, firsts, recent.pieces, partial, log_sums, turn, *found)
+    received = None
+    if is_summed:
+        received = _received(cut, recent, kept, places, found[1]).div_(num_heads // heads).unflatten(0, (batch, heads))
+    return output.to(query.dtype), sums, received
 
 
 def _places(cut: Partition, recent: loops.Recent, heads: int) -> np.ndarray:
@@ -129,23 +131,20 @@ def _places(cut: Partition, recent: loops.Recent, heads: int) -> np.ndarray:
     held = (cut.table[:, loops.LAST] - cut.table[:, loops.FIRST]).tolist()
     begun = range(0, recent.pieces * recent.length, recent.length) if recent.pieces else ()
     late = [min(recent.length, recent.entries - first) for first in begun] * heads
-    return np.array([0, *accumulate([*held, *late])])
+    return np.array([0, *itertools.accumulate([*held, *late])])
 
 
 def _received(
-    cut: Partition, recent: loops.Recent, kept: np.ndarray, places: np.ndarray, log_sums: torch.Tensor
+    cut: Partition, recent: loops.Recent, kept: np.ndarray, places: np.ndarray, log_sums: np.ndarray
 ) -> torch.Tensor:
     """Return the sums of weights of each head's held entries, zeros up to the most that a head has, and recent ones."""
     summed = torch.empty(int(places[-1]))
-    of_pieces, of_rows, of_places = summed.numpy(), log_sums.numpy(), cut.table[:, loops.PLACE].tolist()
+    of_pieces, of_places = summed.numpy(), cut.table[:, loops.PLACE].tolist()
     held = cut.pieces
 
-    def work(piece: int) -> None:
+    for piece, (first, last) in enumerate(itertools.pairwise(places.tolist())):
         place = of_places[piece] if piece < held else (piece - held) // recent.pieces
-        first, last = places[piece], places[piece + 1]
-        loops.sum_weights(kept, first, last, of_rows[place], of_pieces[first:last])
-
-    CREW.run(work, len(places) - 1)
+        loops.sum_weights(kept, first, last, log_sums[place], of_pieces[first:last])
     bounds = places[cut.firsts.numpy()]
     counts = np.diff(bounds).tolist()
     received = torch.zeros(len(counts), max(counts) + recent.entries)

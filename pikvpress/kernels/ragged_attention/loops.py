@@ -441,32 +441,8 @@ def _taken(address, rows, columns):
     return carray(pointer(address), (rows, columns), np.float32), address + 4 * rows * columns
 
 
-@compiled(
-    "int64(int64[:, ::1], int64, float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32[:, :, ::1], "
-    "float32[:, ::1], float32[:, ::1], int64[::1])"
-)
-def attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places):
-    """Attend to a piece: of a plan's table or, with a higher number, of the recent entries.
-
-    partial[piece, r] = softmax(logits[r]) v over the piece's entries, log_sums[piece, r] = log Σ exp logits[r].
-
-    Parameters
-    ----------
-    table : array
-        A `plan.Piece` a row.
-    number : int
-        Of the piece; those of the recent entries follow the table's, by place.
-    queries, turned : array
-        Shape (places, rows, head_dim), times the scaling of logits and log2(e); as they are, and for rotated keys.
-    recent : array
-        A `Recent`.
-    partial, log_sums : array
-        Written: shape (pieces, rows, head_dim) and (pieces, rows).
-    kept : array
-        Written: logits in powers of two, shape (rows, entries of all pieces); or (0, 0) if they are not wanted.
-    places : array
-        Where in `kept` the entries of each piece begin.
-    """
+@compiled()
+def _attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places):
     pieces, (rows, head_dim) = table.shape[0], queries.shape[1:]
     kind, group = recent[KIND], recent[GROUP]
     is_recent = number >= pieces
@@ -527,12 +503,72 @@ def attend_piece(table, number, queries, turned, recent, partial, log_sums, kept
 
 
 @compiled(
-    "void(int64[:, ::1], int32[::1], int64, float32[:, :, ::1], float32[:, ::1], float32[:, :, ::1], "
-    "float32[:, :, ::1], float32[:, ::1])"
+    "void(int64, int64, int64[:, ::1], float32[:, :, ::1], float32[:, :, ::1], int64[::1], float32[:, :, ::1], "
+    "float32[:, ::1], float32[:, ::1], int64[::1])"
 )
-def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums):
-    """Weigh the results of every place's pieces by exp(their log-sum-exp); what is rotated is summed apart."""
+def attend_pieces(first, last, table, queries, turned, recent, partial, log_sums, kept, places):
+    """Attend to pieces: of a plan's table and, with higher numbers, of the recent entries.
+
+    partial[piece, r] = softmax(logits[r]) v over the piece's entries, log_sums[piece, r] = log Σ exp logits[r].
+
+    Parameters
+    ----------
+    first, last : int
+        Numbers of the pieces, the last one excluded. Those of the recent entries follow the table's, by place.
+    table : array
+        A `plan.Piece` a row.
+    queries, turned : array
+        Shape (places, rows, head_dim), times the scaling of logits and log2(e); as they are, and for rotated keys.
+    recent : array
+        A `Recent`.
+    partial, log_sums : array
+        Written: shape (pieces, rows, head_dim) and (pieces, rows).
+    kept : array
+        Written: logits in powers of two, shape (rows, entries of all pieces); or (0, 0) if they are not wanted.
+    places : array
+        Where in `kept` the entries of each piece begin.
+    """
+    for number in range(first, last):
+        _attend_piece(table, number, queries, turned, recent, partial, log_sums, kept, places)
+
+
+@compiled("UniTuple(float32[:, :, ::1], 2)(float32[:, :, ::1], float64, float32[:, ::1])")
+def scaled(query, factor, turn):
+    """Return queries times a factor, and the same turned by a rotation, shape (head_dim, head_dim); (0, 0) for none."""
+    places, rows, head_dim = query.shape
+    queries = query * np.float32(factor)
+    if turn.shape[0] == 0:
+        return queries, queries
+    turned = np.empty(query.shape, np.float32)
+    for place in range(places):
+        for r in range(rows):
+            for i in range(head_dim):
+                turned[place, r, i] = _product(queries[place, r], turn[i], head_dim)
+    return queries, turned
+
+
+@compiled(
+    "void(int64[:, ::1], int32[::1], int64, float32[:, :, ::1], float32[:, ::1], float32[:, ::1], float32[:, :, ::1], "
+    "float32[:, ::1])"
+)
+def merge(table, firsts, recent_pieces, partial, log_sums, turn, output, sums):
+    """Weigh the results of every place's pieces by exp(their log-sum-exp); sums of what is rotated are turned back.
+
+    Parameters
+    ----------
+    table, firsts : array
+        Of a plan.
+    recent_pieces : int
+        Of each place.
+    partial, log_sums : array
+        As `attend_pieces` wrote them.
+    turn : array
+        The rotation, shape (head_dim, head_dim), or (0, 0) if nothing is rotated.
+    output, sums : array
+        Written: shape (places, rows, head_dim), and the log-sum-exp over all pieces, shape (places, rows).
+    """
     places, rows, head_dim = output.shape
+    rotated = np.empty(head_dim, np.float32)
     for place in range(places):
         held = firsts[place + 1] - firsts[place]
         for r in range(rows):
@@ -542,7 +578,7 @@ def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums
                 largest = log_sums[at, r] if log_sums[at, r] > largest else largest
                 are_numbers = are_numbers and not np.isnan(log_sums[at, r])
             output[place, r] = np.float32(0.0)
-            rotated[place, r] = np.float32(0.0)
+            rotated[:] = np.float32(0.0)
             sums[place, r] = -INFINITY
             if largest == -INFINITY and are_numbers:
                 continue
@@ -553,9 +589,26 @@ def merge(table, firsts, recent_pieces, partial, log_sums, output, rotated, sums
             for i in range(held + recent_pieces):
                 at = firsts[place] + i if i < held else table.shape[0] + place * recent_pieces + i - held
                 weight = np.exp(log_sums[at, r] - sums[place, r])
-                into = rotated[place, r] if i < held and table[at, VALUE_BITS] > ROTATED else output[place, r]
+                into = rotated if i < held and table[at, VALUE_BITS] > ROTATED else output[place, r]
                 for c in range(head_dim):
                     into[c] += weight * partial[at, r, c]
+            for i in range(turn.shape[0]):
+                for c in range(head_dim):
+                    output[place, r, c] += rotated[i] * turn[i, c]
+
+
+@compiled(
+    "void(float32[:, :, ::1], float64, float32[:, ::1], int64[:, ::1], int32[::1], int64[::1], float32[:, ::1], "
+    "int64[::1], float32[:, :, ::1], float32[:, ::1])"
+)
+def attend(query, factor, turn, table, firsts, recent, kept, places, output, sums):
+    """Do all of it on one thread: `scaled`, `attend_pieces`, `merge`."""
+    heads, rows, head_dim = query.shape
+    pieces = table.shape[0] + heads * recent[PIECES]
+    queries, turned = scaled(query, factor, turn)
+    partial, log_sums = np.empty((pieces, rows, head_dim), np.float32), np.empty((pieces, rows), np.float32)
+    attend_pieces(0, pieces, table, queries, turned, recent, partial, log_sums, kept, places)
+    merge(table, firsts, recent[PIECES], partial, log_sums, turn, output, sums)
 
 
 @compiled("void(float32[:, ::1], int64, int64, float32[::1], float32[::1])")
