@@ -124,7 +124,7 @@ def is_sliding(attention: Attention, cache_layer: Any = None) -> bool:
 
     Only some architectures say so on the module; the others list the kinds of their layers.
     """
-    kinds = getattr(getattr(attention, "config", None), "layer_types", None)
+    kinds: Any = getattr(getattr(attention, "config", None), "layer_types", None)
     windowed = bool(kinds) and kinds[attention.layer_idx] in WINDOWS
     return bool(windowed or getattr(attention, "is_sliding", False) or getattr(cache_layer, "is_sliding", False))
 

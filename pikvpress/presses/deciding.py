@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pikvpress.budgets import Decision
-from pikvpress.cache import codec
+from pikvpress.cache.names import codec
 from pikvpress.experts import LayerInput, rows_of
 from pikvpress.refit import refit
 from pikvpress.routing import AUTO, BoundRouter, joined_decision
