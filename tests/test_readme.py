@@ -212,8 +212,9 @@ def test_the_harness_runs_reports_and_compares(tmp_path):
 
 
 def test_a_study_runs(tmp_path):
-    """One sample of the study, with another press."""
-    (command,) = commands(".venv/bin/python -m evaluation run evaluation/")
+    """One sample of the first study, with another press; `tests/evaluation/test_continuing.py` runs the second."""
+    command, generation = commands(".venv/bin/python -m evaluation run evaluation/")
+    assert (ROOT / generation.split()[-1]).exists()
     shutil.copytree(ROOT / "evaluation/studies", tmp_path / "evaluation/studies")
     smaller = " --benchmark fidelity --length 256 --task needle --samples 1 --press knorm --ratio 0.5 --output results"
     run_as_written(command + smaller, tmp_path)
