@@ -240,5 +240,8 @@ CASES: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "scheduler duo": scheduled(lambda gates: DuoScheduler(importance=random(LAYERS, HEADS, seed=9)), max_tokens=200),
     "scheduler quest": scheduled("quest", max_tokens=200),
     "scheduler h2o, bytes": scheduled("h2o", max_bytes=1_400_000),
-    **{f"scheduler {name}": scheduled(name, max_tokens=170) for name in ("streaming_llm", "adakv", "lru", "lru_plus")},
+    **{
+        f"scheduler {name}": scheduled(name, max_tokens=170)
+        for name in ("streaming_llm", "adakv", "adaptive", "lru", "lru_plus")
+    },
 }
