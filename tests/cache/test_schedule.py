@@ -8,6 +8,7 @@ import pytest
 from kvpress import DecodingPress, KnormPress, PrefillDecodingPress
 
 from pikvpress import models
+from pikvpress.cache.history import Step
 from pikvpress.cache.schedule import Schedule, schedule_for
 from pikvpress.schedulers import H2OScheduler
 
@@ -28,9 +29,10 @@ def test_a_ceiling_stays_until_another_is_given():
 
 def test_history_goes_on_in_a_copy():
     first = made(max_tokens=500)
-    first.history.steps.append("step")
+    step = Step(0, 100, "h2o", (80, 90), (4, 2))
+    first.history.add(step)
     second = made("lru", first)
-    assert second.history.steps == ["step"] and second.history is not first.history
+    assert second.history.steps == [step] and second.history is not first.history
 
 
 def test_what_is_missing():
