@@ -29,10 +29,10 @@ def test_a_ceiling_stays_until_another_is_given():
 
 def test_history_goes_on_in_a_copy():
     first = made(max_tokens=500)
-    first.history.add(Step(0, 10, "h2o", (5, 5), (1, 1)))
+    step = Step(0, 100, "h2o", (80, 90), (4, 2))
+    first.history.add(step)
     second = made("lru", first)
-    second.history.add(Step(0, 11, "lru", (5, 5), (1, 1)))
-    assert len(first.history.steps) == 1 and second.history.steps[0] == first.history.steps[0]
+    assert second.history.steps == [step] and second.history is not first.history
 
 
 def test_what_is_missing():
