@@ -75,7 +75,7 @@ def test_beams_hold_what_their_rows_held(name, llama, text):  # noqa: F811
 def test_assisted_decoding(name, helper, llama, text):  # noqa: F811
     cache, prompt = scheduled(name), text[:1, :60].repeat(1, 5)
     helps = {"prompt_lookup_num_tokens": 5} if helper == "prompt lookup" else {"assistant_model": make_tiny("llama", 1)}
-    settings = {"max_new_tokens": 80, "do_sample": False, "eos_token_id": 511}
+    settings = {"max_new_tokens": 80, "do_sample": False, "eos_token_id": 511, "suppress_tokens": [511]}
     crops = []
     crop = cache.crop
     cache.crop = lambda length: crops.append(cache.get_seq_length() - length) or crop(length)
