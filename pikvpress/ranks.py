@@ -41,6 +41,19 @@ class HeadShard:
     count: int
     group: Any = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> HeadShard:
+        """Return self: copies belong to the same ranks."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs; other processes do not have this group of ranks."""
+        if self.group is not None:
+            raise TypeError(
+                "what belongs to a model that is split over ranks cannot be pickled: save a cache with cache.save, a "
+                "file for each rank"
+            )
+        return HeadShard, (self.total, self.first, self.count)
+
     @property
     def is_whole(self) -> bool:
         """Whether this process holds all heads."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,7 @@ ERRORS = {
     "weights of a rank's heads": f"but the model has {cases.HEADS}",
     "a cache of one process": f"this cache holds {cases.HEADS} KV heads a layer",
     "a sharded cache of a split model": "this model is split over ranks: use a PiKVCache",
+    "a store": "a store has whole contexts",
     "calibration": "calibrate it in one process",
     "cut heads": "3 ranks would cut some of the 4 KV heads",
 }
@@ -105,6 +108,14 @@ def test_one_process_holds_all_heads_and_sends_nothing():
     shard.agree({"ratio": 0.5})
     with pytest.raises(KeyError, match="as it is"), shard.together(torch.device("cpu")):
         raise KeyError("as it is")
+
+
+def test_what_belongs_to_a_group_is_copied_but_not_pickled():
+    whole, part = HeadShard(4, 0, 4), HeadShard(4, 2, 2, group=object())
+    assert copy.deepcopy(part) is part
+    assert pickle.loads(pickle.dumps(whole)).total == 4
+    with pytest.raises(TypeError, match=r"cannot be pickled: save a cache with cache\.save, a file for each rank"):
+        pickle.dumps(part)
 
 
 def test_a_rank_takes_its_own_heads():

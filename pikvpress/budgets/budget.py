@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.gates import Gates
 
-# What depends on a context's length is kept for so many contexts: every layer asks for that of each row of a batch.
-CONTEXTS = 64
+T = TypeVar("T")
+
+CONTEXTS = 64  # for which is kept what depends on their length: every layer asks for that of each row of a batch
+
+
+class KeptByContext(Generic[T]):
+    """What a budget computes for a ratio and a length of contexts, kept for the latest of them.
+
+    Unlike `functools.lru_cache` it can be pickled, as presses must be.
+
+    Parameters
+    ----------
+    compute : callable
+        A method that takes a ratio and a number of keys.
+    """
+
+    def __init__(self, compute: Callable[[float, int], T]):
+        self._compute = compute
+        self._known: dict[tuple[float, int], T] = {}
+
+    def __call__(self, ratio: float, num_keys: int) -> T:
+        """Return what is computed for this ratio and length."""
+        if (ratio, num_keys) not in self._known:
+            if len(self._known) == CONTEXTS:
+                del self._known[next(iter(self._known))]
+            self._known[ratio, num_keys] = self._compute(ratio, num_keys)
+        return self._known[ratio, num_keys]
 
 
 @dataclass(frozen=True)

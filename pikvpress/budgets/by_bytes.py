@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import ClassVar
 
-from pikvpress.budgets.budget import CONTEXTS, Budget, ModelShape
+from pikvpress.budgets.budget import Budget, KeptByContext, ModelShape
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.budgets.spending import Heads, Spending, spend_fitted, spend_uniform
 from pikvpress.gates import Gates
@@ -21,7 +20,7 @@ class UniformBytes(Budget):
     def __init__(self, gates: Gates | None = None, shape: ModelShape | None = None):
         assert shape is not None
         self._gates, self._shape = gates, shape
-        self._spent = lru_cache(maxsize=CONTEXTS)(self._spending)
+        self._spent = KeptByContext(self._spending)
 
     def share_removed(self, ratio: float, num_keys: int) -> float:
         """Return the share of tokens that do not fit into the budget."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from kvpress.utils import compute_n_kept
 
-from pikvpress.budgets.budget import CONTEXTS, Budget, ModelShape
+from pikvpress.budgets.budget import Budget, KeptByContext, ModelShape
 from pikvpress.budgets.curves import counts_by_curves
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.gates import Gates
@@ -24,7 +23,7 @@ class FittedBudget(Budget):
     def __init__(self, gates: Gates | None = None, shape: ModelShape | None = None):
         assert gates is not None
         self._gates = gates
-        self._counts = lru_cache(maxsize=CONTEXTS)(self._counts_of)
+        self._counts = KeptByContext(self._counts_of)
 
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
         """Return what this layer keeps."""

@@ -10,6 +10,8 @@ from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.part import RankPart
 from pikvpress.cache.pikv_cache import PiKVCache
 
+ONLY_A_PART = "a sharded cache cannot be saved or stored, since every rank holds a part: use a PiKVCache"
+
 
 class ShardedPiKVCache(PiKVCache):
     """A `PiKVCache` of one sequence, of which every rank holds a part and attends to it.
@@ -60,4 +62,16 @@ class ShardedPiKVCache(PiKVCache):
 
     def save(self, *args: Any, **settings: Any) -> NoReturn:
         """Raise a ``ValueError``: a file would hold only this rank's part."""
-        raise ValueError("a sharded cache cannot be saved, since every rank holds a part: save a PiKVCache")
+        raise ValueError(ONLY_A_PART)
+
+    @classmethod
+    def load(cls, *args: Any, **settings: Any) -> NoReturn:
+        """Raise a ``ValueError``: every rank would hold all entries of a file."""
+        raise ValueError(
+            "a sharded cache cannot be loaded, since a file does not say which part a rank holds: load a PiKVCache"
+        )
+
+    @property
+    def state(self) -> NoReturn:
+        """Raise a ``ValueError``: it is only this rank's part."""
+        raise ValueError(ONLY_A_PART)

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from pikvpress import models
-from pikvpress.cache import PiKVCache, PiKVLayer
+from pikvpress.cache import PiKVCache, PiKVLayer, ShardedPiKVCache
 from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.scheduler import SCHEDULERS, Scheduler, known
 from pikvpress.gates import Gates
@@ -126,6 +126,8 @@ class DecodingBudget:
                 f"with decoding, entries are dropped one by one, which a {type(cache).__name__} cannot do: call the "
                 "model with past_key_values=PiKVCache(), or the pipeline with cache=PiKVCache()"
             )
+        if isinstance(cache, ShardedPiKVCache):
+            raise ValueError("a sharded cache has no scheduler: use a PiKVCache, or a press without decoding")
         schedule = cache.current_schedule
         if cache.get_seq_length() == 0 and schedule is not None and schedule.of_press:
             cache.schedule(None)

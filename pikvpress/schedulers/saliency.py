@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pikvpress import models
 from pikvpress.budgets import counts_by_curves
 from pikvpress.cache.scheduler import Candidates, Scheduler, Statistics
 from pikvpress.cache.tail import DenseTail
@@ -64,6 +65,11 @@ class SaliencyScheduler(Scheduler):
 
     def for_model(self, module: Any) -> SaliencyScheduler:
         """Return the scheduler with the model's weights and error curves."""
+        if getattr(module.config, "no_rope_layers", None) is not None or models.form_of(module) != "halves":
+            raise ValueError(
+                "scheduler 'saliency' takes the rotation off the keys that it values, and this model does not tell its "
+                "cache how keys are rotated, or rotates them in another way: choose a scheduler such as 'h2o'"
+            )
         gates = gates_of(module) if self.weights is None or self.shares is None else None
         weights = self.weights
         if weights is None:

@@ -30,6 +30,7 @@ from pikvpress import models
 from pikvpress.cache import PiKVCache
 from pikvpress.cache.kvpress_rules import READ_TWICE
 from pikvpress.cache.saving.whole import CacheState, load, save
+from pikvpress.ranks import shard_of
 from pikvpress.store.keys import ContextKey, ContextKeys
 from pikvpress.store.setting import Setting
 
@@ -59,6 +60,11 @@ class Reading:
         if not 0 <= prefix_share <= 1:
             raise ValueError(f"prefix_share is a share of the prompt and must be in [0, 1], got {prefix_share}")
         models.check_supported(model)
+        if not shard_of(models.attention_layers(model)[0]).is_whole:
+            raise ValueError(
+                "a store has whole contexts, and this model is split over ranks, of which each holds a part: save a "
+                "file for each rank with cache.save"
+            )
         _check_press(press)
         self.length, self.known = 0, 0
         self.failure: Exception | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
 from pikvpress.budgets import BYTE_BUDGETS, TOKEN_BUDGETS, Budget, ModelShape
+from pikvpress.budgets.budget import CONTEXTS, KeptByContext
 from tests.budgets.test_decision import scored
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates
@@ -77,3 +80,19 @@ def test_a_budget_of_ones_own_must_decide():
 def test_unknown_budgets_are_named_with_those_that_are_known():
     with pytest.raises(ValueError, match="unknown budgets 'piramid': did you mean pyramid"):
         TOKEN_BUDGETS["piramid"]
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_budget_that_has_decided_can_be_pickled(gates, kind):
+    budget = kind(gates, SHAPE)
+    expected = budget.decide(scored(0, 40), 0.5)
+    found = pickle.loads(pickle.dumps(budget)).decide(scored(0, 40), 0.5)
+    assert [one.head_tokens() for one in found] == [one.head_tokens() for one in expected]
+
+
+def test_what_depends_on_the_length_is_computed_once_for_the_latest_contexts():
+    computed = []
+    kept = KeptByContext(lambda ratio, num_keys: computed.append(num_keys) or num_keys)
+    for num_keys in [*range(CONTEXTS), 0, *range(CONTEXTS, CONTEXTS + 3), 0, 5]:
+        assert kept(0.5, num_keys) == num_keys
+    assert computed == [*range(CONTEXTS + 3), 0]  # the first ones made room for later ones

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 
-from pikvpress import MoERouterPress, PiKVCache, PiKVPress, SaliencyPress, models
+from pikvpress import FolderStore, MoERouterPress, PiKVCache, PiKVPress, SaliencyPress, models
 from pikvpress.cache import ShardedPiKVCache
 from pikvpress.calibration import calibrate
 from pikvpress.experts.saliency_features import num_features
@@ -68,6 +68,11 @@ def _cache_of_one_process(run: Run) -> None:
     run(None, cache)
 
 
+def _read_into_a_store(run: Run) -> None:
+    with FolderStore(run.folder / "store").reading(run.model):
+        pass
+
+
 CASES: Mapping[str, Callable[[Run], object]] = {
     "NaN on one rank": _not_finite_on_the_last_rank,
     "another ratio on one rank": lambda run: run(MoERouterPress(0.5 + 0.1 * (dist.get_rank() == 1), gates=None)),
@@ -77,6 +82,7 @@ CASES: Mapping[str, Callable[[Run], object]] = {
     "weights of a rank's heads": _weights_of_own_heads,
     "a cache of one process": _cache_of_one_process,
     "a sharded cache of a split model": lambda run: run(None, ShardedPiKVCache()),
+    "a store": _read_into_a_store,
     "calibration": lambda run: calibrate(run.model, None),  # type: ignore[arg-type]
     "cut heads": _cut_heads,
 }

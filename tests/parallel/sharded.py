@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache as once
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from kvpress import AdaKVPress, BasePress, KnormPress
 from transformers import PreTrainedModel
 
-from pikvpress import MoERouterPress, PiKVCache, PiKVPress
+from pikvpress import FolderStore, MoERouterPress, PiKVCache, PiKVPress
 from pikvpress.cache import ShardedPiKVCache
 from tests.parallel.cases import SIZE, VOCABULARY, make_model
 
@@ -103,6 +104,20 @@ def _bad(group: Any) -> Iterator[Callable[[], object]]:
     yield batch
     yield lambda: ShardedPiKVCache(group, scheduler="h2o", max_tokens=400)
     yield lambda: ShardedPiKVCache(group).save("cache.safetensors")
+    yield lambda: ShardedPiKVCache.load("cache.safetensors", _model())
+
+    def stored() -> None:
+        with TemporaryDirectory() as folder, FolderStore(folder).reading(_model()):
+            _model()(input_ids=torch.arange(1, 41)[None], past_key_values=ShardedPiKVCache(group))
+
+    yield stored
+
+    def scheduled() -> None:
+        model = _model()
+        with MoERouterPress(0.5, gates=None, decoding="h2o")(model):
+            model(input_ids=torch.arange(1, 41)[None], past_key_values=ShardedPiKVCache(group))
+
+    yield scheduled
 
 
 def _message(attempt: Callable[[], object]) -> str:

@@ -12,6 +12,7 @@ from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
 from pikvpress.gates.file import file_name
 from pikvpress.schedulers import SaliencyScheduler
+from tests.conftest import make_tiny
 from tests.helpers import uneven_gates
 from tests.schedulers import streams
 from tests.schedulers.dense import HEADS, PAGE, SIZE, best
@@ -105,3 +106,10 @@ def test_it_takes_weights_and_curves_from_gates(llama, tmp_path, monkeypatch):
     assert given.quotas(1, 2, 1000, 250) == [125, 375]
     with pytest.raises(ValueError, match=r"weights has shape \(1, 2, 22\), but this model needs \(2, 2, 38\)"):
         SaliencyScheduler(weights=weights(0)).for_model(module)
+
+
+@pytest.mark.parametrize("name", ["smollm3", "glm4"])
+def test_models_whose_caches_do_not_know_how_keys_are_rotated_are_refused(name):
+    module = models.attention_layers(make_tiny(name))[0]
+    with pytest.raises(ValueError, match="rotates them in another way: choose a scheduler such as 'h2o'"):
+        SaliencyScheduler().for_model(module)
