@@ -50,7 +50,7 @@ def test_models_with_sliding_windows_are_refused(llama):
     assert made(max_tokens=500, module=module).layers == 2
     config = SimpleNamespace(layer_types=["full_attention", "sliding_attention"], num_hidden_layers=2)
     with pytest.raises(ValueError, match="layers with sliding-window attention"):
-        made(max_tokens=500, module=SimpleNamespace(config=config))
+        made(max_tokens=500, module=SimpleNamespace(config=config, layer_idx=0))
 
 
 def test_presses_that_decide_too_are_refused(llama):
