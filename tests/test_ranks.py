@@ -67,6 +67,12 @@ def check(whole: dict[str, Any], parts: list[dict[str, Any]]) -> None:
             check_plan(part["plan"], whole["plan"])
     for index, counts in enumerate(whole.get("counts", ())):
         assert [count for part in parts for count in part["counts"][index][0]] == counts[0]
+    if "quotas" in whole:  # the fixed entries of the fullest rank count on all, so that no quota is larger than alone
+        assert all(part["quotas"] == parts[0]["quotas"] for part in parts), "quotas of ranks"
+        assert all(quota <= alone for quota, alone in zip(parts[0]["quotas"], whole["quotas"], strict=True))
+        for index in range(cases.LAYERS):
+            held = sum(part["held"][index] for part in parts)
+            assert held <= cases.HEADS * cases.SCHEDULED, "entries under the ceiling"
     for index, values in enumerate(whole.get("values", ())):
         found = together([part["values"][index] for part in parts], values)
         torch.testing.assert_close(found, values, atol=1e-5, rtol=1e-5)

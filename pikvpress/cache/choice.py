@@ -62,5 +62,9 @@ def by_head(choice: CodecChoice, heads: int, module: models.Attention | None = N
     if module is not None and len(choice) == shard_of(module).total:
         choice = shard_of(module).own(choice)
     if len(choice) != heads:
-        raise ValueError(f"there are codecs for {len(choice)} KV heads, but {heads} heads: calibrate for this model")
+        split = "; codecs for all heads of a model that is split over ranks cannot be combined with a scheduler"
+        raise ValueError(
+            f"there are codecs for {len(choice)} KV heads, but {heads} heads: calibrate for this model"
+            + (split if len(choice) > heads else "")
+        )
     return list(choice)

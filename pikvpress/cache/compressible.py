@@ -61,6 +61,7 @@ class CompressibleLayer:
         self._slides = False
         self._failure: ValueError | None = None
         self._following: tuple[Sequence[Codec], Sequence[Codec]] | None = None  # codecs of entries after the context
+        self._was_padded = False  # whether padding was removed from the context
         self._follows_padding = False  # whether entries after the context are known to be padding
 
     def __getstate__(self) -> dict[str, Any]:
@@ -171,7 +172,8 @@ class CompressibleLayer:
     def _after(self, pending: Pending, dense: Entries | None = None) -> dict[str, Any]:
         """Return the attributes that compression changes; other dense entries may be given than those held."""
         entries = (dense or self.entries).after(pending, self._index)
-        return {"entries": entries, "_padding": None, "_following": pending.codecs if pending.packs else None}
+        following = pending.codecs if pending.packs else None
+        return {"entries": entries, "_padding": None, "_was_padded": pending.padded, "_following": following}
 
     def pack_recent(self, hidden: torch.Tensor) -> None:
         """Pack full groups of entries after the context, except for the window; none if some are padding."""
@@ -228,7 +230,7 @@ class CompressibleLayer:
             )
         if self.part is not None:
             raise ValueError("a sharded cache holds one sequence without padding: do not pad")
-        return Pending(kept & ~padding.unsqueeze(1), codecs, window)
+        return Pending(kept & ~padding.unsqueeze(1), codecs, window, padded=True)
 
     def _known_padding(self) -> torch.Tensor | None:
         """Return a mask of the padding entries, or None if there are none. This synchronises with a GPU."""

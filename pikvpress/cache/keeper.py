@@ -22,6 +22,7 @@ from pikvpress.cache.records import Records
 from pikvpress.cache.schedule import Schedule
 from pikvpress.cache.scheduler import Candidates
 from pikvpress.cache.stored import Codecs, Stored
+from pikvpress.cache.whole_layer import WholeLayer
 
 PER_HEAD = 64  # bytes recorded about a head at most: the numbers of its entries, and totals
 
@@ -50,12 +51,14 @@ class Keeper:
         self._origin = entries.compressed.context_length  # index of the first scheduled entry
         self._records: Records | None = None
         self._pages: PageIndex | None = None
+        self._whole: WholeLayer | None = None
+        self._due = not schedule.met  # whether the ceiling may be lower than what is held, until a model reads
         if entries.tail.keys is not None:
             self._begin(entries)
 
     def reset(self) -> None:
         """Forget everything except the schedule: the layer is empty."""
-        self._fixed, self._origin, self._records, self._pages = 0, 0, None, None
+        self._fixed, self._origin, self._records, self._pages, self._whole = 0, 0, None, None, None
         self.schedule.longer.pop(self._layer, None)
 
     def _begin(self, entries: Entries) -> None:
@@ -157,6 +160,11 @@ class Keeper:
         ValueError
             If a codec cannot store an entry.
         """
+        if not self.schedule.met:
+            return entries
+        at_once, self._due = at_once or self._due, False
+        if at_once and self._records is not None:
+            self._of_model(entries)  # ranks collect it together, although some may have stored nothing
         whole, stored = self.leaves(entries), Stored.of(entries.compressed.context[self._fixed :])
         if whole == 0 and not (at_once and stored.stretches):
             return entries
@@ -165,7 +173,7 @@ class Keeper:
         first = entries.compressed.context_length
         left, heads = first + whole - self._origin, len(self._codecs[0])
         quotas = scheduler.quotas(self._layer, heads, left, self._quota(entries, left))
-        if not (stored.stretches or self._packs or whole > min(quotas)):
+        if not (stored.stretches or self._of_model(entries).packs or whole > min(quotas)):
             return entries
         candidates = ledger.candidates(first, whole, entries.length, self._layer)
         candidates = replace(candidates, left=left, quotas=quotas)
@@ -192,32 +200,39 @@ class Keeper:
         self._pages = PageIndex.of(stored.exact, heads) if needed and stored.exact is not None else None
 
     def _quota(self, entries: Entries, left: int) -> int:
-        fixed = self._fixed_counts(entries)
         cost = self._cost(entries) if self.schedule.ceiling.max_bytes is not None else None
-        return self.schedule.ceiling.quota(self.schedule.window, left, -(-sum(fixed) // len(fixed)), cost)
+        return self.schedule.ceiling.quota(self.schedule.window, left, self._of_model(entries).fixed, cost)
+
+    def _of_model(self, entries: Entries) -> WholeLayer:
+        """Return what all ranks hold, which they tell each other once, unless it must be the same on all."""
+        if self._whole is None:
+            counts, pairs = self._fixed_counts(entries), tuple(zip(*self._codecs, strict=True))
+            nbytes = sum(stretch.nbytes for stretch in entries.compressed.context[: self._fixed])
+            alike = self._origin == 0 and all(isinstance(choice, Codec) for choice in self._choice)
+            own = WholeLayer(-(-sum(counts) // len(counts)), nbytes, pairs)
+            self._whole = own.joined(self.schedule.shard, alike)
+        return self._whole
 
     def _cost(self, entries: Entries) -> Cost:
         keys, ledger, scheduler = entries.tail.keys, self.records.ledger, self.schedule.scheduler
         measures = len(scheduler.measures) * torch.promote_types(keys.dtype, torch.float32).itemsize
         recorded = ledger.positions.itemsize + measures
         padded = sum(part.itemsize for part in ledger.observed.values())
-        batch, heads, _, head_dim = keys.shape
-        fixed = sum(stretch.nbytes for stretch in entries.compressed.context[: self._fixed])
-        fixed += batch * heads * PER_HEAD
-        fixed *= self.schedule.ranks  # the ceiling is that of the whole model, of which every rank holds as many heads
-        heads *= self.schedule.ranks
+        batch, head_dim = keys.shape[0], keys.shape[3]
+        whole = self._of_model(entries)  # the ceiling is that of the whole model, of which a rank holds some heads
+        heads = len(whole.codecs)
+        fixed = whole.nbytes + batch * heads * PER_HEAD
         if scheduler.measures and self._layer == 0:
             fixed += 2 * self.schedule.recent * head_dim * keys.itemsize  # rotations
-        pairs = [*zip(*self._codecs, strict=True)]
         assert self.schedule.layers is not None
         records = (recorded + padded, recorded + scheduler.widest(heads) * padded)
-        return Cost(self.schedule.layers, batch * heads, head_dim, keys.dtype, pairs, records, fixed)
+        return Cost(self.schedule.layers, batch * heads, head_dim, keys.dtype, whole.codecs, records, fixed)
 
     def check(self, entries: Entries) -> None:
         """Raise a ``ValueError`` if the ceiling is below the smallest cache, or codecs do not suit the scheduler."""
         if self._records is None:
             return
-        if self._packs and not self.schedule.scheduler.drops:
+        if self._of_model(entries).packs and not self.schedule.scheduler.drops:
             raise ValueError(
                 f"scheduler {self.schedule.scheduler.name!r} reads pages of exact keys: use a PiKVCache without codecs"
             )
@@ -228,7 +243,7 @@ class Keeper:
     def switched(self, schedule: Schedule, entries: Entries) -> Keeper:
         """Return a keeper of the same entries for another schedule."""
         keeper = copy.copy(self)
-        keeper.schedule = schedule
+        keeper.schedule, keeper._whole, keeper._due = schedule, None, not schedule.met
         if self._records is not None:
             keeper._records = self._records.switched(schedule, entries)
             stored = Stored.of(entries.compressed.context[self._fixed :])
@@ -237,6 +252,7 @@ class Keeper:
 
     def selected(self, rows: torch.Tensor) -> None:
         """Continue with the selected rows of the batch."""
+        self._whole = None
         if self._records is not None:
             self._records.selected(rows)
         self._pages = None if self._pages is None else self._pages.each(lambda part: part[rows])

@@ -10,6 +10,7 @@ from transformers.cache_utils import CacheLayerMixin
 from pikvpress.cache.choice import of_rows
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.held import Held
+from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.scheduled import ScheduledLayer
 from pikvpress.cache.tail import DenseTail
@@ -91,12 +92,23 @@ class PiKVLayer(ScheduledLayer, CacheLayerMixin):
                 "or of one that is split over another number of ranks"
             )
         self.settle()
-        self.entries = self.entries.appended(key_states, value_states)
+        before, self.entries = self.entries, self.entries.appended(key_states, value_states)
         if self.keeper is not None:
-            self.keeper.arrived(self.entries, key_states.shape[2], cache_kwargs)
+            self._record(self.keeper, before, cache_kwargs)
         if not self.entries.are_compressed:
             READERS.give(self.entries.tail.keys, self)
         return self.keys, self.values
+
+    def _record(self, keeper: Keeper, before: Entries, cache_kwargs: dict[str, Any] | None) -> None:
+        """Let the keeper record what follows these entries, or hold only these if it raises an error."""
+        try:
+            keeper.arrived(self.entries, self.entries.length - before.length, cache_kwargs)
+        except Exception:
+            if before.length == 0:
+                self.reset()
+            else:
+                self.entries = before
+            raise
 
     def get_seq_length(self) -> int:
         """Return the number of entries including removed ones, which masks and positions depend on."""

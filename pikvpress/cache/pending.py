@@ -29,11 +29,14 @@ class Pending:
         Codecs of keys and of values, by KV head.
     window : int
         Number of most recent entries that stay exact if a codec is not exact.
+    padded : bool
+        Whether some of the other entries are padding.
     """
 
     kept: torch.Tensor
     codecs: tuple[Sequence[Codec], Sequence[Codec]]
     window: int
+    padded: bool = False
 
     @property
     def packs(self) -> bool:

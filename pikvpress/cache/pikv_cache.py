@@ -191,12 +191,12 @@ class PiKVCache(Savable, Cache):
         ------
         ValueError
             For an unknown scheduler, a missing or several ceilings, one that is below the smallest cache or that the
-            scheduler cannot keep, a padded batch, a model with sliding-window attention, or a scheduler without what it
-            needs. The cache is then unchanged. If the model is not known yet, what depends on it is checked when it
-            reads.
+            scheduler cannot keep, a padded batch, a model with sliding-window attention, attention sinks or bounded
+            logits, or a scheduler without what it needs. The cache is then unchanged. If the model is not known, as for
+            a copy of a cache, what depends on it is checked, and the ceiling takes effect, when it reads.
         """
         self.settle()
-        module = READERS.module_of(self.layers[0]) if self.layers else None
+        module = READERS.last_reader(self.layers[0]) if self.layers and self.layers[0].is_initialized else None
         limits = {"max_tokens": max_tokens, "max_bytes": max_bytes, "ratio": ratio}
         new = schedule_for(scheduler, limits, self._window, self._schedule, module)
         if new is None and self._schedule is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvpress import DecodingPress, PrefillDecodingPress
@@ -15,7 +15,7 @@ from pikvpress.cache.ceiling import Ceiling
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.history import History
 from pikvpress.cache.scheduler import Scheduler, known
-from pikvpress.ranks import shard_of
+from pikvpress.ranks import HeadShard, shard_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class Schedule:
         Rotations of the recent entries, by their index in the first layer.
     longer : dict of int to int
         By how many entries a layer is longer than the first one, if a press left different numbers of a prompt.
-    ranks : int
-        Number of ranks that share the heads of the model, once it is known; each holds as many.
+    shard : HeadShard, optional
+        The heads of the model that this rank holds, once it is known.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class Schedule:
     of_press: bool = False
     angles: Angles = field(default_factory=Angles)
     longer: dict[int, int] = field(default_factory=dict)
-    ranks: int = 1
+    shard: HeadShard | None = None
 
     def __post_init__(self) -> None:
         if self.ceiling.kind not in self.scheduler.ceilings:
@@ -72,6 +72,11 @@ class Schedule:
             )
         if self.ceiling.max_bytes is None:  # that of bytes is checked when the model is known
             self.ceiling.quota(self.window, 0, 0, None)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Schedule:
+        """Return a copy for a copied cache, which lies on the same ranks."""
+        history, angles = self.history.copied(), self.angles.copied()
+        return replace(self, history=history, angles=angles, longer=dict(self.longer))
 
     @property
     def recent(self) -> int:
@@ -99,7 +104,8 @@ class Schedule:
         Raises
         ------
         ValueError
-            If the scheduler lacks something, or a layer has a sliding window.
+            If the scheduler lacks something, a layer has a sliding window, or attention has sinks or bounded logits.
+            Nothing is changed then.
         """
         if self.met:
             return
@@ -111,9 +117,15 @@ class Schedule:
                 f"{self.scheduler.name!r} cannot drop, so that no ceiling would hold: use a PiKVCache() without a "
                 "scheduler"
             )
+        bounded = getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation != "sdpa"
+        if bounded or getattr(module, "sinks", None) is not None:
+            raise ValueError(
+                f"this model has attention with {'bounded logits' if bounded else 'sinks'}, which scheduler "
+                f"{self.scheduler.name!r} would leave out: use a PiKVCache() without a scheduler"
+            )
+        shard = shard_of(module)
         self.scheduler = self.scheduler.for_model(module)
-        self.layers, self.met = int(config.num_hidden_layers), True
-        self.ranks = shard_of(module).ranks
+        self.layers, self.met, self.shard = int(config.num_hidden_layers), True, shard
 
     def check_presses(self, module: models.Attention, prompt: bool) -> None:
         """Raise a ``ValueError`` if presses on a module would decide about the same entries."""
@@ -161,11 +173,8 @@ def schedule_for(
     ceiling = Ceiling(**limits) if given or before is None else before.ceiling
     schedule = Schedule(known(choice), ceiling, window)
     if before is not None:
-        schedule.history, schedule.angles, schedule.layers = (
-            before.history.copied(),
-            before.angles.copied(),
-            before.layers,
-        )
+        schedule.history, schedule.angles = before.history.copied(), before.angles.copied()
+        schedule.layers, schedule.shard = before.layers, before.shard
     if module is not None:
         schedule.meet(module)
     return schedule

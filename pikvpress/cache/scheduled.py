@@ -31,7 +31,8 @@ class ScheduledLayer(CompressibleLayer):
         """
         if schedule is None:
             return None
-        if self.is_initialized and (self._follows_padding or self._known_padding() is not None or self._differs()):
+        padded = self._was_padded or self._follows_padding
+        if self.is_initialized and (padded or self._known_padding() is not None or self._differs()):
             raise ValueError(f"{PADDED} {schedule.scheduler.name!r}")
         if self.keeper is not None:
             keeper = self.keeper.switched(schedule, self.entries)
@@ -44,7 +45,8 @@ class ScheduledLayer(CompressibleLayer):
 
     def _differs(self) -> bool:
         """Return whether rows have different codecs, as a press chooses them for a padded batch."""
-        return self._following is not None and len(self._following[0]) != self.entries.tail.keys.shape[1]
+        heads = self.entries.tail.keys.shape[1]
+        return self._following is not None and any(len(side) != heads for side in self._following)
 
     def follow(self, keeper: Keeper | None, entries: Entries) -> None:
         """Be kept by a keeper from now on, with these entries."""

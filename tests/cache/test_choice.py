@@ -20,6 +20,8 @@ def test_heads_share_a_codec_or_have_one_each():
     assert by_head(CODECS["int4"], 2) == [CODECS["int4"]] * 2 and by_head(each, 2) == each
     with pytest.raises(ValueError, match="there are codecs for 2 KV heads, but 3 heads: calibrate for this model"):
         by_head(each, 3)
+    with pytest.raises(ValueError, match="codecs for all heads of a model that is split over ranks cannot be combined"):
+        by_head(each, 1)
 
 
 def test_rows_take_their_codecs_along():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from kvpress import AdaKVPress, KnormPress
@@ -151,3 +153,25 @@ def test_a_sliced_dense_cache_is_cropped(llama, text):
         cache.layers[0].keys = torch.zeros(1, 2, 50, 16)
     read(llama, cache, text)
     assert all(max(row) <= 400 for layer in cache.layers for row in layer.counts())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["saliency", "duo"])
+@pytest.mark.parametrize("kind", ["loaded", "after another", "copied"])
+def test_a_cache_that_is_not_the_last_one_read_can_be_scheduled(kind, name, llama, text, tmp_path):
+    cache = scheduled(llama, text[:, :300], max_tokens=260)
+    if kind == "loaded":
+        cache.save(tmp_path / "cache.safetensors")
+        cache = PiKVCache.load(tmp_path / "cache.safetensors", llama)
+    elif kind == "after another":
+        read(llama, PiKVCache(), text[:, :50])
+    else:
+        cache = copy.deepcopy(cache)
+    before = cache.layers[1].counts()
+    cache.schedule(scheduler(name), max_tokens=180)
+    met = kind != "copied"
+    assert cache.current_schedule.met == met and (cache.layers[1].counts() != before) == met
+    cache.batch_select_indices(torch.tensor([0]))
+    llama(text[:, 300:301], past_key_values=cache)
+    assert all(sum(row) <= 2 * 180 for layer in cache.layers for row in layer.counts())
+    assert cache.get_seq_length() == 301 and sum(map(sum, cache.layers[1].counts())) > 2 * 100

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from kvpress import AdaKVPress, KnormPress, PyramidKVPress
 from transformers import DynamicCache
 
 from pikvpress import PiKVCache
+from pikvpress.cache import CODECS
 from tests.cache.asking import CONTEXT, NEW, ask, read
 
 
@@ -82,3 +85,22 @@ def test_layers_may_have_different_lengths(llama, context, question):
         dim=1,
     )
     torch.testing.assert_close(logits[:, :NEW], one_by_one, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_prompt_that_cannot_be_recorded_is_not_held(llama, context):
+    codecs = [CODECS["int4"]] * 3  # for another number of heads than the model has
+    cache = PiKVCache(scheduler="h2o", max_tokens=300)
+    for _ in range(2):
+        given = patch("pikvpress.cache.pikv_cache.of_layer", lambda *_: (codecs, codecs))
+        with given, pytest.raises(ValueError, match="there are codecs for 3 KV heads, but 2 heads"):
+            llama.model(input_ids=context, past_key_values=cache)
+        assert cache.get_seq_length() == 0 and cache.nbytes == 0
+    cache = PiKVCache(scheduler="h2o", max_tokens=300)
+    llama.model(input_ids=context, past_key_values=cache)
+    layer = cache.layers[0]
+    states = torch.zeros(1, 2, 1, layer.entries.tail.keys.shape[3])
+    refusing = patch.object(layer.keeper, "arrived", side_effect=ValueError("not recorded"))
+    with refusing, pytest.raises(ValueError, match="not recorded"):
+        layer.update(states, states)
+    assert layer.get_seq_length() == context.shape[1]

@@ -75,3 +75,16 @@ def test_what_was_not_recorded_is_said(caplog):
     assert not caplog.text  # both record the same
     made("lru_plus", first).announce(first)
     assert "'lru_plus' begins to record last and uses now" in caplog.text
+
+
+@pytest.mark.parametrize(("part", "setting"), [("bounded logits", "attn_logit_softcapping"), ("sinks", "sinks")])
+def test_attention_that_would_be_left_out_is_refused(part, setting, llama):
+    schedule, module = made(max_tokens=500), models.attention_layers(llama)[0]
+    llama.config._attn_implementation = "eager"
+    setattr(module if setting == "sinks" else llama.config, setting, 30.0)
+    with pytest.raises(ValueError, match=f"attention with {part}, which scheduler 'h2o' would leave out"):
+        schedule.meet(module)
+    assert not schedule.met and schedule.layers is None
+    if setting != "sinks":
+        llama.config._attn_implementation = "sdpa"  # which does not bound them
+        schedule.meet(module)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from kvpress import DecodingPress, KnormPress
 from transformers import DynamicCache
 
-from pikvpress import PiKVCache, PiKVPress
+from pikvpress import MoERouterPress, PiKVCache, PiKVPress
 from pikvpress.cache.codec import GROUP as PAGE
+from pikvpress.cache.codecs import EXACT
 from pikvpress.experts.saliency_features import num_features
 from pikvpress.schedulers import SCHEDULERS, DuoScheduler, SaliencyScheduler
 from tests.cache.watching import Watched
@@ -172,3 +175,30 @@ def test_decoding_presses_are_refused(llama, text):
     ):
         llama.model(input_ids=text[:, 150:151], past_key_values=cache)
     assert cache.get_seq_length() == 150
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("codec", ["exact", "int8"])
+def test_a_padded_context_is_refused_after_it_was_compressed_too(codec, llama, text, tmp_path):
+    mask = torch.ones_like(text[:, :200])
+    mask[1, :20] = 0
+    cache = PiKVCache(codec, codec, window=WINDOW)
+    with MoERouterPress(0.5, gates=None)(llama):
+        llama.model(input_ids=text[:, :200], attention_mask=mask, past_key_values=cache)
+    cache.save(tmp_path / "cache.safetensors")
+    for one in (cache, PiKVCache.load(tmp_path / "cache.safetensors", llama), copy.deepcopy(cache)):
+        with pytest.raises(ValueError, match="the batch is padded"):
+            one.schedule("h2o", max_tokens=400)
+        assert one.current_schedule is None
+    cache.reset()
+    cache.schedule("h2o", max_tokens=400)
+    llama.model(input_ids=text[:, :200], past_key_values=cache)
+
+
+@torch.no_grad()
+def test_rows_that_differ_only_in_codecs_of_values_are_refused(llama, text):
+    cache = PiKVCache(window=WINDOW)
+    llama.model(input_ids=text[:, :200], past_key_values=cache)
+    cache.layers[0]._following = ([EXACT] * 2, [EXACT] * 4)
+    with pytest.raises(ValueError, match="the batch is padded"):
+        cache.schedule("h2o", max_tokens=200)

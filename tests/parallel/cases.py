@@ -39,6 +39,7 @@ from tests.parallel import page
 LAYERS, HEADS, SIZE, VOCABULARY = 2, 12, 16, 516  # all are multiples of the numbers of ranks: 2, 3 and 4
 EXPERTS = ["saliency", "compactor", "expected_attention", "keydiff"]
 SHARES = (1.0, 0.5, 0.25, 0.05)
+SCHEDULED = 400  # entries that a head of a cache may hold that a press has compressed before
 PAIRS = (("exact", "exact"), ("int8", "int8"), ("int4", "int4"), ("rot3", "rot3"))
 
 
@@ -205,12 +206,26 @@ def scheduled(scheduler: Any, **ceiling: Any) -> Callable[[Run], dict[str, Any]]
     return run
 
 
+def scheduled_after_a_press(run: Run) -> dict[str, Any]:
+    """Schedule a cache whose heads have different lengths, of which every rank has other ones."""
+    cache = PiKVCache(window=16)
+    found = run(MoERouterPress(0.6, gates=run.gates), cache)
+    cache.schedule("adakv", max_tokens=SCHEDULED)
+    with torch.no_grad():
+        for part in context(500).split(50, dim=1):
+            run.model(input_ids=part, past_key_values=cache)
+        cache.batch_select_indices(torch.tensor([0, 0]))
+    quotas = [layer.keeper._quota(layer.entries, 500) for layer in cache.layers]
+    return found | {"quotas": quotas, "held": [sum(layer.counts()[1]) for layer in cache.layers]}
+
+
 CASES: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "nothing": lambda run: run(None),
     "all experts by the prior": lambda run: run(MoERouterPress(0.5, gates=None, experts=available_experts(), top_k=6)),
     "a router that balances heads": lambda run: run(MoERouterPress(0.5, gates=None, router_type="eplb", top_k=2)),
     "gates, equal budgets": lambda run: run(MoERouterPress(0.6, gates=run.gates)),
     "gates, fitted budgets": lambda run: run(MoERouterPress(0.6, gates=run.gates), PiKVCache()),
+    "fitted budgets, then a scheduler": scheduled_after_a_press,
     "fitted budgets, masked": lambda run: run(MoERouterPress(0.6, gates=run.gates, budgets="fitted")),
     "pyramid": lambda run: run(MoERouterPress(0.6, gates=None, budgets="pyramid")),
     "adakv": lambda run: run(MoERouterPress(0.6, gates=None, budgets="adakv"), PiKVCache()),

@@ -32,7 +32,7 @@ class LayerContents:
     entries : Entries
         The entries.
     attributes : dict
-        `depth`, `_slides`, `_follows_padding`, `_padding` and `_following`, as in `CompressibleLayer`.
+        `depth`, `_slides`, `_follows_padding`, `_was_padded`, `_padding` and `_following`, as in `CompressibleLayer`.
     keeper : Keeper, optional
         What keeps it within a ceiling.
     """
@@ -45,7 +45,7 @@ class LayerContents:
     def of(layer: Any) -> LayerContents:
         """Return the contents of a layer. Pending compression is applied to them, not to the layer."""
         state = layer.__getstate__()
-        attributes = {name: state[name] for name in (*FLAGS, "_padding", "_following")}
+        attributes = {name: state[name] for name in (*FLAGS, "_was_padded", "_padding", "_following")}
         if attributes["_padding"] is not None and not bool(attributes["_padding"].any()):
             attributes["_padding"] = None
         return LayerContents(state["entries"], attributes, state["keeper"])
@@ -90,6 +90,7 @@ class LayerContents:
             "dtypes": [name_of(tail.keys.dtype), name_of(tail.values.dtype)],
             "shapes": [[*tail.keys.shape], [*tail.values.shape]],
             "padding": None if padding is None else [*padding.shape],
+            "was_padded": self.attributes["_was_padded"],
             "following": None if following is None else [table.numbers(side) for side in following],
             "decoded": compressed.decoded is not None,
             "lengths": [stretch.length for stretch in stretches],
@@ -147,7 +148,8 @@ def restored_contents(
     if following is not None:
         following = tuple(_by_part(side, shapes[0][1], codecs) for side in following)
     entries = Entries(tail, Compressed(tuple(context), decoded))
-    return LayerContents(entries, flags | {"_padding": padding, "_following": following}, keeper)
+    removed = {"_was_padded": bool(described.get("was_padded", False)), "_padding": padding, "_following": following}
+    return LayerContents(entries, flags | removed, keeper)
 
 
 def _stretch(described: dict[str, Any], number: int, pieces: Pieces, codecs: Sequence[Codec]) -> Stretch:

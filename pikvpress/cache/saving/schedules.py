@@ -22,7 +22,7 @@ from pikvpress.ranks import shard_of
 
 SCHEDULE = "schedule"
 LARGEST_HISTORY = 100_000_000
-PARTS = ("scheduler", "ceiling", "history", "angles")
+PARTS = ("scheduler", "ceiling", "history", "angles", "shard")
 NUMBERS = [field.name for field in fields(Schedule) if field.name not in PARTS]  # and mappings of numbers
 
 
@@ -90,13 +90,15 @@ def restored_schedule(file: MappedFile, first: Attention) -> Schedule | None:
     given = {key.removeprefix("settings."): part for key, part in tensors.items() if key.startswith("settings.")}
     device = next(first.parameters()).device
     cos, sin = (tensors[name].to(device) if name in tensors else None for name in ("angles.cos", "angles.sin"))
-    listed = described["numbers"].items()
+    listed = [(name, one) for name, one in described["numbers"].items() if name in NUMBERS]
     numbers: dict[str, Any] = {name: dict(one) if isinstance(one, list) else one for name, one in listed}
+    shard = shard_of(first)
     return Schedule(
-        SCHEDULERS[described["scheduler"]].restored(described["settings"] | given).for_shard(shard_of(first)),
+        SCHEDULERS[described["scheduler"]].restored(described["settings"] | given).for_shard(shard),
         Ceiling(**described["ceiling"]),
         history=History([_step(step) for step in steps]),
         angles=Angles(int(described["first_angle"]), cos, sin),
+        shard=shard,
         **numbers,
     )
 

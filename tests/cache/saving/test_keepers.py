@@ -39,7 +39,8 @@ def alike(one, other):
 def test_keepers_come_back(kind, llama, tmp_path):
     layer = filled(llama, kind, 90).layers[1]
     found = through_a_file(layer.keeper, tmp_path)
-    assert alike(vars(found), vars(layer.keeper)) and found.nbytes == layer.keeper.nbytes > 0
+    assert alike(vars(found), vars(layer.keeper) | {"_whole": None})  # counted again
+    assert found.nbytes == layer.keeper.nbytes > 0
     check_keeper(found, layer.entries)
 
 
