@@ -26,8 +26,8 @@ class ShardedPiKVCache(PiKVCache):
     ----------
     group : ProcessGroup, optional
         The ranks. By default all.
-    key_codec, value_codec, window
-        See `PiKVCache`.
+    **settings
+        `key_codec`, `value_codec` and `window`, see `PiKVCache`.
 
     Raises
     ------
