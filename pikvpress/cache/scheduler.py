@@ -177,6 +177,18 @@ class Scheduler:
         """Return the value of each candidate, shape (batch, kv_heads, entries), higher = keep."""
         raise NotImplementedError
 
+    def page_score(self, scores: torch.Tensor, exist: torch.Tensor) -> torch.Tensor:
+        """Return the score of pages whose entries stay only together, comparable with scores of entries: their mean.
+
+        Parameters
+        ----------
+        scores : torch.Tensor
+            Scores of entries by page, shape (batch, kv_heads, pages, 64).
+        exist : torch.Tensor
+            Where there are entries, bool, same shape.
+        """
+        return scores.masked_fill(~exist, 0).sum(dim=-1) / exist.sum(dim=-1).clamp_min(1)
+
     def select(self, scores: torch.Tensor, candidates: Candidates) -> torch.Tensor:
         """Return which candidates stay, bool: of each head the highest scores, of equal ones the latest.
 

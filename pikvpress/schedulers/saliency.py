@@ -154,6 +154,14 @@ class SaliencyScheduler(Scheduler):
             scores[..., : candidates.stored] = torch.inf
         return scores
 
+    def page_score(self, scores: torch.Tensor, exist: torch.Tensor) -> torch.Tensor:
+        """Return the logarithm of the mean loss without an entry of a page, since scores are logarithms of losses.
+
+        The mean of the logarithms would give up a page with attention sinks for the sake of the 60 entries beside them.
+        """
+        number = exist.sum(dim=-1).clamp_min(1)
+        return scores.masked_fill(~exist, -torch.inf).logsumexp(dim=-1) - number.log()
+
     def _weights(self, layer: int, like: torch.Tensor) -> torch.Tensor:
         assert self.weights is not None
         weights = self.weights[layer] if self._shard is None else self._shard.cut(self.weights[layer], 0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from pikvpress.cache.choosing import chosen
+from pikvpress.cache.choosing import chosen, in_pages
 from pikvpress.cache.scheduler import Candidates, Scheduler
 from pikvpress.schedulers import LRUScheduler, QuestScheduler
 
@@ -52,3 +53,24 @@ def test_whole_pages_and_everything():
     kept = chosen(LRUScheduler(), candidates(values, 2 * PAGE + 10), packed=None)[0, 0]
     assert kept[: 2 * PAGE].all() and not kept[2 * PAGE :].any()
     assert chosen(QuestScheduler(), candidates(values, 1), packed=None).all()
+
+
+def test_a_head_with_less_than_a_page_keeps_one_if_there_is_one_for_all():
+    values = torch.arange(4.0 * PAGE).flip(0).expand(1, 2, -1)
+    kept = chosen(ByValue(), candidates(values, 40, 3 * PAGE), packed=[4 * PAGE] * 2)[0]
+    assert kept.sum(dim=-1).tolist() == [PAGE, 2 * PAGE] and kept[0, :PAGE].all() and kept[1, : 2 * PAGE].all()
+
+
+@pytest.mark.parametrize(
+    ("quotas", "expected"),
+    [
+        ((70, 70), (70, 70)),  # equal ones stay
+        ((10, 100), (10, 100)),  # no page for each
+        ((10, 118), (PAGE, PAGE)),
+        ((0, 5 * PAGE), (PAGE, 4 * PAGE)),
+        ((3 * PAGE + 60, 2 * PAGE + 10, 5), (3 * PAGE, 2 * PAGE, PAGE)),
+    ],
+)
+def test_unequal_quotas_become_whole_pages_and_no_more_in_total(quotas, expected):
+    assert tuple(in_pages(quotas)) == expected
+    assert sum(in_pages(quotas)) <= sum(quotas)

@@ -113,3 +113,15 @@ def test_models_whose_caches_do_not_know_how_keys_are_rotated_are_refused(name):
     module = models.attention_layers(make_tiny(name))[0]
     with pytest.raises(ValueError, match="rotates them in another way: choose a scheduler such as 'h2o'"):
         SaliencyScheduler().for_model(module)
+
+
+def test_a_page_counts_by_its_mean_loss_so_that_sinks_save_theirs():
+    scores = torch.full((1, 1, 2, PAGE), -3.0)
+    scores[0, 0, 0, :4], scores[0, 0, 1] = 8.0, -1.0
+    exist = torch.ones(1, 1, 2, PAGE, dtype=torch.bool)
+    exist[..., 1, 10:] = False
+    found = SaliencyScheduler().page_score(scores.masked_fill(~exist, -torch.inf), exist)
+    torch.testing.assert_close(
+        found, torch.stack([scores[0, 0, 0].exp().mean().log(), torch.tensor(-1.0)]).view(1, 1, 2)
+    )
+    assert found[0, 0, 0] > found[0, 0, 1] and scores[0, 0, 0].mean() < -1
