@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+ROWS = 1024  # of a piece of work: some hundred microseconds where rows are packed
+
 
 class Crew:
     """Threads that take pieces of work in turn; the caller is one of them.
@@ -48,6 +50,10 @@ class Crew:
         for error in errors:
             if error is not None:
                 raise error
+
+    def run_rows(self, work: Callable[[int, int], object], rows: int) -> None:
+        """Call ``work(first, last)`` for stretches of up to `ROWS` rows that follow each other, as `run` does."""
+        self.run(lambda piece: work(piece * ROWS, min(rows, (piece + 1) * ROWS)), -(-rows // ROWS))
 
     def _started(self, number: int) -> ThreadPoolExecutor:
         with self._lock:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.cache import PiKVCache
 from pikvpress.cache.saving.file import VERSION
-from pikvpress.gates import find_gates
+from pikvpress.gates import gates_of
 from pikvpress.model_digest import ModelDigest, digest_of_bytes
 from pikvpress.ranks import HeadShard
 
@@ -46,7 +46,7 @@ class Setting:
         identity(press)
         self._model, self._press = model, press
         self._first = models.attention_layers(model)[0]
-        self._gates = identity(find_gates(models.fingerprint(self._first)))
+        self._gates = identity(gates_of(self._first))
 
     def of(self, cache: PiKVCache) -> str:
         """Return the SHA-256 of the setting with an empty cache, as model and press are now.

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from pikvpress.kernels.threads import CREW, Crew
+from pikvpress.kernels.threads import CREW, ROWS, Crew
 
 
 @pytest.fixture
@@ -36,6 +36,14 @@ def test_as_many_threads_as_torch_has_work_at_the_same_time(three_threads):
 
     Crew().run(work, 3)
     assert len(seen) == 3 and threading.get_ident() in seen
+
+
+@pytest.mark.parametrize("rows", [0, 1, ROWS, 2 * ROWS + 5])
+def test_stretches_of_rows_follow_each_other(three_threads, rows):
+    done = []
+    Crew().run_rows(lambda first, last: done.append((first, last)), rows)
+    assert [row for first, last in sorted(done) for row in range(first, last)] == list(range(rows))
+    assert all(last - first <= ROWS for first, last in done)
 
 
 def test_fewer_threads_may_be_asked_for(three_threads):

@@ -8,8 +8,6 @@ from pikvpress.kernels.packing import loops
 from pikvpress.kernels.packing.reference import scales_of
 from pikvpress.kernels.threads import CREW
 
-ROWS = 1024  # of a piece of work: some hundred microseconds
-
 
 def quantise_and_pack(
     states: torch.Tensor, bits: int, group: int, along_tokens: bool
@@ -21,9 +19,5 @@ def quantise_and_pack(
     of_groups = (scale.float().numpy(), zero.float().numpy())
     numbers, bytes_ = states.detach().float().contiguous().numpy(), packed.numpy()
     pack = loops.pack_keys if along_tokens else loops.pack_values
-
-    def work(piece: int) -> None:
-        pack(numbers, *of_groups, group, bits, piece * ROWS, min(rows, (piece + 1) * ROWS), bytes_)
-
-    CREW.run(work, -(-rows // ROWS))
+    CREW.run_rows(lambda first, last: pack(numbers, *of_groups, group, bits, first, last, bytes_), rows)
     return packed, scale, zero

@@ -9,8 +9,6 @@ from pikvpress.kernels.rotation import loops
 from pikvpress.kernels.rotation.reference import SCALE_DTYPE
 from pikvpress.kernels.threads import CREW
 
-ROWS = 1024  # of a piece of work: some hundred microseconds
-
 
 def pack_levels(states: torch.Tensor, bits: int, length: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantise and pack rows as the reference does, but for the rounding of sums."""
@@ -18,11 +16,7 @@ def pack_levels(states: torch.Tensor, bits: int, length: float) -> tuple[torch.T
     packed, scales = torch.empty(rows, width * bits // 8, dtype=torch.uint8), torch.empty(rows)
     given = (states.detach().float().contiguous().numpy(), loops.UPPER[bits], length, bits)
     written = (packed.numpy(), scales.numpy())
-
-    def work(piece: int) -> None:
-        loops.pack_levels(*given, piece * ROWS, min(rows, (piece + 1) * ROWS), *written)
-
-    CREW.run(work, -(-rows // ROWS))
+    CREW.run_rows(lambda first, last: loops.pack_levels(*given, first, last, *written), rows)
     halves = scales.to(SCALE_DTYPE)
     check_scales(states, halves)
     return packed, halves
