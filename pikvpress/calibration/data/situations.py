@@ -1,15 +1,17 @@
 """Contexts built from arbitrary texts, and futures that follow them, to fit gates on.
 
-A router is fitted for questions that are not known yet, so each context has several futures of one kind: answers about
-planted facts, look-ups in a table, quotations from far back, or plain continuation.
+A router is fitted for what is not known yet, so each context has several futures: answers about planted facts, look-ups
+in a table or quotations from far back, and except for a table, the text's own continuation.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
@@ -93,6 +95,14 @@ def make_situations(
     ]
 
 
+class _Filled(NamedTuple):
+    """A context made of text: its tokens, the sentences of the text that it contains, and the tokens after these."""
+
+    context: tuple[int, ...]
+    body: list[tuple[int, ...]]
+    following: tuple[int, ...]
+
+
 class _Maker:
     """The random choices of one situation, and the text that it is built from."""
 
@@ -115,16 +125,19 @@ class _Maker:
             first += 1
         return sentences[first:] + sentences[:first]
 
-    def fill(self, planted: Sequence[str] = ()) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-        """Return a context with planted sentences, and the sentences of the text that it contains."""
+    def fill(self, planted: Sequence[str] = ()) -> _Filled:
+        """Return a context with planted sentences."""
         lines = [tuple(token_ids(self.tokenizer, f"\n{sentence}\n")) for sentence in planted]
-        room = self.length - len(self.head) - sum(map(len, lines))
-        body = _at_most(self.passage(room), room)
+        room = max(0, self.length - len(self.head) - sum(map(len, lines)))
+        continued = self.recipe.continued
+        passage = self.passage(room + continued)
+        body = _at_most(passage, room)
         places = sorted(self.rng.randrange(1, max(2, len(body))) for _ in lines)
         pieces = list(body)
         for place, line in zip(reversed(places), reversed(lines), strict=True):
             pieces.insert(place, line)
-        return (*self.head, *(token for piece in pieces for token in piece)), body
+        tokens = [token for sentence in passage for token in sentence]
+        return _Filled((*self.head, *itertools.chain(*pieces)), body, tuple(tokens[room : room + continued]))
 
     def asked(self, question: str, answer: str | Sequence[int]) -> tuple[int, ...]:
         """Return a question and its answer as they follow the context."""
@@ -136,9 +149,9 @@ def _facts(maker: _Maker) -> Situation:
     """Facts scattered over a text, some of which are asked for."""
     count = maker.rng.choice((1, 2, 4, 8))
     facts = [_fact(maker.rng, owner, thing) for owner, thing in _distinct(maker.rng, count)]
-    context, _ = maker.fill([sentence for sentence, _, _ in facts])
-    asked = maker.rng.sample(facts, min(3, count))
-    return Situation("facts", context, tuple(maker.asked(question, answer) for _, question, answer in asked))
+    filled = maker.fill([sentence for sentence, _, _ in facts])
+    asked = [maker.asked(question, answer) for _, question, answer in maker.rng.sample(facts, min(3, count))]
+    return Situation("facts", filled.context, (*asked, filled.following))
 
 
 def _several(maker: _Maker) -> Situation:
@@ -148,10 +161,11 @@ def _several(maker: _Maker) -> Situation:
     decoy = maker.rng.randrange(10**4, 10**6)
     sentences = [f"One of the codes for the {owner}'s {thing} is {number}." for number in numbers]
     planted = [*sentences, f"One of the codes for the {other}'s {another} is {decoy}."]
-    context, _ = maker.fill(maker.rng.sample(planted, len(planted)))
+    filled = maker.fill(maker.rng.sample(planted, len(planted)))
     listed = ", ".join(map(str, numbers))
     answer = f"The codes for the {owner}'s {thing} are {listed}."
-    return Situation("several", context, (maker.asked(f"List all codes for the {owner}'s {thing}.", answer),))
+    asked = maker.asked(f"List all codes for the {owner}'s {thing}.", answer)
+    return Situation("several", filled.context, (asked, filled.following))
 
 
 def _table(maker: _Maker) -> Situation:
@@ -177,14 +191,14 @@ def _table(maker: _Maker) -> Situation:
 
 def _quotation(maker: _Maker) -> Situation:
     """Passages to be quoted verbatim, given their beginning."""
-    context, body = maker.fill()
-    futures = []
+    filled, futures = maker.fill(), []
+    body = filled.body
     for _ in range(3):
         first = maker.rng.randrange(len(body))
         passage = [token for sentence in body[first : first + 8] for token in sentence][: maker.recipe.quoted + 8]
         opening = str(maker.tokenizer.decode(passage[:8], clean_up_tokenization_spaces=False)).strip()
         futures.append(maker.asked(f'Quote the passage that begins with "{opening}".', passage))
-    return Situation("quotation", context, tuple(futures))
+    return Situation("quotation", filled.context, (*futures, filled.following))
 
 
 def _continuation(maker: _Maker) -> Situation:

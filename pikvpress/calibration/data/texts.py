@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def shipped_texts() -> list[str]:
-    """Return the shipped documents: stories, letters, manuals, records, conversations and code, all fictional."""
+    """Return the shipped documents, all fictional: prose, dialogue, manuals, tables, code, six other languages."""
     folder = files("pikvpress.calibration.data") / "texts"
     return [file.read_text(encoding="utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name)]
 

@@ -9,9 +9,9 @@ from pikvpress.calibration.data.texts import read_texts, shipped_texts, split
 
 def test_texts(tmp_path):
     shipped = shipped_texts()
-    assert len(shipped) == 24 and all(len(text) > 6000 for text in shipped)
+    assert len(shipped) == 96 and all(len(text) > 6000 for text in shipped)
     fit, held = split(shipped, 4)
-    assert len(fit) == 18 and len(held) == 6 and not set(fit) & set(held)
+    assert len(fit) == 72 and len(held) == 24 and not set(fit) & set(held)
     fit, held = split(["abcd" * 10], 4)
     assert (fit, held) == (["abcd" * 7 + "ab"], ["cd" + "abcd" * 2])
     (tmp_path / "b.md").write_text("second")
