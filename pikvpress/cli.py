@@ -69,9 +69,10 @@ def calibrate(
     ] = None,
     max_experts: Annotated[int, typer.Option(help="Maximum number of experts in the gates.")] = 4,
     router: Annotated[
-        list[str] | None, typer.Option(help="Router to fit; repeatable, the first one also end to end. Default: all.")
+        list[str] | None,
+        typer.Option(help="Router to fit; repeatable, the first one also by --objective. Default: all."),
     ] = None,
-    objective: Annotated[str, typer.Option(help="Objective of the end-to-end stage, or none to skip it.")] = "kl",
+    objective: Annotated[str, typer.Option(help="Objective of an end-to-end stage, such as kl, or none.")] = "none",
     worth_of_time: Annotated[
         float, typer.Option(help="Relative divergence accepted per share of a prefill's time saved; 0: no expert less.")
     ] = 0.2,

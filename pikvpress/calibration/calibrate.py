@@ -215,7 +215,8 @@ class _Plan:
         fit, held, apart = counts["fit"], counts["held"], counts["apart"]
         steps = {"collecting": fit + held + apart}
         if apart:
-            steps["fitting saliency"] = (2 + self.recipe.epochs_of_saliency) * apart + 3 * held
+            scaled = min(apart, self.recipe.curve_contexts)
+            steps["fitting saliency"] = (1 + self.recipe.epochs_of_saliency) * apart + scaled + held
         steps["examining"] = fit + held
         return steps | foreseen(self.recipe, len(self.routers), len(self.candidates), layers, fit, held)
 

@@ -19,7 +19,8 @@ from pikvpress.tensor_file import read_tensors, write_tensors
 
 FORMAT = "pikvpress-gates-3"
 CURVES = ("curves", "codec_curves")
-SALIENCY = ("saliency", "saliency_hidden")
+HIDDEN = "saliency_hidden"
+SALIENCY = ("saliency", HIDDEN)
 QUERIES, QUERY_CODEC = "queries", CODECS["rot4"]
 
 
@@ -52,6 +53,7 @@ class Gates:
         for layers that are not compressed.
     saliency_hidden : torch.Tensor, optional
         Weights of the same expert where hidden states are known: shape (layers, kv_heads, features + hidden size).
+        Files hold them in 16 bits.
     queries : torch.Tensor, optional
         Queries of futures before rotation, to refit values (`pikvpress.refit`): shape (layers, heads, n, head_dim),
         float16; 0 for layers that are not compressed. Files hold them in 4 bits.
@@ -156,7 +158,8 @@ def save_gates(path: str | Path, gates: Gates) -> None:
             tensors[name] = getattr(gates, name).float()
     for name in SALIENCY:
         if getattr(gates, name) is not None:
-            tensors[name], metadata[name] = getattr(gates, name).float(), saliency_features.VERSION
+            kind = torch.float16 if name == HIDDEN else torch.float32
+            tensors[name], metadata[name] = getattr(gates, name).to(kind), saliency_features.VERSION
     if gates.queries is not None:
         tensors[QUERIES] = QUERY_CODEC.encode(gates.queries.float().flatten(0, 2), False)
         metadata[QUERIES] = json.dumps(list(gates.queries.shape))
@@ -196,7 +199,7 @@ def load_gates(path: str | Path) -> Gates:
         routers=routers,
         curves=tensors.get("curves"),
         codec_curves=tensors.get("codec_curves"),
-        **{name: tensors.get(name) for name in SALIENCY},
+        **{name: tensors[name].float() for name in SALIENCY if name in tensors},
         queries=_queries(tensors.get(QUERIES), metadata),
         codecs=tuple((keys, values) for keys, values in json.loads(metadata["codecs"])),
         keep_shares=tuple(json.loads(metadata["keep_shares"])),

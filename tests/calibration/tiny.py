@@ -19,6 +19,7 @@ from pikvpress.routers.feature_names import feature_names
 EXPERTS = ["saliency", "keydiff", "knorm", "probe_attention"]
 SETTINGS = {"contexts": 4, "length": 256, "experts": EXPERTS, "max_experts": 3, "routers": ["pikv", "eplb"]}
 SETTINGS |= {"worth_of_time": 0}  # times vary, but gates are compared exactly
+SETTINGS |= {"recipe": Recipe(saliency_contexts=2)}
 TEXTS = ["".join(f"Line {i} of text {n} tells of things. " for i in range(40)) for n in range(8)]
 NAMES = ["keydiff", "knorm", "streaming_llm", "probe_attention"]  # experts that every four-expert router knows
 RECIPE = Recipe()

@@ -148,7 +148,8 @@ class Fitting:
             for name in types[1:]:
                 other = self._router(name, experts)
                 other.load_state_dict(first.state_dict())
-                self._fit_other(other, key(name, kind), examples, budgets)
+                if first.looks():  # otherwise its blend is fixed, and what is best for one router is for all
+                    self._fit_other(other, key(name, kind), examples, budgets)
                 routers[key(name, kind)] = other
         return FittedRouters(chosen, routers, curves)
 

@@ -24,6 +24,7 @@ from pikvpress.experts.saliency_features import hidden_features, num_features, p
 Features = Callable[[int, Record, LayerRecord], torch.Tensor]
 Weights = dict[int, torch.Tensor]
 STEP = "fitting saliency"
+ENTRIES, HIDDEN = "entries", "hidden states"
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ def fit_saliency(
 ) -> tuple[FittedSaliency, dict[str, object]]:
     """Fit the weights of `SaliencyScorer` to records.
 
-    Weights come from a ridge regression on the logarithm of the saliency; those for hidden states then from gradient
-    descent on the cost of selecting the best keys at equal budgets. Held-out records decide whether hidden states are
-    used, and whether the descent is kept.
+    Weights come from a ridge regression on the logarithm of the saliency, then from gradient descent on the cost of
+    selecting the best keys at equal budgets, at all ratios. Held-out records decide whether the descent is kept, and
+    whether hidden states are used.
 
     Parameters
     ----------
@@ -65,24 +66,27 @@ def fit_saliency(
     Returns
     -------
     (FittedSaliency, dict)
-        The weights; and the predicted divergence on held-out records, by `Recipe.saliency_ratios`, of the entries alone
-        and of each step with hidden states, with the name of the best.
+        The weights; and the predicted divergence on held-out records, by `Recipe.saliency_ratios`, of each step with
+        the entries alone and with hidden states, with the names of those that are kept.
     """
     layers = models.attention_layers(model)
     size = num_features(layers[0].head_dim)
     with torch.no_grad(), _features_of(model) as features:
         fitting = _Fitting(features, recipe, progress)
         regressions = fitting.regressed(records)
-        alone = {index: one.solved(recipe.ridge, size).weights for index, one in regressions.items()}
-        start = {index: one.solved(recipe.ridge) for index, one in regressions.items()}
-        steps = {"entries": alone, "hidden states": {index: layer.weights for index, layer in start.items()}}
-        steps["descended"] = fitting.descended(start, records)
-        found = {name: fitting.predicted(weights, held) for name, weights in steps.items()}
-    kept = min(found, key=lambda name: float((found[name] / found["entries"].clamp_min(1e-12)).mean()))
-    hidden = None if kept == "entries" else _whole(steps[kept], len(layers))
-    figures: dict[str, object] = {"kept": kept}
+        start = {name: _solved(regressions, recipe.ridge, first) for name, first in ((ENTRIES, size), (HIDDEN, None))}
+        steps = {name: {index: layer.weights for index, layer in layers.items()} for name, layers in start.items()}
+        for name, weights in fitting.descended(start, records).items():
+            steps[f"{name}, descended"] = weights
+        found = {
+            name: torch.stack([*layers.values()]).sum(dim=0) for name, layers in fitting.predicted(steps, held).items()
+        }
+    relative = {name: float((found[name] / found[ENTRIES].clamp_min(1e-12)).mean()) for name in found}
+    alone, best = (min(names, key=relative.__getitem__) for names in ([ENTRIES, f"{ENTRIES}, descended"], relative))
+    hidden = None if best.startswith(ENTRIES) else _whole(steps[best], len(layers))
+    figures: dict[str, object] = {"kept": list(dict.fromkeys([alone, best])), "ratios": list(recipe.saliency_ratios)}
     figures["predicted_divergence"] = {name: value.tolist() for name, value in found.items()}
-    return FittedSaliency(_whole(alone, len(layers)), hidden), figures
+    return FittedSaliency(_whole(steps[alone], len(layers)), hidden), figures
 
 
 def _whole(weights: Weights, layers: int) -> torch.Tensor:
@@ -166,44 +170,68 @@ class _Fitting:
             self.progress(STEP)
         return regressions
 
-    def descended(self, start: dict[int, _Start], records: Sequence[Record]) -> Weights:
-        """Return weights after some epochs of gradient descent on the cost of selections, starting from given ones."""
+    def descended(self, start: dict[str, dict[int, _Start]], records: Sequence[Record]) -> dict[str, Weights]:
+        """Return weights after some epochs of gradient descent on the cost of selections, starting from given ones.
+
+        What is minimised is the mean square root of the cost: a compromise between nats, most of which are lost where
+        much is quoted, and equal weight for every context.
+        """
         recipe = self.recipe
-        weights = {index: layer.weights for index, layer in start.items()}
-        scales = self.predicted(weights, records, recipe.rows).clamp_min(1e-12)
-        parameters = {index: torch.nn.Parameter(one.weights * one.spread / one.size) for index, one in start.items()}
+        first = {name: {index: one.weights for index, one in layers.items()} for name, layers in start.items()}
+        scales = self.predicted(first, records[: recipe.curve_contexts], recipe.rows)
+        parameters = {
+            (name, index): torch.nn.Parameter(one.weights * one.spread / one.size)
+            for name, layers in start.items()
+            for index, one in layers.items()
+        }
 
         def losses(record: Record, early: bool, chance: random.Random) -> Iterator[torch.Tensor]:
-            ratio = chance.randrange(len(recipe.saliency_ratios))
             for index in record.layers:
                 layer = record.layer(index, recipe.rows)
-                found = self.features(index, record, layer) / start[index].spread.unsqueeze(1)
-                scores = (found @ parameters[index].unsqueeze(-1)).squeeze(-1)
-                yield self._cost(layer, _standard(scores), index, ratio).sum() / scales[ratio]
+                features = self.features(index, record, layer)
+                for name, layers in start.items():
+                    spread, weights = layers[index].spread, parameters[name, index]
+                    found = features[..., : weights.shape[1]] / spread.unsqueeze(1)
+                    costs = self._costs(layer, _standard((found @ weights.unsqueeze(-1)).squeeze(-1)))
+                    yield (costs / scales[name][index].clamp_min(1e-12) + 1e-8).sqrt().mean()
 
         rate, epochs = recipe.learning_rate_of_saliency, recipe.epochs_of_saliency
         pace = Pace(epochs, rate, recipe.averaged, slowing=recipe.slowing)
         descend([*parameters.values()], losses, records, pace, recipe.seed, lambda: self.progress(STEP))
-        return {index: parameter.detach() / start[index].spread for index, parameter in parameters.items()}
+        return {
+            name: {index: parameters[name, index].detach() / one.spread for index, one in layers.items()}
+            for name, layers in start.items()
+        }
 
-    def predicted(self, weights: Weights, records: Sequence[Record], most_rows: int | None = None) -> torch.Tensor:
-        """Return the mean predicted divergence of selections by weights at equal budgets, shape (ratios,)."""
-        total = torch.zeros(len(self.recipe.saliency_ratios))
+    def predicted(
+        self, steps: dict[str, Weights], records: Sequence[Record], most_rows: int | None = None
+    ) -> dict[str, dict[int, torch.Tensor]]:
+        """Return the mean predicted divergence at equal budgets, by weights and layer, shape (ratios,)."""
+        none = torch.zeros(len(self.recipe.saliency_ratios))
+        total = {name: dict.fromkeys(weights, none) for name, weights in steps.items()}
         for record in records:
             for index in record.layers:
                 layer = record.layer(index, most_rows)
-                size = weights[index].shape[1]
-                found = self.features(index, record, layer)[..., :size]
-                scores = (found @ weights[index].unsqueeze(-1)).squeeze(-1)
-                for ratio in range(len(total)):
-                    total[ratio] += self._cost(layer, scores, index, ratio).sum() / len(records)
+                features = self.features(index, record, layer)
+                for name, weights in steps.items():
+                    size = weights[index].shape[1]
+                    scores = (features[..., :size] @ weights[index].unsqueeze(-1)).squeeze(-1)
+                    total[name][index] = total[name][index] + self._costs(layer, scores) / len(records)
             self.progress(STEP)
         return total
 
-    def _cost(self, layer: LayerRecord, scores: torch.Tensor, index: int, ratio: int) -> torch.Tensor:
-        kept = compute_n_kept(layer.num_keys, self.recipe.saliency_ratios[ratio])
-        counts = torch.full((len(scores),), kept)
-        return selection_cost(layer.reading, kept_keys(scores, counts, self.recipe.softness_of_saliency))
+    def _costs(self, layer: LayerRecord, scores: torch.Tensor) -> torch.Tensor:
+        """Return the predicted divergence at each ratio, shape (ratios,)."""
+        costs = []
+        for ratio in self.recipe.saliency_ratios:
+            counts = torch.full((len(scores),), compute_n_kept(layer.num_keys, ratio))
+            kept = kept_keys(scores, counts, self.recipe.softness_of_saliency)
+            costs.append(selection_cost(layer.reading, kept).sum())
+        return torch.stack(costs)
+
+
+def _solved(regressions: dict[int, _Regression], ridge: float, first: int | None) -> dict[int, _Start]:
+    return {index: one.solved(ridge, first) for index, one in regressions.items()}
 
 
 def _standard(scores: torch.Tensor) -> torch.Tensor:

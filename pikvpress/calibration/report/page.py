@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pikvpress.calibration.report.figure import draw
 from pikvpress.calibration.report.found import Calibration
@@ -81,7 +82,9 @@ and input; it can be below 1, since the router blends.</p>
 def _tried(calibration: Calibration) -> str:
     heads = [f"{ratio:.1%}" for ratio in calibration.gates.ratios]
     tables: dict[str, list[list[str]]] = {"divergence": [], "predicted_divergence": []}
-    for name, found in calibration.gates.about["figures"].items():
+    figures = dict(calibration.gates.about["figures"])
+    saliency = figures.pop("saliency", None)
+    for name, found in figures.items():
         router, _, budgets = name.partition("+")
         for measure, rows in tables.items():
             for stage, values in found.get(measure, {}).items():
@@ -94,7 +97,16 @@ def _tried(calibration: Calibration) -> str:
     if tables["predicted_divergence"]:
         others = _table(["", *heads], tables["predicted_divergence"])
         text += f"<p>Other routers, predicted from each head's loss, nats summed over a future's tokens:</p>{others}"
-    return text
+    return text if saliency is None else text + _saliency(saliency)
+
+
+def _saliency(found: dict[str, Any]) -> str:
+    rows = [
+        [f"saliency of {stage}{' (kept)' * (stage in found['kept'])}", *(f"{value:.3g}" for value in values)]
+        for stage, values in found["predicted_divergence"].items()
+    ]
+    heads = ["", *(f"{ratio:.1%}" for ratio in found["ratios"])]
+    return f"<p>The saliency expert with equal budgets, predicted likewise:</p>{_table(heads, rows)}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
