@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
-from kvpress import ExpectedAttentionPress
 
 from benchmarks.kernels.operation import Inputs, Operation, Work
 
@@ -79,6 +78,8 @@ def kvpress_attention(
     keys: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
     """Return the scores of kvpress's ExpectedAttention with its own code, given moments."""
+    from kvpress import ExpectedAttentionPress
+
     press = ExpectedAttentionPress(n_sink=0, use_covariance=covariance is not None, use_vnorm=False)
     moments = mean.to(keys.dtype), None if covariance is None else covariance.to(keys.dtype)
     press.get_query_statistics = lambda *_: moments  # type: ignore[method-assign]
