@@ -27,6 +27,8 @@ def moments_work(element_size: int, *, batch: int, heads: int, tokens: int, head
 
 def kvpress_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the moments of kvpress's ExpectedAttention with its own code, given projected queries."""
+    from kvpress import ExpectedAttentionPress
+
     batch, heads, tokens, head_dim = queries.shape
     as_they_are = queries.new_ones(1, 1, head_dim), queries.new_zeros(1, 1, head_dim)
     module = SimpleNamespace(
