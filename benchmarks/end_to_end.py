@@ -26,7 +26,6 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, Cache, DynamicCache, LlamaConfig, PreTrainedModel
-from transformers.cache_utils import StaticLayer
 
 from benchmarks.decoding import decode
 from benchmarks.kernels.__main__ import RESULTS, write
@@ -119,8 +118,9 @@ def speeds_by_batch(
 
 def _double(model: PreTrainedModel, cache: Cache) -> None:
     """Repeat every row of a batch, and what kvpress has masked in it."""
-    for layer in cache.layers:
-        if isinstance(layer, StaticLayer):
+    layers: Any = cache.layers
+    for layer in layers:
+        if not hasattr(layer, "batch_repeat_interleave"):  # a StaticCache's
             layer.keys, layer.values = (states.repeat_interleave(2, dim=0) for states in (layer.keys, layer.values))
             layer.max_batch_size *= 2
         else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from kvpress import AdaKVPress, SnapKVPress
@@ -96,7 +97,8 @@ def _preallocated(model: PreTrainedModel, cache: Cache) -> StaticCache:
     length = cache.get_seq_length()
     larger = StaticCache(config=model.config, max_cache_len=length + ROOM)
     places = torch.arange(length, device=model.device)
-    for index, layer in enumerate(cache.layers):
+    layers: Any = cache.layers
+    for index, layer in enumerate(layers):
         larger.update(layer.keys, layer.values, index, {"cache_position": places})
         layer.keys = layer.values = layer.keys[:, :, :0].clone()
     return larger
