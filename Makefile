@@ -7,7 +7,7 @@ LOCK_VENV := .venv-lock
 comma := ,
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: help setup demo test test-kvpress test-gpu lint format docs bench bench-kernels bench-gpu lock clean
+.PHONY: help setup demo test test-kvpress test-gpu lint format docs bench bench-kernels bench-gpu gpu-check gpu-wheels lock clean
 
 help:
 	@echo "make demo    a real model answers questions from a compressed cache"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-kernels  the operations without a GPU, compared with kvpress's own code"
 	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
 	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names the Python of another environment"
+	@echo "make gpu-check  everything that has to be known from a GPU, in ten minutes; make gpu-wheels fetches what it needs"
 	@echo "make docs    build the docs and the API reference in site/; every link is checked"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
 	@echo "make setup   create .venv, which the other targets need"
@@ -59,6 +60,19 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.kernels
 	$(GPU_PYTHON) -m benchmarks.end_to_end
 	$(GPU_PYTHON) -m benchmarks.pictures
+
+# A machine with a GPU may have torch and nothing else, and no network: gpu-wheels is then copied there. COMMIT names the
+# checkout where its history is missing.
+CHECKED ?= gpu-check
+COMMIT ?=
+PLATFORMS := $(foreach glibc,28 17 12 5,--platform manylinux_2_$(glibc)_x86_64) --platform manylinux2014_x86_64
+
+gpu-wheels:
+	$(PYTHON) -m pip download --no-deps --only-binary=:all: --implementation cp --python-version 3.12 $(PLATFORMS) \
+		--dest $@ --requirement gpu-wheels.txt
+
+gpu-check:
+	$(GPU_PYTHON) -m benchmarks.gpu_check --output $(CHECKED) --wheels gpu-wheels --commit "$(COMMIT)"
 
 bench-kernels: setup
 	$(BIN)/python -m benchmarks.kernels

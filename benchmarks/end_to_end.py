@@ -14,7 +14,7 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,17 +95,42 @@ def prefill(model: PreTrainedModel, ids: torch.Tensor, contender: Contender) -> 
     return cache, seconds, torch.cuda.max_memory_allocated() if model.device.type == "cuda" else 0
 
 
-def largest_batch(model: PreTrainedModel, cache: Cache, token: torch.Tensor, tokens: int) -> int:
-    """Return the largest batch of such contexts that can be decoded, a power of two; the cache is modified."""
+def speeds_by_batch(
+    model: PreTrainedModel, cache: Cache, token: torch.Tensor, new: int, most: int = LARGEST_BATCH
+) -> Iterator[tuple[int, float]]:
+    """Yield batches of such contexts, 1, 2, 4 and so on until memory runs out, and the tokens/s of the whole batch.
+
+    Decoding begins with two tokens to warm up. The cache is modified.
+    """
     batch = 1
-    while batch < LARGEST_BATCH:
+    while batch <= most:
         try:
-            cache.batch_repeat_interleave(2)
-            decode(model, cache, token.expand(2 * batch, -1), tokens, 1)
+            if batch > 1:
+                _double(model, cache)
+            length = int(cache.get_seq_length())
+            decode(model, cache, token.expand(batch, -1), length, 2)
+            speed = batch * decode(model, cache, token.expand(batch, -1), length + 2, new)
         except torch.OutOfMemoryError:
-            return batch
+            return
+        yield batch, speed
         batch *= 2
-    return batch
+
+
+def _double(model: PreTrainedModel, cache: Cache) -> None:
+    """Repeat every row of a batch, and what kvpress has masked in it."""
+    layers: Any = cache.layers
+    for layer in layers:
+        if not hasattr(layer, "batch_repeat_interleave"):  # a StaticCache's
+            layer.keys, layer.values = (states.repeat_interleave(2, dim=0) for states in (layer.keys, layer.values))
+            layer.max_batch_size *= 2
+        else:
+            layer.batch_repeat_interleave(2)
+    for module in models.attention_layers(model):
+        masked = getattr(module, "masked_key_indices", None)
+        if masked is not None:
+            rows, heads, places = masked
+            both = torch.cat([2 * rows, 2 * rows + 1])
+            module.masked_key_indices = both, heads.repeat(2), places.repeat(2)
 
 
 def _free(model: PreTrainedModel) -> None:
@@ -134,10 +159,9 @@ def measure(
                 if round_:
                     seconds[name].append(taken)
                 if round_ == rounds:
-                    decode(model, cache, ids[:, -1:], tokens, 2)
-                    speeds[name] = decode(model, cache, ids[:, -1:], tokens + 2, new)
-                    if model.device.type == "cuda":
-                        batches[name] = largest_batch(model, cache, ids[:, -1:], tokens + 2 + new)
+                    most = LARGEST_BATCH if model.device.type == "cuda" else 1
+                    for batches[name], speed in speeds_by_batch(model, cache, ids[:, -1:], new, most):
+                        speeds.setdefault(name, speed)
                 del cache
             except torch.OutOfMemoryError:
                 continue
@@ -150,7 +174,7 @@ def measure(
             "prefill_added": statistics.median(a / b - 1 for a, b in zip(taken, full, strict=True)) if taken else None,
             "peak_gib": peaks[name] / 2**30 if peaks.get(name) else None,
             "tokens_per_s": speeds.get(name),
-            "largest_batch": batches.get(name),
+            "largest_batch": batches.get(name) if model.device.type == "cuda" else None,
         }
         for name, taken in seconds.items()
     ]

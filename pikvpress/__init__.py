@@ -4,7 +4,7 @@ Importing it registers kvpress's pipeline, with a store of contexts as one more 
 attention, so that a `PiKVCache` can be read, and assisted decoding, so that it works with any press.
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from pikvpress import assisted, chunked
 from pikvpress.cache import PiKVCache, attention
@@ -27,7 +27,10 @@ attention.install()
 assisted.install()
 chunked.install()
 storing.install()
-__version__ = version("pikvpress")
+try:
+    __version__ = version("pikvpress")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "unknown"
 
 __all__ = [
     "DEFAULT_EXPERTS",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def measure_memory_usage(
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     ids = ids.to(model.device)
     cache = DynamicCache()
-    peak = _cuda_peak if model.device.type == "cuda" else _cpu_peak
+    peak = partial(_cuda_peak, model.device) if model.device.type == "cuda" else _cpu_peak
     state = {"token": ids[:, -1:]}
 
     def prefill() -> None:
@@ -95,13 +96,13 @@ def cache_bytes(cache: Cache) -> int:
     return sum(tensor.nbytes for index in range(len(cache)) for tensor in extract_keys_and_values(cache, index))
 
 
-def _cuda_peak(work: Callable[[], None]) -> int:
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
+def _cuda_peak(device: torch.device, work: Callable[[], None]) -> int:
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
     work()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _cpu_peak(work: Callable[[], None]) -> int:

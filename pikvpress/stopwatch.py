@@ -26,11 +26,12 @@ class Stopwatch:
         """Measure the time of the ``with`` block."""
         if device.type == "cuda":
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()
+            stream = torch.cuda.current_stream(device)  # a model may be on another device than the current one
+            first.record(stream)
             try:
                 yield
             finally:
-                last.record()
+                last.record(stream)
                 self._spans.append((first, last))
         else:
             began = time.perf_counter()
@@ -42,8 +43,8 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         """Total seconds of all spans so far."""
-        if self._spans:
-            torch.cuda.synchronize()
-            self._elapsed += sum(first.elapsed_time(last) for first, last in self._spans) / 1000
-            self._spans.clear()
+        for first, last in self._spans:
+            last.synchronize()
+            self._elapsed += first.elapsed_time(last) / 1000
+        self._spans.clear()
         return self._elapsed

@@ -88,6 +88,10 @@ def test_what_is_wrong_is_not_timed(monkeypatch):
     assert row["way"] == "wrong" and "median_ms" not in row
 
 
+def test_a_rival_that_fails_is_told_apart():
+    assert kernels._tried(lambda: 1 / 0, [{}], 1, "cpu") == "ZeroDivisionError: division by zero"
+
+
 def test_the_floor_is_what_takes_longer():
     assert Speed(bytes_per_ms=10, flops_per_ms=100).floor(Work(bytes=100, flops=100)) == 10
     assert Speed(bytes_per_ms=10, flops_per_ms=100).floor(Work(bytes=1, flops=2000)) == 20

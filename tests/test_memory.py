@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pikvpress import MoERouterPress, measure_memory_usage
+from pikvpress import MoERouterPress, measure_memory_usage, memory
 
 ROW = 2 * 2 * 2 * 16 * 4  # bytes per token: layers, keys and values, KV heads, head size, float32
 
@@ -42,3 +42,12 @@ def test_peaks_see_temporaries_and_leave_weights_out(llama, ids):
 def test_bad_input(llama, inputs, tokens, message):
     with pytest.raises(ValueError, match=message):
         measure_memory_usage(llama, inputs, max_new_tokens=tokens)
+
+
+def test_a_gpu_is_asked_about_itself_and_not_about_the_current_one(monkeypatch):
+    asked = []
+    answers = {"synchronize": None, "memory_allocated": 100, "reset_peak_memory_stats": None}
+    for name, answer in (answers | {"max_memory_allocated": 350}).items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: asked.append(device) or answer)
+    assert memory._cuda_peak(torch.device("cuda:1"), lambda: None) == 250
+    assert set(asked) == {torch.device("cuda:1")} and len(asked) == 5

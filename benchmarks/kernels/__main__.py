@@ -91,6 +91,7 @@ def timed(
             "median_ms": found.median,
             "low_ms": found.low,
             "high_ms": found.high,
+            "host_ms": found.host,
             "peak_mib": None if found.peak_bytes is None else found.peak_bytes / 2**20,
             "share_of_floor": speed.floor(work) / found.median,
             "share_of_copy": work.bytes / speed.bytes_per_ms / found.median,
@@ -98,12 +99,14 @@ def timed(
 
 
 def _tried(way: Callable[..., Any], inputs: list[dict[str, Any]], calls: int, device: str) -> Timing | str:
-    """Return the timing, or the reason for its absence: others may run out of memory where we do not."""
+    """Return the timing, or the reason for its absence: others may run out of memory, or not be installed."""
     try:
         return time_calls(way, inputs, calls, device)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return "out of memory"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def show(rows: list[Row], device: str) -> None:

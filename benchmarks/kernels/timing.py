@@ -12,6 +12,7 @@ import torch
 from benchmarks.kernels.operation import Inputs
 
 PAST_THE_CACHE = 256 * 2**20  # bytes of alternating inputs on a GPU: several times its L2 cache
+CYCLES, LONGEST = 2e9, 0.5  # of a GPU a second, and seconds that it waits at most: some calls wait for it themselves
 
 
 class Timing(NamedTuple):
@@ -23,16 +24,22 @@ class Timing(NamedTuple):
         Median, 20th and 80th percentile of the calls.
     peak_bytes : int or None
         Peak bytes allocated by a call, including its result; None on a CPU.
+    host : float or None
+        Milliseconds until a call returns, which bounds how fast it can be called however fast the GPU is; None on a
+        CPU.
     """
 
     median: float
     low: float
     high: float
     peak_bytes: int | None
+    host: float | None = None
 
 
 def time_calls(function: Callable[..., Any], inputs: Sequence[Inputs], calls: int, device: str) -> Timing:
     """Time calls after warming up.
+
+    On a GPU all calls are launched while it waits, so that it is timed, and not Python.
 
     Parameters
     ----------
@@ -57,16 +64,19 @@ def time_calls(function: Callable[..., Any], inputs: Sequence[Inputs], calls: in
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
+    began = time.perf_counter()
     function(**inputs[0])
+    host = time.perf_counter() - began
     torch.cuda.synchronize()
     peak = torch.cuda.max_memory_allocated() - before
     marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+    torch.cuda._sleep(int(CYCLES * min(calls * host, LONGEST)))
     for number, (start, end) in enumerate(marks):
         start.record()
         function(**inputs[number % len(inputs)])
         end.record()
     torch.cuda.synchronize()
-    return _timing([start.elapsed_time(end) for start, end in marks], peak)
+    return _timing([start.elapsed_time(end) for start, end in marks], peak)._replace(host=1000 * host)
 
 
 def time_in_turn(ways: Mapping[str, Callable[..., Any]], inputs: Inputs, calls: int) -> dict[str, Timing]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pikvpress import models
 from pikvpress.kernels.packing import codes_in_whole_bytes, dequantise, quantise_and_pack, unpack_bits
+
+if TYPE_CHECKING:
+    from pikvpress import models
 
 GROUP = 64  # numbers that share a scale
 HALF = torch.float16

@@ -91,3 +91,8 @@ def test_ranks_of_experts_without_a_weight_are_not_read():
     ranked[:, :, 1] = torch.nan
     blended = BLEND.kernel(ranked, torch.tensor([[[0.25, 0.0, 0.75]]], device=DEVICE))
     torch.testing.assert_close(blended, 0.25 * ranked[:, :, 0] + 0.75 * ranked[:, :, 2])
+
+
+def test_a_grid_takes_more_rows_than_its_second_dimension_would():
+    triton = pytest.importorskip("pikvpress.kernels.blend.triton")
+    assert triton._grid(torch.empty(9000, 8, 2500, device="meta")) == (3 * 72000,)

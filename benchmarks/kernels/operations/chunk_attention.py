@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from kvpress import NonCausalAttnPress
 
 from benchmarks.kernels.operation import Inputs, Operation, Work
 
@@ -37,6 +36,8 @@ def work(element_size: int, *, batch: int, heads: int, group: int, tokens: int, 
 
 def kvpress_scores(queries: torch.Tensor, keys: torch.Tensor, chunk: int) -> torch.Tensor:
     """Return the same with kvpress's code, given projected and rotated queries."""
+    from kvpress import NonCausalAttnPress
+
     heads = keys.shape[1]
     repeated = keys.repeat_interleave(queries.shape[1] // heads, dim=1)
     found: torch.Tensor = NonCausalAttnPress.non_causal_chunked_attn(queries.contiguous(), repeated, chunk)

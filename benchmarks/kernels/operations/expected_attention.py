@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
-from kvpress import ExpectedAttentionPress
 
 from benchmarks.kernels.operation import Inputs, Operation, Work
 
@@ -28,6 +27,8 @@ def moments_work(element_size: int, *, batch: int, heads: int, tokens: int, head
 
 def kvpress_moments(queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the moments of kvpress's ExpectedAttention with its own code, given projected queries."""
+    from kvpress import ExpectedAttentionPress
+
     batch, heads, tokens, head_dim = queries.shape
     as_they_are = queries.new_ones(1, 1, head_dim), queries.new_zeros(1, 1, head_dim)
     module = SimpleNamespace(
@@ -79,6 +80,8 @@ def kvpress_attention(
     keys: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
     """Return the scores of kvpress's ExpectedAttention with its own code, given moments."""
+    from kvpress import ExpectedAttentionPress
+
     press = ExpectedAttentionPress(n_sink=0, use_covariance=covariance is not None, use_vnorm=False)
     moments = mean.to(keys.dtype), None if covariance is None else covariance.to(keys.dtype)
     press.get_query_statistics = lambda *_: moments  # type: ignore[method-assign]

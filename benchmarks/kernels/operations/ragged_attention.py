@@ -6,11 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from kvpress.attention_patch import attention_patch
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.kernels.operation import Inputs, Operation, Work
-from pikvpress.cache import CODECS, Codec
+from pikvpress.cache.codecs import CODECS, Codec
 from pikvpress.cache.ragged import Ragged, stored_bytes
 
 EXACT_BITS = 16  # in a shape: exact entries of any dtype
@@ -204,6 +203,8 @@ def with_fake_keys(
     scaling: float,
 ) -> torch.Tensor:
     """Return kvpress's attention with its own code: entries that are not held get keys that no query attends to."""
+    from kvpress.attention_patch import attention_patch
+
     module = SimpleNamespace(masked_key_indices=held.masked)
 
     def attention(_: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
-from kvpress import SnapKVPress
 
 from benchmarks.kernels.operation import Inputs, Operation, Work
 
@@ -39,6 +38,8 @@ def work(element_size: int, *, batch: int, heads: int, group: int, window: int, 
 
 def kvpress_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor:
     """Return the scores of kvpress's SnapKV with its own code, given projected and rotated queries."""
+    from kvpress import SnapKVPress
+
     (batch, all_heads, window, head_dim), (heads, tokens) = queries.shape, keys.shape[1:3]
     module = SimpleNamespace(
         config=SimpleNamespace(num_attention_heads=all_heads, num_key_value_heads=heads),

@@ -50,14 +50,22 @@ def blended_ranks(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return blended
 
 
-def _grid(result: torch.Tensor) -> tuple[int, int]:
+def _grid(result: torch.Tensor) -> tuple[int]:
+    """Return the number of programs, one dimension of them: the others of a grid end at 65,535."""
     length = result.shape[-1]
-    return triton.cdiv(length, TILE), result.numel() // length
+    return (triton.cdiv(length, TILE) * (result.numel() // length),)
 
 
 def _highest(length: int) -> float:
     """Return the largest possible sum of the first and last places of a run."""
     return 2.0 * max(1, length - 1)
+
+
+@triton.jit
+def _row_and_place(length, TILE: tl.constexpr):
+    """Return a program's row, and its places in the row."""
+    tiles = tl.cdiv(length, TILE)
+    return (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles * TILE + tl.arange(0, TILE)
 
 
 @triton.jit
@@ -92,8 +100,8 @@ def _mean_rank(ordered, place, length, steps, highest):
 @triton.jit
 def _rank_kernel(ordered, order, ranked, length, steps, highest, TILE: tl.constexpr):
     """ranked[row, order[row, place]] = mean rank of the score at that place."""
-    row = tl.program_id(1).to(tl.int64) * length
-    place = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    row, place = _row_and_place(length, TILE)
+    row *= length
     rank = _mean_rank(ordered + row, place, length, steps, highest)
     source = tl.load(order + row + place, mask=place < length, other=0)
     tl.store(ranked + row + source, rank, mask=place < length)
@@ -102,10 +110,10 @@ def _rank_kernel(ordered, order, ranked, length, steps, highest, TILE: tl.conste
 @triton.jit
 def _add_kernel(ordered, order, weights, blended, length, steps, highest, TILE: tl.constexpr):
     """blended[row, order[row, place]] += weights[row] · mean rank of the score at that place."""
-    weight = tl.load(weights + tl.program_id(1)).to(tl.float32)
+    row, place = _row_and_place(length, TILE)
+    weight = tl.load(weights + row).to(tl.float32)
     if weight != 0:
-        row = tl.program_id(1).to(tl.int64) * length
-        place = tl.program_id(0) * TILE + tl.arange(0, TILE)
+        row *= length
         rank = _mean_rank(ordered + row, place, length, steps, highest)
         source = tl.load(order + row + place, mask=place < length, other=0)
         total = tl.load(blended + row + source, mask=place < length, other=0.0)
@@ -118,8 +126,7 @@ def _blend_kernel(
     rank_batch, rank_head, rank_expert, rank_place, weight_batch, weight_head, weight_expert, TILE: tl.constexpr,
 ):  # fmt: skip
     """blended[head, t] = Σ_e weights[head, e] · ranked[head, e, t]."""
-    row = tl.program_id(1).to(tl.int64)
-    place = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    row, place = _row_and_place(length, TILE)
     ranked += (row // heads) * rank_batch + (row % heads) * rank_head
     weights += (row // heads) * weight_batch + (row % heads) * weight_head
     total = tl.zeros((TILE,), tl.float32)

@@ -191,7 +191,8 @@ def _piece_kernel(
 def _rows_of(tensor, place, row, tokens, heads, members, stride_batch, stride_head, stride_token):
     """Return where a tensor (B, Q, n, …) has the rows of a KV head, which are its queries, token by token."""
     head = place % heads * members + row // tokens
-    return tensor + place // heads * stride_batch + head * stride_head + row % tokens * stride_token
+    token = (row % tokens).to(tl.int64)  # masks of long prompts have more than 2^31 numbers
+    return tensor + place // heads * stride_batch + head * stride_head + token * stride_token
 
 
 @triton.jit
