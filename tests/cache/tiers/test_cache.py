@@ -80,7 +80,7 @@ def test_no_more_than_the_budget_is_on_the_device(kind, deep, tiers, placed):
     assert [layer.tier_bytes() for layer in cache.layers] == before, "measuring must not fetch anything"
     answer(deep, cache, 3)
     cache.settle()
-    assert cache.tier_bytes()["device"] <= 0.27 * cache.nbytes
+    assert cache.tier_bytes()["device"] <= 0.3 * cache.nbytes  # with three exact entries of every layer
 
 
 def test_budgets_in_bytes(deep, tmp_path, placed):
@@ -101,7 +101,7 @@ def test_it_is_cropped_copied_and_saved(kind, llama, tiers, tmp_path, placed):
     twins.append(PiKVCache.load(tmp_path / "saved.safetensors", llama))
     for twin in twins:
         assert twin.nbytes == cache.nbytes and twin.get_seq_length() == cache.get_seq_length()
-    assert all(twin.tiers is not cache.tiers or twin.tiers == tiers for twin in twins)
+    assert [twin.tiers for twin in twins] == [tiers, tiers, None]
     cache.crop(length)
     plain.crop(length)
     assert torch.equal(answer(llama, cache, 4), answer(llama, plain, 4))
@@ -113,7 +113,7 @@ def test_it_is_cropped_copied_and_saved(kind, llama, tiers, tmp_path, placed):
 
 @pytest.mark.parametrize("kind", ["dense", "ragged and packed", "h2o"])
 def test_rows_are_repeated_and_reordered(kind, llama, tiers, placed):
-    mask, results = torch.ones(3, 1), []
+    results = []
     for cache in (filled(llama, kind, 3), placed(llama, kind, tiers, 3)):
         cache.batch_repeat_interleave(3)
         length = cache.get_seq_length()
@@ -124,7 +124,7 @@ def test_rows_are_repeated_and_reordered(kind, llama, tiers, placed):
         logits.append(read(llama, cache, torch.tensor([[3]])))
         assert cache.get_seq_length() == length + 3
         results.append(torch.cat(logits))
-    assert torch.equal(*results) and len(mask) == 3
+    assert torch.equal(*results)
 
 
 @torch.no_grad()
@@ -199,7 +199,6 @@ def test_a_full_disk_leaves_the_cache_whole(llama, tiers, tmp_path, monkeypatch,
             llama.model(ids(), past_key_values=(empty := PiKVCache(tiers=tiers)))
         assert empty.get_seq_length() == 0
     assert torch.equal(answer(llama, cache, 3), answer(llama, plain, 3))
-    answer(llama, filled(llama, "dense"), 1)
 
 
 @torch.no_grad()
@@ -211,7 +210,7 @@ def test_gradients_stay_on_the_device(llama, tiers):
     assert cache.tier_bytes()["file"] == 0
 
 
-def test_a_press_that_decides_at_the_end_and_inference_mode(llama, tiers):
+def test_inference_mode(llama, tiers):
     found = []
     for cache in (PiKVCache(), PiKVCache(tiers=tiers)):
         with torch.inference_mode(), AdaKVPress(KnormPress(0.5))(llama):
