@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -82,12 +83,12 @@ class Storage:
         try:
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="pikvpress-tiers-", dir=self.tiers.parent))
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+                weakref.finalize(self, _remove, self._folder, os.getpid())
             path = self._folder / f"layer-{layer}.safetensors"
             write_sections(path, {SECTION: entries.tensors()}, {}, is_durable=False)
             file = MappedFile(path)
         except OSError as error:
-            reason = f"{error.strerror}: layer {layer} cannot be moved to a file, so it stays in memory"
+            reason = f"{error.strerror or error}: layer {layer} cannot be moved to a file, so it stays in memory"
             raise type(error)(error.errno, reason, str(self.tiers.parent)) from error
         taken = Pieces(file, SECTION)
         stored = entries.each(lambda tensor: taken.take(tensor.dtype, *tensor.shape))
@@ -102,6 +103,12 @@ def in_host_memory(entries: Entries) -> Away:
 def page_locked(tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy of a tensor in page-locked memory."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+
+
+def _remove(folder: Path, process: int) -> None:
+    """Remove a folder if this is the process that made it, and not one that was forked from it."""
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _nothing_after(entries: Entries) -> DenseTail:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import errno
 import gc
+import os
+import shutil
 
 import pytest
 import torch
@@ -70,6 +72,12 @@ def test_the_folder_goes_with_the_storage(store, tmp_path):
     assert list(tmp_path.iterdir()) == [] and same(away.on(CPU), entries()), "a mapped file is read without its name"
 
 
+def test_a_forked_process_leaves_the_folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    storage._remove(tmp_path / "folder", os.getpid() + 1)
+    assert (tmp_path / "folder").exists()
+
+
 def test_an_error_says_which_layer_stays(store, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -79,6 +87,12 @@ def test_an_error_says_which_layer_stays(store, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=message) as raised:
         store.put(2, "file", entries(), None)
     assert raised.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    store.put(2, "file", entries(), None)
+    (folder,) = tmp_path.iterdir()
+    shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*: layer 2 cannot be moved to a file"):
+        store.put(2, "file", entries(), None)
 
 
 def test_host_memory_is_page_locked(store, monkeypatch):
