@@ -61,7 +61,8 @@ def test_what_was_changed_in_place_is_written(store):
     assert same(away.on(CPU), held) and away.stored.tail.length == 0
 
 
-def test_the_folder_goes_with_the_storage(store, tmp_path):
+def test_the_folder_goes_with_the_storage(tmp_path):
+    store = Storage(Tiers({"file": 1}, folder=tmp_path))  # a fixture would be kept
     away = store.put(0, "file", entries(), None)
     twin = copy.deepcopy(store)
     assert twin.tiers == store.tiers
