@@ -14,7 +14,7 @@ help:
 	@echo "make test    the whole test suite"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   time that presses add to a prefill, sharing a prefill, decoding speed, schedulers, bytes held,"
-	@echo "             stored contexts"
+	@echo "             stored contexts, caches on tiers"
 	@echo "make bench-kernels  the operations without a GPU, compared with kvpress's own code"
 	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
 	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names the Python of another environment"
@@ -97,6 +97,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.schedulers
 	$(BIN)/python -m benchmarks.held_bytes table
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.tiers table
 
 lock:
 	test -x $(LOCK_VENV)/bin/poetry || ($(PYTHON) -m venv $(LOCK_VENV) && \

@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, schedulers, sharing, store
+from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, schedulers, sharing, store, tiers
 from benchmarks.kernels import __main__ as kernels
 from benchmarks.kernels.floor import Speed
 from benchmarks.kernels.machine import ROOT
@@ -58,10 +58,18 @@ def test_the_table_of_stored_contexts(capsys):
     assert all(name in shown for name in store.PRESSES) and "digest of the weights" in shown
 
 
-@pytest.mark.parametrize("benchmark", [schedulers, sharing, store])
-def test_rounds_are_needed(benchmark):
+def test_the_table_of_tiers(capsys, monkeypatch):
+    names = ("exact, all on the device", "exact, 25 % device, 75 % file", "DynamicCache(offloading=True)")
+    monkeypatch.setattr(tiers, "CONTENDERS", {name: tiers.CONTENDERS[name] for name in names})
+    tiers.table(tokens=256, layers=4, new=2, rounds=1)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names) and "4 layers of 8 heads of 64, 256 entries" in shown
+
+
+@pytest.mark.parametrize("measured", [schedulers.main, sharing.main, store.main, tiers.table])
+def test_rounds_are_needed(measured):
     with pytest.raises(ValueError, match="at least 1 round"):
-        benchmark.main(rounds=0)
+        measured(rounds=0)
 
 
 def test_operations_are_timed_beside_their_rivals(tmp_path, monkeypatch, capsys):

@@ -11,9 +11,11 @@ from pikvpress.cache.pikv_cache import PiKVCache
 from pikvpress.cache.rotated import RotatedCodec
 from pikvpress.cache.saving import SavedCache, saved_cache
 from pikvpress.cache.sharded_cache import ShardedPiKVCache
+from pikvpress.cache.tiers import TIERS, Tiers
 
 __all__ = [
     "CODECS",
+    "TIERS",
     "Bases",
     "CalibratedCodec",
     "Codec",
@@ -24,6 +26,7 @@ __all__ = [
     "RotatedCodec",
     "SavedCache",
     "ShardedPiKVCache",
+    "Tiers",
     "codec",
     "load_bases",
     "save_bases",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,9 +57,9 @@ class Compressed:
         """Return the selected heads, numbered over all rows, in the given order."""
         return self._of([stretch.select(places) for stretch in self.stretches])
 
-    def to(self, device: torch.device | str) -> Compressed:
-        """Return a copy on another device."""
-        return self._of([stretch.to(device) for stretch in self.stretches])
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Compressed:
+        """Return a copy with all tensors changed by a function."""
+        return self._of([stretch.each(change) for stretch in self.stretches])
 
     def followed_by(self, stretch: Stretch) -> Compressed:
         """Return a copy with entries appended."""

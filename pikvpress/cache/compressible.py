@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from pikvpress.cache.part import RankPart
 from pikvpress.cache.pending import Pending
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.tail import DenseTail
+
+if TYPE_CHECKING:
+    from pikvpress.cache.tiers.away import Away
 
 
 class CompressibleLayer:
@@ -114,6 +117,10 @@ class CompressibleLayer:
                 for codec in by_head(choice, states.shape[1], READERS.module_of(self)):
                     codec.check(states.shape[3])
 
+    def _measured(self) -> Entries | Away:
+        """Return what is measured where no change is pending."""
+        return self.entries
+
     def settle(self) -> None:
         """Remove the entries that a press has masked, and pack entries as the codecs require.
 
@@ -125,7 +132,7 @@ class CompressibleLayer:
             If this is not possible. The layer is then unchanged, but a mask that was set too late is discarded.
         """
         pending = self._pending()
-        if self.entries.are_compressed and not self._slides and READERS.mask_of(self) is not None:
+        if self._measured().are_compressed and not self._slides and READERS.mask_of(self) is not None:
             READERS.forget_mask(self)
             raise ValueError(
                 "a press has masked entries of a layer that is already compressed, which is too late: let one press "
@@ -253,20 +260,20 @@ class CompressibleLayer:
             return pending.nbytes(self.entries.tail)
         padding = self._known_padding()
         recorded = 0 if self.keeper is None else self.keeper.nbytes
-        return self.entries.nbytes + recorded + (0 if padding is None else padding.nbytes)
+        return self._measured().nbytes + recorded + (0 if padding is None else padding.nbytes)
 
     def counts(self) -> list[list[int]]:
         """Return how many entries attention can read from each head of each row of the batch."""
         if not self.is_initialized:
             return []
         pending = self._pending()
-        counts = self.entries.counts() if pending is None else pending.counts()
-        heads = self.entries.tail.keys.shape[1]
+        held = self._measured()
+        counts, heads = held.counts() if pending is None else pending.counts(), held.heads
         return [counts[first : first + heads] for first in range(0, len(counts), heads)]
 
     def codec_names(self) -> tuple[str, str]:
         """Return the codecs of the context's keys and values; several codecs are joined."""
-        pending, context = self._pending(), self.entries.compressed.context
+        pending, context = self._pending(), self._measured().compressed.context
         codecs = pending.codecs if pending is not None else context[0].codecs if context else ((EXACT,), (EXACT,))
         keys, values = ("/".join(dict.fromkeys(codec.name for codec in side)) for side in codecs)
         return keys, values

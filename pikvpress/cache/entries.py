@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -45,6 +45,17 @@ class Entries:
         return self.compressed.context_length + self.new_length
 
     @property
+    def recent(self) -> int:
+        """Number of dense entries."""
+        return self.tail.length
+
+    @property
+    def heads(self) -> int:
+        """Number of KV heads."""
+        heads: int = self.tail.keys.shape[1]
+        return heads
+
+    @property
     def nbytes(self) -> int:
         """Bytes held."""
         return self.tail.nbytes + self.compressed.nbytes
@@ -70,7 +81,22 @@ class Entries:
 
     def to(self, device: torch.device | str) -> Entries:
         """Return a copy on another device."""
-        return Entries(self.tail.to(device), self.compressed.to(device))
+        return self.each(lambda part: part.to(device))
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Entries:
+        """Return a copy with all tensors changed by a function."""
+        return Entries(self.tail.each(change), self.compressed.each(change))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Return all tensors, in the order in which `each` changes them."""
+        found: list[torch.Tensor] = []
+
+        def listed(tensor: torch.Tensor) -> torch.Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.each(listed)
+        return found
 
     def cropped(self, length: int) -> Entries:
         """Return the first entries, at least the entire context; entries of an incomplete group are unpacked."""

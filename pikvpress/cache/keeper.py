@@ -86,6 +86,11 @@ class Keeper:
         return bool(self.schedule.scheduler.statistics)
 
     @property
+    def reads_some_pages(self) -> bool:
+        """Whether a single token reads only some of the stored pages."""
+        return self._pages is not None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of records, and in the first layer those that all layers share."""
         shared = self.schedule.angles.nbytes if self._layer == 0 else 0

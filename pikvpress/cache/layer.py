@@ -12,11 +12,11 @@ from pikvpress.cache.entries import Entries
 from pikvpress.cache.held import Held
 from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.readers import READERS
-from pikvpress.cache.scheduled import ScheduledLayer
 from pikvpress.cache.tail import DenseTail
+from pikvpress.cache.tiers.layer import TieredLayer
 
 
-class PiKVLayer(ScheduledLayer, CacheLayerMixin):
+class PiKVLayer(TieredLayer, CacheLayerMixin):
     """Keys and values of one layer, with the interface that transformers and presses use: first dense, then compressed.
 
     Until something is removed or packed, it behaves like a `DynamicLayer`: tensors of shape (batch, kv_heads, entries,
@@ -112,7 +112,7 @@ class PiKVLayer(ScheduledLayer, CacheLayerMixin):
 
     def get_seq_length(self) -> int:
         """Return the number of entries including removed ones, which masks and positions depend on."""
-        return self.entries.length
+        return self._measured().length
 
     def get_mask_sizes(self, cache_position: torch.Tensor) -> tuple[int, int]:
         """Return how many entries a mask must cover, and its offset."""
@@ -146,6 +146,7 @@ class PiKVLayer(ScheduledLayer, CacheLayerMixin):
             self.entries = self.keeper.cropped(self.entries, wanted)
         elif wanted < self.entries.length:
             self.entries, self._follows_padding = self.entries.cropped(wanted), False
+        self.rest_if_possible()
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Select the rows of the batch from which beams continue."""
@@ -171,12 +172,14 @@ class PiKVLayer(ScheduledLayer, CacheLayerMixin):
         if self.keeper is not None:
             self.keeper.selected(rows)
             self.entries = self.keeper.enforced(self.entries, at_once=True)  # more rows share the same bytes
+        self.rest_if_possible()
 
     def to(self, device: torch.device | str) -> None:
         """Move everything to a device."""
         if self.is_initialized:
-            self.device = torch.device(device)
-            self.entries = self.entries.to(device)
+            entries, self.device = self.entries, torch.device(device)
+            self.entries = entries.to(device)
             self._padding = None if self._padding is None else self._padding.to(device)
             if self.keeper is not None:
                 self.keeper.to(self.device)
+            self.rest_if_possible()

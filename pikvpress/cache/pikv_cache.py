@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,9 +21,11 @@ from pikvpress.cache.saving import Savable
 from pikvpress.cache.schedule import Schedule, schedule_for
 from pikvpress.cache.scheduler import Scheduler
 from pikvpress.cache.table import contents
+from pikvpress.cache.tiers import Tiers
+from pikvpress.cache.tiers.cache import Tiered
 
 
-class PiKVCache(Savable, Cache):
+class PiKVCache(Savable, Tiered, Cache):
     """Keys and values of every layer, with any number of entries per head and one codec per head.
 
     It can be used wherever a transformers cache is used: as `past_key_values=` of a model or `generate`, or as `cache=`
@@ -48,12 +50,15 @@ class PiKVCache(Savable, Cache):
         "saliency" if a ceiling is given, otherwise none.
     max_tokens, max_bytes, ratio : optional
         The ceiling, see `schedule`.
+    tiers : Tiers or mapping of str to float, optional
+        Shares of the cache on "device", "host" and "file", see `pikvpress.cache.Tiers`. By default all of it stays on
+        the device.
 
     Raises
     ------
     ValueError
-        For an unknown codec or scheduler, a negative window, or a ceiling that is missing or too low; from a forward,
-        if an earlier forward ended in an error.
+        For an unknown codec or scheduler, a negative window, a ceiling that is missing or too low, or tiers that are
+        wrong; from a forward, if an earlier forward ended in an error.
 
     Examples
     --------
@@ -75,16 +80,17 @@ class PiKVCache(Savable, Cache):
         max_tokens: int | None = None,
         max_bytes: int | None = None,
         ratio: float | None = None,
+        tiers: Tiers | Mapping[str, float] | None = None,
     ):
         if window < 0:
             raise ValueError(f"window must be at least 0 entries, got {window}")
         super().__init__(layers=[])
         self._codecs, self._window = (known(key_codec), known(value_codec)), window
-        self._before: list[int] = []  # lengths of the layers before the latest forward
-        self._reached = -1  # the last layer that it reached
+        self._before, self._reached = [], -1
         self._schedule: Schedule | None = None
         if scheduler is not None or (max_tokens, max_bytes, ratio) != (None, None, None):
             self.schedule(scheduler or "saliency", max_tokens=max_tokens, max_bytes=max_bytes, ratio=ratio)
+        self.place(tiers)
 
     def update(
         self,
@@ -100,6 +106,8 @@ class PiKVCache(Savable, Cache):
         ValueError
             If an earlier forward ended before its last layer. The cache is then restored to its state before that
             forward.
+        OSError
+            If a layer cannot be moved to a file. The cache is then restored to its state before this forward.
         """
         if layer_idx == 0:
             self._begin()
@@ -107,6 +115,7 @@ class PiKVCache(Savable, Cache):
             self.layers.append(self._new_layer(len(self.layers)))
         if layer_idx > 0 and isinstance(self.layers[layer_idx - 1], PiKVLayer):
             self.layers[layer_idx - 1].settle()
+        self._turn_to(layer_idx)
         self._reached = layer_idx
         layer = self.layers[layer_idx]
         keys, values = layer.update(key_states, value_states, cache_kwargs)
@@ -117,23 +126,8 @@ class PiKVCache(Savable, Cache):
     def _new_layer(self, index: int) -> PiKVLayer:
         layer = PiKVLayer(*of_layer(self._codecs, index), self._window)
         layer.keeper = layer.keeper_for(self._schedule, index)
+        layer.lie_in(self._storage, index)
         return layer
-
-    def _begin(self) -> None:
-        """Record where a forward begins; undo the previous one if it was not completed."""
-        expected = self.layers[0].depth if self.layers and isinstance(self.layers[0], PiKVLayer) else None
-        if expected is not None and self._reached < expected - 1:
-            reached, self._reached = self._reached, expected - 1
-            for layer, length in zip(self.layers, [*self._before, *[0] * len(self.layers)], strict=False):
-                if length == 0:
-                    layer.reset()
-                else:
-                    layer.crop(length)
-            raise ValueError(
-                f"an earlier forward ended in layer {reached} of {expected}; the cache has been restored to the "
-                f"{self.get_seq_length()} entries before it: run the model on it again"
-            )
-        self._before = [layer.get_seq_length() for layer in self.layers]
 
     def pack(self, key_codec: str | Codec | Bases, value_codec: str | Codec | Bases, window: int | None = None) -> None:
         """Store the present and later entries with other codecs.
@@ -216,6 +210,7 @@ class PiKVCache(Savable, Cache):
         self._schedule = new
         for layer, keeper, held in zip(self.layers, keepers, entries, strict=True):
             layer.follow(keeper, held)
+            layer.rest_if_possible()
 
     @property
     def current_schedule(self) -> Schedule | None:
@@ -228,7 +223,7 @@ class PiKVCache(Savable, Cache):
         return History() if self._schedule is None else self._schedule.history
 
     def settle(self) -> None:
-        """Immediately remove the entries that a press has masked, and pack entries as the codecs require.
+        """Immediately remove the entries that a press has masked, pack entries as codecs require, and fill the tiers.
 
         The cache does this automatically when it is used again, and for each layer when the next layer is read. Calling
         it matters for the memory of the last layer, and after presses that mask at the end, such as KVzipPress.
@@ -237,9 +232,12 @@ class PiKVCache(Savable, Cache):
         ------
         ValueError
             If a layer cannot be compressed. That layer and those after it are then unchanged.
+        OSError
+            If a layer cannot be moved to a file. It then stays in memory.
         """
         for layer in self.layers:
             layer.settle()
+            layer.rest()
 
     def crop(self, max_length: int) -> None:
         """Remove the latest entries so that at most ``max_length`` are left; a negative value is the number to remove.
@@ -285,8 +283,8 @@ class PiKVCache(Savable, Cache):
         return sum(layer.nbytes for layer in self.layers) + sum(bases.values())
 
     def table(self) -> Table:
-        """Return the contents of each layer as a table for `rich`, with the scheduler and its stored pages."""
-        return contents(self.layers, self._schedule)
+        """Return the contents of each layer as a table for `rich`, with the scheduler's pages and the tiers."""
+        return contents(self.layers, self._schedule, self.tiers)
 
     def __str__(self) -> str:
         """Return the table as text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
@@ -141,10 +141,10 @@ class Ragged:
         buffer = torch.cat([filled_up(part) for part in parts])
         return replace(self, buffer=buffer, counts=tuple(counts))
 
-    def to(self, device: torch.device | str) -> Ragged:
-        """Return a copy on another device."""
-        channels = tuple(None if live is None else live.to(device) for live in self.channels)
-        return replace(self, buffer=self.buffer.to(device), channels=channels)
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Ragged:
+        """Return a copy with all tensors changed by a function, such as a move to another device."""
+        channels = tuple(None if live is None else change(live) for live in self.channels)
+        return replace(self, buffer=change(self.buffer), channels=channels)
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,9 +86,9 @@ class Stretch:
         """Return the selected heads, numbered over all rows, in the given order."""
         return Stretch(self.keys.select(places), self.values.select(places), self.length)
 
-    def to(self, device: torch.device | str) -> Stretch:
-        """Return a copy on another device."""
-        return Stretch(self.keys.to(device), self.values.to(device), self.length)
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Stretch:
+        """Return a copy with all tensors changed by a function."""
+        return Stretch(self.keys.each(change), self.values.each(change), self.length)
 
     def joined(self, following: Stretch) -> Stretch:
         """Return a copy with the entries that follow; its own groups must be full."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ class DenseTail:
     ----------
     keys, values : torch.Tensor, optional
         Shape (batch, kv_heads, entries, head_dim). None as long as the layer has no entries.
+    known : int, default=0
+        Number of first entries that a slower tier holds too.
     """
 
     keys: Any = None
     values: Any = None
+    known: int = field(default=0, kw_only=True)
 
     @property
     def length(self) -> int:
@@ -36,24 +40,26 @@ class DenseTail:
 
     def appended(self, keys: torch.Tensor, values: torch.Tensor) -> DenseTail:
         """Return a copy with entries appended."""
-        return DenseTail(torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2))
+        keys, values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+        return replace(self, keys=keys, values=values)
 
     def between(self, first: int, last: int) -> DenseTail:
         """Return some entries, as views."""
-        return DenseTail(self.keys[:, :, first:last], self.values[:, :, first:last])
+        known = min(self.known, last) if first == 0 else 0
+        return DenseTail(self.keys[:, :, first:last], self.values[:, :, first:last], known=known)
 
     def rows(self, rows: torch.Tensor) -> DenseTail:
         """Return the selected rows of the batch, in the given order."""
         return DenseTail(self.keys[rows], self.values[rows])
 
-    def to(self, device: torch.device | str) -> DenseTail:
-        """Return a copy on another device."""
-        return DenseTail(self.keys.to(device), self.values.to(device))
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DenseTail:
+        """Return a copy with keys and values changed by a function, such as a move to another device."""
+        return replace(self, keys=change(self.keys), values=change(self.values))
 
     def copied(self) -> DenseTail:
         """Return a copy with its own storage: a view keeps the entire underlying tensor alive."""
-        return DenseTail(self.keys.clone(), self.values.clone())
+        return self.each(torch.clone)
 
     def detached(self) -> DenseTail:
         """Return a copy detached from the autograd graph, which can be neither copied nor saved."""
-        return self if self.keys is None else DenseTail(self.keys.detach(), self.values.detach())
+        return self if self.keys is None else self.each(torch.detach)

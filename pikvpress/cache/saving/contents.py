@@ -48,7 +48,8 @@ class LayerContents:
         attributes = {name: state[name] for name in (*FLAGS, "_was_padded", "_padding", "_following")}
         if attributes["_padding"] is not None and not bool(attributes["_padding"].any()):
             attributes["_padding"] = None
-        return LayerContents(state["entries"], attributes, state["keeper"])
+        entries = state["entries"] if "entries" in state else state["_away"].on(torch.device("cpu"))
+        return LayerContents(entries, attributes, state["keeper"])
 
     @property
     def nbytes(self) -> int:

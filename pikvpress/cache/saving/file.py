@@ -39,7 +39,9 @@ def padded(size: int) -> int:
     return -(-size // ALIGNED) * ALIGNED
 
 
-def write_sections(path: Path, sections: Mapping[str, Sequence[torch.Tensor]], contents: Mapping[str, Any]) -> None:
+def write_sections(
+    path: Path, sections: Mapping[str, Sequence[torch.Tensor]], contents: Mapping[str, Any], is_durable: bool = True
+) -> None:
     """Write a file; an existing one is replaced only when the new one is complete and on disk.
 
     Parameters
@@ -50,6 +52,8 @@ def write_sections(path: Path, sections: Mapping[str, Sequence[torch.Tensor]], c
         The pieces of each section. A section is verified as a whole.
     contents : mapping
         What the sections mean, as JSON.
+    is_durable : bool, default=True
+        Whether to wait until the file is on disk.
 
     Raises
     ------
@@ -66,10 +70,12 @@ def write_sections(path: Path, sections: Mapping[str, Sequence[torch.Tensor]], c
         with whole_file(path) as partial, partial.open("xb") as file:
             _write(file, sections, contents)
             file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                os.fsync(file.fileno())
     except OSError as error:
         raise type(error)(error.errno, f"{error.strerror} (nothing was saved)", str(path)) from error
-    _sync_folder(path.parent)
+    if is_durable:
+        _sync_folder(path.parent)
 
 
 def _write(file: BinaryIO, sections: Mapping[str, Sequence[torch.Tensor]], contents: Mapping[str, Any]) -> None:
@@ -219,6 +225,17 @@ class MappedFile:
             found = hashlib.sha256(part).hexdigest()
         if found != self._checksums[section]:
             raise ValueError(f"{section} in {self.path} has been altered since it was written: restore the file")
+
+    def read_ahead(self) -> None:
+        """Read everything into memory before it is used."""
+        if hasattr(mmap, "MADV_WILLNEED"):  # not on Windows
+            self._map.madvise(mmap.MADV_WILLNEED)
+        torch.frombuffer(self._map, dtype=torch.uint8)[:: mmap.PAGESIZE].sum()  # without Python's lock
+
+    def release(self) -> None:
+        """Let go of the memory of what was read: it is read again when it is needed. Changes in place are lost."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # without it, the system frees memory when it is short of it
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, section: str, at: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
         """Return a piece of a section without reading it; its storage holds nothing else.

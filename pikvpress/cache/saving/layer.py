@@ -47,7 +47,7 @@ class SavedLayer(PiKVLayer):
     def __getattr__(self, name: str) -> Any:
         """Read the contents of the file when the entries are first needed."""
         if name != "entries" or self.__dict__.get("_unread") is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return super().__getattr__(name)
         self.read()
         return self.__dict__["entries"]
 
@@ -88,3 +88,7 @@ class SavedLayer(PiKVLayer):
     def nbytes(self) -> int:
         """All bytes held, as they will be after pending masks and codecs take effect."""
         return super().nbytes if self._unread is None else self._unread[0].nbytes
+
+    def tier_bytes(self) -> dict[str, int]:
+        """Return the bytes on each tier that holds some."""
+        return super().tier_bytes() if self._unread is None else {"file": self.nbytes}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pikvpress.cache.schedule import Schedule
+    from pikvpress.cache.tiers.storage import Storage
 
 
 class Savable:
@@ -25,6 +26,7 @@ class Savable:
 
     layers: list[PiKVLayer]
     _schedule: Schedule | None
+    _storage: Storage | None
     _codecs: tuple[Codec | Bases, Codec | Bases]
     _window: int
     _before: list[int]
@@ -106,3 +108,5 @@ class Savable:
         """Hold this from now on, instead of what is held; the state must not be used for another cache."""
         self.layers, self._codecs, self._window = state.layers, state.codecs, state.window
         self._before, self._reached, self._schedule = state.before, state.reached, state.schedule
+        for index, layer in enumerate(self.layers):
+            layer.lie_in(self._storage, index)

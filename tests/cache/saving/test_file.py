@@ -53,6 +53,16 @@ def test_what_is_written_is_read(path):
     assert [*path.parent.iterdir()] == [path]
 
 
+def test_memory_is_let_go_and_read_again(tmp_path):
+    path = tmp_path / "file"
+    write_sections(path, SECTIONS, CONTENTS, is_durable=False)
+    file = verified(path)
+    found = Pieces(file, "one").take(NUMBERS.dtype, *NUMBERS.shape)
+    file.read_ahead()
+    file.release()
+    assert torch.equal(found, NUMBERS)
+
+
 def test_the_library_reads_it_too(path):
     with safe_open(path, "pt") as file:
         assert json.loads(file.metadata()["contents"]) == CONTENTS
