@@ -85,7 +85,9 @@ def belonging(held: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def dropped(heads: list[torch.Tensor], keys: torch.Tensor | None, documents: Documents, number: int) -> Iterator[Any]:
+def dropped(
+    heads: list[torch.Tensor], keys: torch.Tensor | None, documents: Documents, number: int
+) -> Iterator[torch.Tensor]:
     """Yield which entries of each head are replaced by others, bool, shape (entries,).
 
     Parameters
@@ -93,17 +95,18 @@ def dropped(heads: list[torch.Tensor], keys: torch.Tensor | None, documents: Doc
     heads : list of torch.Tensor
         All keys that are held of each head, shape (entries, head_dim).
     keys : torch.Tensor, optional
-        As `first_keys` returns them for the layer; None if all heads are complete, and therefore in order.
+        As `first_keys` returns them for the layer; None if nothing or everything is replaced, or all heads are
+        complete, and therefore in order.
     documents : Documents
         The documents.
     number : int
         Which one this is.
     """
-    last = documents.head + documents.again(number)
+    last, tokens = documents.head + documents.again(number), documents.ids[number].shape[1]
     for index, held in enumerate(heads):
-        if last == documents.ids[number].shape[1]:
-            yield torch.ones(len(held), dtype=torch.bool, device=held.device)
-        elif len(held) == documents.ids[number].shape[1]:
+        if last in (0, tokens):
+            yield torch.full((len(held),), last > 0, dtype=torch.bool, device=held.device)
+        elif len(held) == tokens:
             yield torch.arange(len(held), device=held.device) < last
         else:
             assert keys is not None

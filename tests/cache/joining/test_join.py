@@ -87,13 +87,14 @@ def test_sources_do_not_change_and_presses_of_one_length_can_be_joined(llama, do
         assert torch.equal(ask(llama, question, cache, ids.shape[1]), wanted)
 
 
-def test_without_seams_documents_keep_their_first_tokens_and_one_head(llama, documents):
-    documents = [torch.cat([documents[0][:, :7], ids], dim=1) for ids in documents]
+@pytest.mark.parametrize("head", [0, 7])
+def test_without_seams_documents_keep_their_first_tokens_and_one_head(head, llama, documents):
+    documents = [torch.cat([documents[0][:, :head], ids], dim=1) for ids in documents]
     caches = [read(llama, ids, PiKVCache(), AdaKVPress(KnormPress(0.2))) for ids in documents]
-    joined = PiKVCache.join(caches, llama, documents, head=7, seam=0)
+    joined = PiKVCache.join(caches, llama, documents, head=head, seam=0)
     kept = [Kept(llama, ids, AdaKVPress(KnormPress(0.2))).layers for ids in documents]
     for index, layer in enumerate(joined.layers):
-        wanted = kept[0][index].sum(-1) + sum(of[index][:, 7:].sum(-1) for of in kept[1:])
+        wanted = kept[0][index].sum(-1) + sum(of[index][:, head:].sum(-1) for of in kept[1:])
         assert layer.counts() == [wanted.tolist()]
 
 
