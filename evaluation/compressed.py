@@ -34,6 +34,8 @@ class CompressedContext:
     packed_bytes : int, optional
         Bytes that a `PiKVCache` or `QuantizedCache` held, or that the codec of a `CodedPress` would store; `layers`
         then contain the decoded entries, with padding that is masked.
+    read : int, optional
+        Tokens that the model read for it, if these are not those of the context.
     """
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
@@ -41,6 +43,12 @@ class CompressedContext:
     next_position: int
     seconds: float
     packed_bytes: int | None = None
+    read: int | None = None
+
+    @property
+    def tokens_read(self) -> int:
+        """Number of tokens that the model read before the question."""
+        return self.next_position if self.read is None else self.read
 
     @property
     def lengths(self) -> tuple[int, ...]:

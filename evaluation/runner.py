@@ -20,7 +20,7 @@ from evaluation.journal import Journal
 from evaluation.prefilling import tokenizer_by_name
 from evaluation.presses import FULL_CACHE, PressSpec, parse_press
 from evaluation.processes import Place
-from evaluation.schema import check_measures
+from evaluation.schema import TOKENS_READ, check_measures
 from evaluation.study import Study
 from evaluation.units import Sample, Unit
 
@@ -156,6 +156,8 @@ class UnitRun:
         for i in range(len(chunk)):
             text = str(self._tokenizer.decode(ids[i], skip_special_tokens=True))
             measures = benchmark.score(sample.row, text)
+            if benchmark.of_documents:
+                measures[TOKENS_READ.name] = float(contexts[i].tokens_read)
             check_measures(benchmark.name, benchmark.measures, measures)
             results.append({"measures": measures, "prediction": text, "new_tokens": len(ids[i])})
         return results

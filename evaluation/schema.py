@@ -53,6 +53,9 @@ class Measure:
         return asdict(self)
 
 
+TOKENS_READ = Measure("tokens_read", "read before the question (tokens)", False)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of finished samples.

@@ -68,6 +68,31 @@ def rotary_from(attention: Any, like: torch.Tensor, first: int) -> tuple[torch.T
     return rotary_embedding(attention, like, positions.unsqueeze(0))
 
 
+def moved(attention: Any, keys: torch.Tensor, offset: int) -> torch.Tensor:
+    """Return rotated keys (batch, heads, tokens, head_dim) as the same keys are ``offset`` positions later.
+
+    Rotations add up, so that one by the offset alone does this, whatever the positions of the keys; this holds as long
+    as frequencies do not depend on the length of the text (`has_fixed_frequencies`). The attention module must have its
+    ``rotary_emb``, see `models.rotary_at_hand`.
+    """
+    if offset == 0 or not rotates(attention):
+        return keys
+    wide = keys.to(torch.promote_types(keys.dtype, torch.float32))
+    cos, sin = rotary_embedding(attention, wide, torch.tensor([[offset]], device=keys.device))
+    scale = (cos.square() + sin.square()).sqrt()  # keys have it already if the embedding scales attention
+    turned = rotate(in_halves(attention, wide), cos / scale, sin / scale)
+    if form_of(attention) == "neighbours":
+        turned = _interleaved(turned, 2 * attention.rotary_emb.inv_freq.numel())
+    return turned.to(keys.dtype)
+
+
+def has_fixed_frequencies(rotary: Any) -> bool:
+    """Return whether a rotary embedding turns a position by the same angles in texts of any length."""
+    kinds = getattr(rotary, "rope_type", "default")
+    names = kinds.values() if isinstance(kinds, Mapping) else [kinds]
+    return not any("dynamic" in str(name) or name == "longrope" for name in names)
+
+
 def form_of(attention: Any) -> str:
     """Return how a model's own rotation pairs channels, found by running its function on some numbers.
 
@@ -121,6 +146,11 @@ def _halved(states: torch.Tensor, size: int) -> torch.Tensor:
     """Return states with the even ones of the first channels before the odd ones."""
     first, rest = states[..., :size], states[..., size:]
     return torch.cat((first[..., ::2], first[..., 1::2], rest), dim=-1)
+
+
+def _interleaved(states: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the states that `_halved` was given."""
+    return torch.cat((states[..., :size].unflatten(-1, (2, -1)).mT.flatten(-2), states[..., size:]), dim=-1)
 
 
 def _doubled(attention: Any, turn: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

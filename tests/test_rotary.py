@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from pikvpress import models, rotary
 from pikvpress.calibration import calibrate
-from tests.conftest import make_tiny
+from tests.conftest import SIZES, make_tiny
 
 
 @pytest.mark.parametrize("name", ["cohere2", "glm4", "gpt_oss", "llama4_text", "olmo2", "phi4", "smollm3"])
@@ -65,3 +65,28 @@ def test_layers_without_position_embeddings_keep_their_arguments(llama):
 def test_a_model_that_pairs_neighbours_is_not_calibrated(tmp_path):
     with pytest.raises(ValueError, match="pairs neighbouring channels"):
         calibrate(make_tiny("glm4"), None, output=tmp_path / "gates.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["yarn", "llama3"])
+def test_keys_are_moved_with_scaled_frequencies(kind):
+    """yarn also scales attention: the scale is in the keys already."""
+    more = {"llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}}.get(kind, {})
+    scaled = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128} | more
+    config = AutoConfig.for_model("llama", **SIZES, rope_parameters=scaled)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    layer, keys = models.attention_layers(model)[0], torch.randn(1, 2, 40, 16)
+    with models.rotary_at_hand(model):
+        here, there = (rotary.rotate(keys, *rotary.rotary_from(layer, keys, first)) for first in (3, 500))
+        torch.testing.assert_close(rotary.moved(layer, here, 497), there, atol=1e-4, rtol=1e-4)
+        assert rotary.moved(layer, here.bfloat16(), 497).dtype == torch.bfloat16
+    assert rotary.has_fixed_frequencies(model.model.rotary_emb)
+
+
+def test_frequencies_that_depend_on_the_length_are_known():
+    rotary_emb = make_tiny("llama").model.rotary_emb
+    for kind, fixed in (("default", True), ("yarn", True), ("dynamic", False), ("longrope", False)):
+        rotary_emb.rope_type = kind
+        assert rotary.has_fixed_frequencies(rotary_emb) == fixed
+    rotary_emb.rope_type = {"full_attention": "dynamic", "sliding_attention": "default"}
+    assert not rotary.has_fixed_frequencies(rotary_emb)

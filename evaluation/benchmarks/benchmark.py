@@ -64,6 +64,9 @@ class Benchmark(ABC):
         Whether predictions along the correct answer are compared, instead of judging answers.
     goes_on : bool
         Whether presses compress while these predictions are made, instead of once before them.
+    of_documents : bool
+        Whether contexts consist of documents that can be read apart: rows then say in ``extras["starts"]`` at which
+        characters of the context these begin, and the tokens that were read for an answer are one of its measures.
     """
 
     name: ClassVar[str]
@@ -72,6 +75,7 @@ class Benchmark(ABC):
     generated: ClassVar[bool] = False
     teacher_forced: ClassVar[bool] = False
     goes_on: ClassVar[bool] = False
+    of_documents: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, request: Request) -> list[Row]:

@@ -14,6 +14,7 @@ from evaluation.benchmarks.loogle import LooGLE
 from evaluation.benchmarks.math500 import Math500
 from evaluation.benchmarks.needle import Needle
 from evaluation.benchmarks.needle_in_haystack import NeedleInHaystack
+from evaluation.benchmarks.rag import Rag, RagFidelity
 from evaluation.benchmarks.ruler import Ruler
 from evaluation.benchmarks.ruler_kvpress import RulerKvpress
 from evaluation.benchmarks.zero_scrolls import ZeroScrolls
@@ -38,6 +39,8 @@ BENCHMARKS: Registry[Benchmark] = Registry(
             NeedleInHaystack(),
             AIME25(),
             Math500(),
+            Rag(),
+            RagFidelity(),
         )
     },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from evaluation.compressors.compressor import Compressor
 from evaluation.compressors.eager_prefill import EagerPrefill
 from evaluation.compressors.full_cache import FullCache
+from evaluation.compressors.joining import Joining
 from evaluation.compressors.oracle import Oracle
 from evaluation.compressors.own_prefill import OwnPrefill, WithQuestion
 from evaluation.compressors.prefilled_context import PrefilledContext
@@ -20,6 +21,7 @@ __all__ = [
     "Compressor",
     "EagerPrefill",
     "FullCache",
+    "Joining",
     "Oracle",
     "OwnPrefill",
     "PrefilledContext",

@@ -12,6 +12,7 @@ from evaluation import ablations
 from evaluation.compressors import (
     EagerPrefill,
     FullCache,
+    Joining,
     Oracle,
     OwnPrefill,
     Replay,
@@ -22,6 +23,7 @@ from evaluation.compressors import (
     WithQuestion,
 )
 from evaluation.held import HeldDecodingPress, ScheduledPress
+from evaluation.joined import JoinedPress
 from evaluation.oracle import OraclePress
 from evaluation.packed import PackedPress
 from evaluation.presses.entry import BYTES, HEADS, KEY_CHANNELS, LATER_TOKENS, Entry
@@ -174,6 +176,8 @@ PRESSES: Registry[Entry] = Registry(
         "fastv": Entry(FastVPress, ratio_of=LATER_TOKENS),
         "finch": Entry(kv.FinchPress, WithQuestion()),
         **_rival("hqq", _hqq, "hqq"),
+        "joined": Entry(JoinedPress, Joining(), ratio_of=None),
+        "joined_pikv": Entry(lambda: JoinedPress(press=PiKVPress()), Joining(), BYTES),
         "kvcompose": Entry(kv.KVComposePress, Replay()),
         "kvcompose_unstructured": Entry(lambda: kv.KVComposePress(structured=False), Replay(masks=True)),
         "kvgrad": Entry(kv.KVgradPress, Replay(masks=True)),

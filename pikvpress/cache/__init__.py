@@ -4,6 +4,7 @@ from pikvpress.cache.calibrated import Bases, CalibratedCodec, load_bases, save_
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import CODECS
 from pikvpress.cache.held import Held
+from pikvpress.cache.joining import joined_ids
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.low_rank import LowRankCodec
 from pikvpress.cache.names import codec
@@ -28,6 +29,7 @@ __all__ = [
     "ShardedPiKVCache",
     "Tiers",
     "codec",
+    "joined_ids",
     "load_bases",
     "save_bases",
     "saved_cache",

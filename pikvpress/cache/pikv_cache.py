@@ -15,6 +15,7 @@ from pikvpress.cache.choice import known, of_layer
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.history import History
+from pikvpress.cache.joining import Joinable
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.saving import Savable
@@ -25,7 +26,7 @@ from pikvpress.cache.tiers import Tiers
 from pikvpress.cache.tiers.cache import Tiered
 
 
-class PiKVCache(Savable, Tiered, Cache):
+class PiKVCache(Joinable, Savable, Tiered, Cache):
     """Keys and values of every layer, with any number of entries per head and one codec per head.
 
     It can be used wherever a transformers cache is used: as `past_key_values=` of a model or `generate`, or as `cache=`

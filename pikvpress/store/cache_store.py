@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import torch
 from kvpress import BasePress
 from transformers import PreTrainedModel
 
+from pikvpress import models
+from pikvpress.cache import PiKVCache
+from pikvpress.cache.joining import SEAM
 from pikvpress.store.keys import ContextKey, ContextKeys
 from pikvpress.store.reading import Reading
 
@@ -104,3 +108,44 @@ class CacheStore(ABC):
         reading = Reading(self, model, press, prefix_share)
         with reading.on():
             yield reading
+
+    def join(
+        self,
+        model: PreTrainedModel,
+        input_ids: Sequence[torch.Tensor],
+        press: BasePress | None = None,
+        *,
+        make: Callable[[], PiKVCache] = PiKVCache,
+        head: int = 0,
+        seam: int = SEAM,
+    ) -> PiKVCache:
+        """Return one cache of several documents; those that are not stored yet are read, each alone, and stored.
+
+        Parameters
+        ----------
+        model : PreTrainedModel
+            The model.
+        input_ids : sequence of torch.Tensor
+            Token ids of each document, shape (1, tokens), by which the store finds them.
+        press : BasePress, optional
+            The press with which documents are, or were, compressed.
+        make : callable, optional
+            Returns the empty cache into which a document is read, if it has codecs.
+        head, seam : int
+            As in `PiKVCache.join`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `reading` and `PiKVCache.join` do.
+
+        Examples
+        --------
+        >>> cache = store.join(model, [first_ids, second_ids], PiKVPress(compression_ratio=0.875))
+        """
+        caches = []
+        with self.reading(model, press, prefix_share=1), torch.no_grad():
+            for ids in input_ids:
+                caches.append(make())
+                models.language_model(model)(input_ids=ids.to(model.device), past_key_values=caches[-1])
+        return PiKVCache.join(caches, model, input_ids, head=head, seam=seam)

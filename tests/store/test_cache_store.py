@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kvpress import KnormPress
+from kvpress import AdaKVPress, KnormPress
 
 from pikvpress import PiKVCache
 from pikvpress.store import CacheStore, FolderStore
@@ -53,3 +53,22 @@ def test_the_press_is_on_the_model_only_inside(llama, tmp_path):
         with enter(llama, KnormPress(0.5)):
             assert len(hooks) == inside
         assert not hooks and "forward" not in vars(llama.model) and not llama.model._forward_hooks
+
+
+def test_documents_are_joined_from_a_store_and_read_only_if_they_are_new(llama, tmp_path):
+    store, press = FolderStore(tmp_path), AdaKVPress(KnormPress(0.5))
+    documents = [text(length=60, seed=seed) for seed in (1, 2, 3)]
+    store.join(llama, documents[:2], press, make=lambda: PiKVCache("int8", "int8", window=8))
+    with counted(llama) as read:
+        joined = store.join(llama, documents, press, make=lambda: PiKVCache("int8", "int8", window=8), seam=4)
+    assert read == [60, 4, 4, 4, 4]  # the third document, and each seam alone and behind the documents before
+    alone = []
+    for ids in documents:
+        alone.append(PiKVCache("int8", "int8", window=8))
+        with torch.no_grad(), press(llama):
+            llama.model(ids, past_key_values=alone[-1])
+    wanted = PiKVCache.join(alone, llama, documents, seam=4)
+    assert joined.get_seq_length() == 180 and joined.nbytes == wanted.nbytes
+    for layer, other in zip(joined.layers, wanted.layers, strict=True):
+        for one, two in zip(layer.entries.compressed.stretches, other.entries.compressed.stretches, strict=True):
+            assert torch.equal(one.keys.buffer, two.keys.buffer)

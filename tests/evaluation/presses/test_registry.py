@@ -54,6 +54,8 @@ def test_every_press_is_made_anew_at_its_ratio(name):
 
 def test_presses_without_a_ratio_work_by_a_threshold_a_codec_or_a_size():
     for name, entry in PRESSES.items():
+        if name == "joined":  # full caches
+            continue
         by_setting = {"threshold", "keys"} & {*entry.required}
         assert (entry.ratio_of is None) == bool(by_setting or isinstance(entry.strategy, WhileAnswering))
         assert (name == FULL_CACHE) == (type(entry.strategy) is FullCache)
