@@ -17,7 +17,7 @@ help:
 	@echo "             stored contexts"
 	@echo "make bench-kernels  the operations without a GPU, compared with kvpress's own code"
 	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
-	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names the Python of another environment"
+	@echo "make test-gpu, make bench-gpu  the kernels, and layers on two devices, on a GPU; GPU_PYTHON=... names the Python of another environment"
 	@echo "make docs    build the docs and the API reference in site/; every link is checked"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
 	@echo "make setup   create .venv, which the other targets need"
@@ -53,7 +53,7 @@ test-kvpress: setup
 GPU_PYTHON ?= $(PYTHON)
 
 test-gpu:
-	$(GPU_PYTHON) -m pytest tests/kernels
+	$(GPU_PYTHON) -m pytest tests/kernels tests/devices/test_gpu.py
 
 bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.kernels
