@@ -17,7 +17,8 @@ help:
 	@echo "             stored contexts, caches on tiers"
 	@echo "make bench-kernels  the operations without a GPU, compared with kvpress's own code"
 	@echo "make test-kvpress KVPRESS=...  kvpress's own tests, from a checkout of it, with our cache and our presses"
-	@echo "make test-gpu, make bench-gpu  the kernels on a GPU; GPU_PYTHON=... names the Python of another environment"
+	@echo "make test-gpu, make bench-gpu  the kernels, and layers on two devices, on a GPU; GPU_PYTHON=... names the Python"
+	@echo "             of another environment"
 	@echo "make gpu-check  everything that has to be known from a GPU, in ten minutes; make gpu-wheels fetches what it needs"
 	@echo "make docs    build the docs and the API reference in site/; every link is checked"
 	@echo "make lock    regenerate poetry.lock and constraints.txt from pyproject.toml"
@@ -54,7 +55,7 @@ test-kvpress: setup
 GPU_PYTHON ?= $(PYTHON)
 
 test-gpu:
-	$(GPU_PYTHON) -m pytest tests/kernels
+	$(GPU_PYTHON) -m pytest tests/kernels tests/devices/test_gpu.py
 
 bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.kernels

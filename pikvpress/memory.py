@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,8 @@ from kvpress import BasePress
 from kvpress.utils import extract_keys_and_values
 from torch.profiler import ProfilerActivity, profile
 from transformers import Cache, DynamicCache, PreTrainedModel
+
+from pikvpress.devices import devices_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def measure_memory_usage(
 ) -> MemoryUsage:
     """Measure the memory that a model needs in addition to its weights.
 
-    On CUDA the allocator's peak is read after synchronisation; on CPU every allocation and release is counted.
+    On CUDA the allocator's peak is read after synchronisation, and those of several GPUs are added up; on CPU every
+    allocation and release is counted.
 
     Parameters
     ----------
@@ -61,7 +64,7 @@ def measure_memory_usage(
     Raises
     ------
     ValueError
-        If there are no tokens to read or to decode.
+        If there are no tokens to read or to decode, or the model is on devices of several kinds.
     """
     ids = inputs if isinstance(inputs, torch.Tensor) else inputs["input_ids"]
     if ids.dim() != 2 or ids.numel() == 0:
@@ -70,7 +73,11 @@ def measure_memory_usage(
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     ids = ids.to(model.device)
     cache = DynamicCache()
-    peak = partial(_cuda_peak, model.device) if model.device.type == "cuda" else _cpu_peak
+    devices = devices_of(model)
+    kinds = {device.type for device in devices}
+    if len(kinds) > 1 or "meta" in kinds:
+        raise ValueError("weights are on CPU and CUDA, or offloaded: load the model on devices of one kind to measure")
+    peak = partial(_cuda_peak, devices) if model.device.type == "cuda" else _cpu_peak
     state = {"token": ids[:, -1:]}
 
     def prefill() -> None:
@@ -96,13 +103,16 @@ def cache_bytes(cache: Cache) -> int:
     return sum(tensor.nbytes for index in range(len(cache)) for tensor in extract_keys_and_values(cache, index))
 
 
-def _cuda_peak(device: torch.device, work: Callable[[], None]) -> int:
-    torch.cuda.synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
+def _cuda_peak(devices: Collection[torch.device], work: Callable[[], None]) -> int:
+    before = 0
+    for device in devices:
+        torch.cuda.synchronize(device)
+        before += torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
     work()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
+    for device in devices:
+        torch.cuda.synchronize(device)
+    return sum(torch.cuda.max_memory_allocated(device) for device in devices) - before
 
 
 def _cpu_peak(work: Callable[[], None]) -> int:

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
+from pikvpress.devices import weights_at_hand
 from pikvpress.ranks import sample_of_columns
 from pikvpress.rotary import (  # noqa: F401  # also under these names
     form_of,
@@ -287,7 +288,8 @@ def fingerprint(attention: Attention) -> dict[str, str]:
     config = attention.config
     digest = "unavailable"
     if attention.o_proj.weight.is_floating_point():
-        sample = sample_of_columns(attention.o_proj, config.num_attention_heads * attention.head_dim, 4096)
+        with weights_at_hand(attention.o_proj):
+            sample = sample_of_columns(attention.o_proj, config.num_attention_heads * attention.head_dim, 4096)
         digest = hashlib.sha256(sample.cpu().numpy().tobytes()).hexdigest()
     return {
         "model_type": str(config.model_type),

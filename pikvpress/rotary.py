@@ -40,14 +40,19 @@ def rotates(attention: Any) -> bool:
 
 
 def rotary_embedding(attention: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return the cosines and sines (1, positions, rotary_dim) of an attention module at ``positions`` (1, n)."""
+    """Return the cosines and sines (1, positions, rotary_dim) of an attention module at ``positions`` (1, n).
+
+    They are on the device of ``like``: all layers share one embedding, which may be on another one.
+    """
     if not rotates(attention):
         cos = like.new_ones(1, positions.shape[1], attention.head_dim)
         return cos, torch.zeros_like(cos)
     rotary = attention.rotary_emb
     if hasattr(rotary, "layer_types"):  # one table for sliding, another for full attention
-        return rotary(like, positions, attention.layer_type)
-    return _doubled(attention, rotary(like, positions))
+        turn = rotary(like, positions, attention.layer_type)
+    else:
+        turn = _doubled(attention, rotary(like, positions))
+    return tuple(part.to(like.device) for part in turn)
 
 
 def rotation_of(attention: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,8 +61,9 @@ def rotation_of(attention: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if given is None:
         return dict(kwargs)
     if not rotates(attention):
-        tokens = given.shape[1] if isinstance(given, torch.Tensor) else given[0].shape[1]  # complex in Llama 4
-        cos = next(attention.parameters()).new_ones(1, tokens, attention.head_dim)
+        turn = given if isinstance(given, torch.Tensor) else given[0]  # complex in Llama 4
+        dtype = next(attention.parameters()).dtype
+        cos = torch.ones(1, turn.shape[1], attention.head_dim, dtype=dtype, device=turn.device)
         return dict(kwargs) | {"position_embeddings": (cos, torch.zeros_like(cos))}
     return dict(kwargs) | {"position_embeddings": _doubled(attention, given)}
 

@@ -1,9 +1,9 @@
-"""Measurement of time on CPU or CUDA, without synchronising with the device."""
+"""Measurement of time on CPU or CUDA; on one device without synchronising with it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,11 +22,11 @@ class Stopwatch:
         return {"_elapsed": self.seconds, "_spans": []}
 
     @contextmanager
-    def span(self, device: torch.device) -> Iterator[None]:
-        """Measure the time of the ``with`` block."""
-        if device.type == "cuda":
+    def span(self, *devices: torch.device) -> Iterator[None]:
+        """Measure the time of the ``with`` block on the devices that work in it; several are waited for."""
+        if len(devices) == 1 and devices[0].type == "cuda":
+            stream = torch.cuda.current_stream(devices[0])
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            stream = torch.cuda.current_stream(device)  # a model may be on another device than the current one
             first.record(stream)
             try:
                 yield
@@ -34,11 +34,11 @@ class Stopwatch:
                 last.record(stream)
                 self._spans.append((first, last))
         else:
-            began = time.perf_counter()
+            began = _now(devices)
             try:
                 yield
             finally:
-                self._elapsed += time.perf_counter() - began
+                self._elapsed += _now(devices) - began
 
     @property
     def seconds(self) -> float:
@@ -48,3 +48,11 @@ class Stopwatch:
             self._elapsed += first.elapsed_time(last) / 1000
         self._spans.clear()
         return self._elapsed
+
+
+def _now(devices: Sequence[torch.device]) -> float:
+    """Return the host's clock once GPUs have done what they were given: events of two cannot be subtracted."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return time.perf_counter()

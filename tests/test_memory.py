@@ -49,5 +49,5 @@ def test_a_gpu_is_asked_about_itself_and_not_about_the_current_one(monkeypatch):
     answers = {"synchronize": None, "memory_allocated": 100, "reset_peak_memory_stats": None}
     for name, answer in (answers | {"max_memory_allocated": 350}).items():
         monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: asked.append(device) or answer)
-    assert memory._cuda_peak(torch.device("cuda:1"), lambda: None) == 250
+    assert memory._cuda_peak([torch.device("cuda:1")], lambda: None) == 250
     assert set(asked) == {torch.device("cuda:1")} and len(asked) == 5

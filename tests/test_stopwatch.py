@@ -55,4 +55,7 @@ def test_spans_add_up_and_survive_errors_and_copies():
         time.sleep(0.01)
         raise KeyError
     assert watch.seconds >= first + 0.01
+    with watch.span(torch.device("cpu"), torch.device("cpu", 0)):
+        time.sleep(0.01)
+    assert watch.seconds >= first + 0.02
     assert copy.deepcopy(watch).seconds == pickle.loads(pickle.dumps(watch)).seconds == watch.seconds

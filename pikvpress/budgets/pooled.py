@@ -18,7 +18,7 @@ def pooled(scores: Sequence[torch.Tensor], num_kept: int, floor: float = FLOOR) 
     Parameters
     ----------
     scores : sequence of torch.Tensor
-        One tensor per layer, shape (batch, kv_heads, keys), higher = keep.
+        One tensor per layer, shape (batch, kv_heads, keys), higher = keep. Layers may be on different devices.
     num_kept : int
         Mean number of tokens that a head keeps.
     floor : float, default=0.2
@@ -27,8 +27,8 @@ def pooled(scores: Sequence[torch.Tensor], num_kept: int, floor: float = FLOOR) 
     Returns
     -------
     list of torch.Tensor
-        Masks of the kept entries, bool, with the shapes of the scores. Each row of the batch keeps ``num_kept`` times
-        its number of heads.
+        Masks of the kept entries, bool, with the shapes of the scores, on their devices. Each row of the batch keeps
+        ``num_kept`` times its number of heads.
 
     Raises
     ------
@@ -37,11 +37,12 @@ def pooled(scores: Sequence[torch.Tensor], num_kept: int, floor: float = FLOOR) 
     """
     if not 0 <= floor <= 1:
         raise ValueError(f"floor must be in [0, 1], got {floor}")
-    together = torch.cat(list(scores), dim=1)
+    together = torch.cat([part.to(scores[0].device) for part in scores], dim=1)
     least = max(1, int(num_kept * floor))
     first = torch.zeros_like(together, dtype=torch.bool)
     first.scatter_(-1, together.topk(least, dim=-1, sorted=False).indices, True)
     rest = together.masked_fill(first, -torch.inf).flatten(1)
     count = together.shape[1] * (num_kept - least)
     kept = first.flatten(1).scatter(1, rest.topk(count, dim=1, sorted=False).indices, True)
-    return list(kept.view_as(together).split([part.shape[1] for part in scores], dim=1))
+    parts = kept.view_as(together).split([part.shape[1] for part in scores], dim=1)
+    return [part.to(own.device) for part, own in zip(parts, scores, strict=True)]

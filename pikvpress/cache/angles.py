@@ -42,7 +42,8 @@ class Angles:
         if self.cos is None or self.sin is None or first != self.last:
             self.first, self.cos, self.sin = first, cos, sin
             return
-        self.cos, self.sin = torch.cat([self.cos, cos], dim=1), torch.cat([self.sin, sin], dim=1)
+        known = self.cos.to(cos.device), self.sin.to(sin.device)  # the cache may have been moved
+        self.cos, self.sin = (torch.cat(pair, dim=1) for pair in zip(known, (cos, sin), strict=True))
 
     def forget(self, first: int) -> None:
         """Forget entries before an index."""
@@ -51,11 +52,11 @@ class Angles:
             self.first += skipped
             self.cos, self.sin = self.cos[:, skipped:].clone(), self.sin[:, skipped:].clone()
 
-    def between(self, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return those of the entries that are known of these, which are the latest of them."""
+    def between(self, first: int, last: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return those of the entries that are known of these, which are the latest of them, on a layer's device."""
         assert self.cos is not None and self.sin is not None
         these = slice(max(0, first - self.first), last - self.first)
-        return self.cos[:, these], self.sin[:, these]
+        return self.cos[:, these].to(device), self.sin[:, these].to(device)
 
     def crop(self, last: int) -> None:
         """Forget entries from an index on."""

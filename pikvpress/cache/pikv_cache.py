@@ -260,9 +260,9 @@ class PiKVCache(Joinable, Savable, Tiered, Cache):
         super().reset()
         self._before, self._reached = [], len(self.layers) - 1
 
-    def to(self, device: torch.device | str) -> PiKVCache:
-        """Move everything to a device, and return the cache."""
-        for layer in self.layers:
+    def to(self, device: torch.device | str | None) -> PiKVCache:
+        """Move everything to a device, unless it is None as accelerate passes it, and return the cache."""
+        for layer in self.layers if device is not None else ():
             layer.to(device)
         return self
 

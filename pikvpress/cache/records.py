@@ -99,7 +99,8 @@ class Records:
         begin = max(known, min(count, angles.first - first))
         if not scheduler.measures or known >= count or angles.last < first + count:
             return
-        leaving, rotation = entries.tail.between(begin, count), angles.between(first + begin, first + count)
+        leaving = entries.tail.between(begin, count)
+        rotation = angles.between(first + begin, first + count, leaving.keys.device)
         found, totals = scheduler.measure(leaving, rotation, ledger.totals, self._layer)
         measures = {}
         for name, part in found.items():

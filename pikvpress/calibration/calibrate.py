@@ -32,6 +32,7 @@ from pikvpress.calibration.recipe import Recipe
 from pikvpress.calibration.report.findings import Findings, find
 from pikvpress.calibration.report.found import Calibration
 from pikvpress.calibration.steps import Report, Steps
+from pikvpress.devices import devices_of
 from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
@@ -248,6 +249,12 @@ def _check(model: PreTrainedModel) -> None:
         raise ValueError(
             "this model is split over ranks, of which each would see only its own heads: calibrate it in one process; "
             "its gates then serve any number of ranks"
+        )
+    devices = devices_of(model)
+    if len(devices) > 1 or torch.device("meta") in devices:
+        raise ValueError(
+            "layers of this model are on several devices or offloaded, and measurements of all are kept on one: "
+            "calibrate it on one device; its gates then serve wherever its layers are"
         )
     if models.unwrapped(model) is not model:
         raise ValueError(

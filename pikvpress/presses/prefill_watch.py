@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from pikvpress import assisted, models
 from pikvpress.cache import PiKVCache
+from pikvpress.devices import devices_of
 from pikvpress.presses.checks import refuse_static
 from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.routing.recorder import Recorder
@@ -77,7 +78,8 @@ class PrefillWatch:
             )
         self._record.reset()
         self._reading = True
-        self._span = self._record.prefill.span(tokens.device)
+        elsewhere = {device for device in devices_of(model) if device.type == "cuda"}
+        self._span = self._record.prefill.span(*elsewhere | {tokens.device})
         self._span.__enter__()
 
     def _after(self, shard: HeadShard, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:

@@ -19,7 +19,7 @@ def test_they_grow_and_are_forgotten():
     angles.add(10, *some(10, 12))
     angles.forget(7)
     assert (angles.first, angles.last, angles.nbytes) == (7, 12, 2 * 5 * 4)
-    cos, sin = angles.between(8, 11)
+    cos, sin = angles.between(8, 11, torch.device("cpu"))
     assert cos.flatten().tolist() == [8, 9, 10] and torch.equal(sin, -cos)
     angles.forget(100)
     assert angles.last == angles.first == 12
@@ -39,4 +39,4 @@ def test_crop():
     angles.crop(4)
     assert (angles.last, copy.last) == (4, 9)
     angles.add(4, *some(4, 5))
-    assert angles.between(3, 5)[0].flatten().tolist() == [3, 4]
+    assert angles.between(3, 5, torch.device("cpu"))[0].flatten().tolist() == [3, 4]
