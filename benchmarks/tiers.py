@@ -59,7 +59,7 @@ app = typer.Typer(add_completion=False)
 
 def make_model(layers: int, device: str) -> PreTrainedModel:
     """Return a random model."""
-    sizes = {"hidden_size": 16 * HEAD_DIM, "num_attention_heads": 16, "num_key_value_heads": HEADS}
+    sizes: dict[str, Any] = {"hidden_size": 16 * HEAD_DIM, "num_attention_heads": 16, "num_key_value_heads": HEADS}
     sizes |= {"intermediate_size": 64 * HEAD_DIM, "num_hidden_layers": layers, "vocab_size": 1024}
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(LlamaConfig(**sizes, max_position_embeddings=2**20)).eval().to(device)
@@ -83,7 +83,8 @@ def fill(cache: Cache, layers: int, tokens: int, codec_name: str, device: str) -
             cache.layers[index].depth = layers
             if codec_name != "exact":
                 kept = torch.ones(1, HEADS, tokens, dtype=torch.bool, device=device)
-                cache.layers[index].pack(kept, *[[codec(codec_name)] * HEADS] * 2, window=0)
+                codecs = [codec(codec_name)] * HEADS
+                cache.layers[index].pack(kept, codecs, codecs, window=0)
 
 
 class Watch:

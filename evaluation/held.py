@@ -100,7 +100,7 @@ class ScheduledPress(HeldPress):
 
     def begin(self, model: PreTrainedModel, room: Room) -> tuple[Cache, AbstractContextManager[Any]]:
         """Return the cache; nothing is around the reading."""
-        limit = {"max_bytes": room.nbytes} if self.counts_bytes else {"max_tokens": room.tokens}
+        limit: dict[str, Any] = {"max_bytes": room.nbytes} if self.counts_bytes else {"max_tokens": room.tokens}
         cache = PiKVCache(self.codec, self.codec, window=self.window, scheduler=self.scheduler, **limit)
         return cache, nullcontext()
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,10 +43,11 @@ def every_kernel(setting: Setting) -> None:
     slowest = sorted(OPERATIONS, key=lambda one: -len(one.small))
     units = [(one.name, name) for name, dtype in PRECISIONS.items() for one in slowest if dtype in one.dtypes]
     with ThreadPoolExecutor(min(12, os.cpu_count() or 1)) as pool:
-        list(pool.map(lambda unit: _in_its_own_process(*unit, setting), units))
+        list(pool.map(partial(_in_its_own_process, setting), units))
 
 
-def _in_its_own_process(operation: str, dtype: str, setting: Setting) -> None:
+def _in_its_own_process(setting: Setting, unit: tuple[str, str]) -> None:
+    operation, dtype = unit
     command = [sys.executable, "-m", "benchmarks.gpu_check.correctness", operation, dtype, "--output"]
     status = subprocess.run([*command, str(setting.output)], cwd=ROOT).returncode
     if status:

@@ -262,8 +262,9 @@ class PiKVCache(Joinable, Savable, Tiered, Cache):
 
     def to(self, device: torch.device | str | None) -> PiKVCache:
         """Move everything to a device, unless it is None as accelerate passes it, and return the cache."""
-        for layer in self.layers if device is not None else ():
-            layer.to(device)
+        if device is not None:
+            for layer in self.layers:
+                layer.to(device)
         return self
 
     def __iter__(self) -> Iterator[tuple[Any, Any, None]]:
