@@ -118,7 +118,7 @@ class Recipe:
         Minimum number of experts: a router with one expert has no choice.
     worth : float, default=0.02
         Minimum share of the blend, averaged over heads, for a third or further expert to be used.
-    least_gain : float, default=0.02
+    least_gain : float, default=0.05
         Minimum relative reduction of the divergence by looking at the input, which costs time in every prefill.
     worth_of_time : float, default=0.2
         Relative increase of the divergence that is accepted for saving the time of a prefill: at 0.2, a fifth of a
@@ -205,7 +205,7 @@ class Recipe:
 
     fewest_experts: int = 2
     worth: float = 0.02
-    least_gain: float = 0.02
+    least_gain: float = 0.05
     worth_of_time: float = 0.2
     most_loss: float = 0.03
     shown_keys: int = 1024
