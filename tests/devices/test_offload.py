@@ -41,7 +41,7 @@ def read(model, ids, press, cache):
 @pytest.mark.parametrize("way", ["cpu", "disk"])
 @pytest.mark.parametrize("name", ["llama", "qwen3", "phi3", "smollm3"])
 def test_presses_score_with_weights_that_are_elsewhere(way, name, ids, tmp_path):
-    press = MoERouterPress(0.5, gates=None, experts=EXPERTS, budgets="global")
+    press = MoERouterPress(0.5, gates=None, experts=EXPERTS, budgets="adakv")
     expected = read(make_tiny(name), ids, press, PiKVCache("int4", "int4", window=16))
     found = read(offloaded(way, tmp_path, name), ids, press, PiKVCache("int4", "int4", window=16))
     assert torch.equal(found[0], expected[0]) and found[1:] == expected[1:]
