@@ -21,9 +21,7 @@ from pikvpress.devices import weights_at_hand
 from pikvpress.ranks import sample_of_columns
 from pikvpress.rotary import (  # noqa: F401  # also under these names
     form_of,
-    has_fixed_frequencies,
     in_halves,
-    moved,
     rotary_embedding,
     rotary_from,
     rotate,

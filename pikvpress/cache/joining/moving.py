@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pikvpress import models
+from pikvpress import models, rotary
 from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.entries import Entries
@@ -84,7 +84,7 @@ def moved(
             taken[head] += len(own_keys)
             keys.append(own_keys[mine])
             values.append(own_values[mine])
-        turned = models.moved(attention, torch.cat(keys)[None, None], offset)[0, 0]
+        turned = rotary.moved(attention, torch.cat(keys)[None, None], offset)[0, 0]
         keys = list(turned.split([len(rows) for rows in keys]))
         sides = Ragged.store(keys, stretch.codecs[0], True), Ragged.store(values, stretch.codecs[1], False)
         results.append(Stretch(*sides, tokens))

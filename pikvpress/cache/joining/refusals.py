@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from pikvpress import models
+from pikvpress import models, rotary
 from pikvpress.cache.joining.documents import Documents
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
@@ -27,7 +27,7 @@ def check_model(model: PreTrainedModel) -> None:
         )
     if not any(models.rotates(layer) for layer in layers):
         raise ValueError(f"{name} does not rotate keys, so that they cannot be moved to other positions")
-    if not models.has_fixed_frequencies(models.language_model(model).rotary_emb):
+    if not rotary.has_fixed_frequencies(models.language_model(model).rotary_emb):
         raise ValueError(
             f"{name} rotates keys by angles that depend on the length of the text, so that those of a document read "
             "alone cannot be moved: use a model with another rope_type"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from pikvpress import PiKVCache, models
+from pikvpress import PiKVCache, models, rotary
 from pikvpress.cache import codec
 from pikvpress.cache.joining.moving import decoded, moved
 from tests.cache.asking import read
@@ -54,7 +54,7 @@ def test_codecs_stay_and_cost_one_more_encoding(name, llama, ids):
         assert [stretch.counts for stretch in stretches] == [(177, 175), (20, 20)]
         for head, (found, mask) in enumerate(zip(rows(stretches, "keys"), kept, strict=True)):
             held = torch.cat([part.keys[head] for part in before])[mask]
-            wanted = models.moved(module, held[None, None], OFFSET)[0, 0]
+            wanted = rotary.moved(module, held[None, None], OFFSET)[0, 0]
             assert (found - wanted).norm() / wanted.norm() <= LOSS[name]
 
 
