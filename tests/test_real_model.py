@@ -36,7 +36,7 @@ def test_every_router_reaches_its_ratio_in_every_layer(smollm, ids, router):
     heads = [weights for stats in press.get_stats()["layer_stats"].values() for weights in stats["expert_weights"]]
     assert len(heads) == 90
     blends = [tuple(round(weight, 6) for weight in weights) for weights in heads if max(weights) < 1]
-    assert len(blends) >= 10  # in most layers, only one expert is worth its time with equal budgets
+    assert len(blends) >= 5  # in most layers, only one expert is worth its time with equal budgets
     assert len(set(blends)) > 0.9 * len(blends), "most heads should have different blends"
 
 
