@@ -32,8 +32,8 @@ def test_few_contexts_need_fewer_to_decide(count, held):
 
 
 def test_time_decides_how_many_contexts_there_are():
-    assert [Recipe().contexts_for(seconds) for seconds in (0.1, 1, 3, 100)] == [64, 33, 11, 4]
-    assert Recipe(minutes=30).contexts_for(1) == 64 and Recipe(contexts=7).contexts_for(1) == 7
+    assert [Recipe().contexts_for(seconds) for seconds in (0.1, 1, 3, 100)] == [64, 18, 6, 4]
+    assert Recipe(minutes=30).contexts_for(1) == 36 and Recipe(contexts=7).contexts_for(1) == 7
 
 
 def test_measurements_are_told_apart_only_where_they_differ():
