@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,6 +105,15 @@ class AnswerBenchmark(Benchmark):
     @abstractmethod
     def metrics(self, rows: Sequence[Row], predictions: Sequence[str]) -> Any:
         """Return the contents of ``metrics.json``: the metrics of kvpress's evaluation, in its layout."""
+
+
+def drawn(request: Request, tasks: Sequence[str], make_row: Callable[[str, Request, random.Random], Row]) -> list[Row]:
+    """Return `Request.samples` rows per task, each with its own seed, so that no row depends on the number of rows."""
+    return [
+        make_row(task, request, random.Random(f"{request.seed}/{request.length}/{task}/{index}"))
+        for task in tasks
+        for index in range(request.samples)
+    ]
 
 
 def chosen_tasks(benchmark: str, wanted: Sequence[str] | None, available: Sequence[str]) -> list[str]:

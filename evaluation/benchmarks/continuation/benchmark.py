@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 
-from evaluation.benchmarks.benchmark import Benchmark, Measure, Request, chosen_tasks
+from evaluation.benchmarks.benchmark import Benchmark, Measure, Request, chosen_tasks, drawn
 from evaluation.benchmarks.continuation.samples import TASKS, make_row
 from evaluation.benchmarks.fidelity.comparison import Comparison
 from evaluation.benchmarks.fidelity.summary import summarise
@@ -41,11 +40,7 @@ class Continuation(Benchmark):
     def rows(self, request: Request) -> list[Row]:
         """Return `Request.samples` rows per task."""
         tasks = chosen_tasks(self.name, request.tasks, TASKS)
-        return [
-            make_row(task, request, random.Random(f"{request.seed}/{request.length}/{task}/{index}"))
-            for task in tasks
-            for index in range(request.samples)
-        ]
+        return drawn(request, tasks, make_row)
 
     def summary(self, rows: Sequence[Row], figures: Sequence[Mapping[str, object]]) -> dict[str, dict[str, float]]:
         """Return the contents of ``metrics.json``, by task and for all tasks; see `Fidelity.summary`."""

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from evaluation.benchmarks.benchmark import AnswerBenchmark, Measure, Request, chosen_tasks
+from evaluation.benchmarks.benchmark import AnswerBenchmark, Measure, Request, chosen_tasks, drawn
 from evaluation.benchmarks.by_task import by_task
 from evaluation.benchmarks.fidelity import Fidelity
 from evaluation.benchmarks.rag import retrieval
@@ -85,11 +85,7 @@ def rows(benchmark: str, request: Request) -> list[Row]:
     if request.length is None:
         raise ValueError("rag supports any length: specify one, for example --length 1024")
     tasks = chosen_tasks(benchmark, request.tasks, TASKS if request.data is None else OWN)
-    return [
-        make_row(task, request, random.Random(f"{request.seed}/{request.length}/{task}/{index}"))
-        for task in tasks
-        for index in range(request.samples)
-    ]
+    return drawn(request, tasks, make_row)
 
 
 def make_row(task: str, request: Request, rng: random.Random) -> Row:
