@@ -67,6 +67,9 @@ def test_what_needs_all_weights_at_once_says_so(ids, tmp_path):
     with pytest.raises(ValueError, match="not in memory: load the model without offloading"):
         cache.save(tmp_path / "cache.safetensors", model)
     assert not (tmp_path / "cache.safetensors").exists()
+    with pytest.raises(ValueError, match="not in memory: load the model without offloading to join"):
+        PiKVCache.join([cache, cache], model, [ids, ids])
+    assert cache.get_seq_length() == ids.shape[1]
 
 
 @pytest.mark.parametrize("part", ["model", "model.layers.1"])

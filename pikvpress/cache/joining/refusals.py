@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from pikvpress import models, rotary
 from pikvpress.cache.joining.documents import Documents
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
+from pikvpress.devices import devices_of
 from pikvpress.model_digest import ModelDigest, model_of
 from pikvpress.ranks import shard_of
 
@@ -34,6 +36,8 @@ def check_model(model: PreTrainedModel) -> None:
         )
     if not shard_of(layers[0]).is_whole:
         raise ValueError(f"{name} is split over ranks, and caches of such models cannot be joined: load it as a whole")
+    if torch.device("meta") in devices_of(model):
+        raise ValueError(f"weights of {name} are not in memory: load the model without offloading to join caches")
     on = models.presses_on(model)
     if on:
         raise ValueError(
