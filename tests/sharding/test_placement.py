@@ -6,11 +6,8 @@ import itertools
 import random
 
 import pytest
-import torch
 
-from pikvpress.budgets.spending import Heads, spend_fitted
-from pikvpress.gates import load_gates
-from pikvpress.gates.find import SHIPPED
+from benchmarks.scaling.heads import shipped_sizes
 from pikvpress.sharding import HeadPiece, Placement, divided, longest_first, round_robin
 
 
@@ -56,17 +53,7 @@ def test_divided_heads_balance_what_whole_heads_cannot():
 @pytest.mark.parametrize("ranks", range(2, 9))
 def test_the_shipped_gates_heads_are_balanced(ranks):
     """The plan at 1/8 of the bytes, with heads of all layers."""
-    (path,) = SHIPPED.glob("*.safetensors")
-    gates = load_gates(path)
-    assert gates.codec_curves is not None
-    layers, number = gates.codec_curves.shape[1:3]
-    heads = Heads(layers, number, 64, 4096, torch.bfloat16)
-    plan = spend_fitted(gates, heads, 7 / 8, range(layers))
-    sizes = [
-        heads.size(codecs, count)
-        for counts, of_layer in zip(plan.counts.tolist(), plan.codecs, strict=True)
-        for count, codecs in zip(counts, of_layer, strict=True)
-    ]
+    sizes = shipped_sizes()
     packed, dealt = longest_first(divided(sizes), ranks), round_robin(divided(sizes), ranks)
     assert packed.imbalance <= 1.05 and packed.imbalance < dealt.imbalance
 
