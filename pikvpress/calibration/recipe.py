@@ -70,7 +70,7 @@ class Recipe:
         values.
     curve_contexts : int, default=15
         Maximum number of contexts on which these curves are measured. Refitting values for every pair and share takes
-        15 to 50 s per context on two cores.
+        15 to 50 s per context on two cores. As many give the scale of the saliency expert's losses.
     bank : int, default=64
         Number of queries of futures per head that are kept to refit values.
     rows : int, default=96
