@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from types import ModuleType
 
+from benchmarks.failures import reason
 from benchmarks.kernels.machine import ROOT
 
 # Packages whose `__init__` imports what may be missing, although modules inside do not need it.
@@ -29,5 +30,5 @@ def missing() -> str | None:
             stand_in = ModuleType(name)
             stand_in.__path__ = [str(ROOT.joinpath(*name.split(".")))]
             sys.modules[name] = stand_in
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return reason(error)
     return None

@@ -19,6 +19,7 @@ from typing import Annotated
 import torch
 import typer
 
+from benchmarks.failures import reason
 from benchmarks.gpu_check.bare import missing
 from benchmarks.gpu_check.setting import Setting
 from benchmarks.gpu_check.timings import smallest, written
@@ -67,9 +68,7 @@ def check(operation: Operation, dtype: torch.dtype, setting: Setting) -> None:
             with poisoned():
                 error = operation.error(inputs)
         except Exception as failure:
-            setting.add(
-                TABLE, COLUMNS, row | {"result": f"failed: {type(failure).__name__}: {failure}".splitlines()[0]}
-            )
+            setting.add(TABLE, COLUMNS, row | {"result": f"failed: {reason(failure)}"})
             if setting.device == "cuda" and not isinstance(failure, torch.OutOfMemoryError):
                 torch.cuda.synchronize()  # a process that has read where it must not can do nothing more: end it
         else:

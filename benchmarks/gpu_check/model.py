@@ -22,6 +22,7 @@ from benchmarks.end_to_end import (
     prefill,
     speeds_by_batch,
 )
+from benchmarks.failures import reason
 from benchmarks.gpu_check.names import EIGHTH, FULL, HALF, PREALLOCATED
 from benchmarks.gpu_check.setting import Setting
 from benchmarks.stand_in_gates import write_gates
@@ -59,7 +60,7 @@ def press(setting: Setting, tokens: int = 32768) -> None:
                     del cache
                     row |= {"prefill_s": seconds, "peak_gib": peak / 2**30}
                 except Exception as error:
-                    row["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
+                    row["failed"] = reason(error)
                 setting.add(PREFILL, PREFILL_COLUMNS, row)
 
 
@@ -74,8 +75,7 @@ def decoding(setting: Setting, tokens: int) -> None:
                 for found in _decode_from(model, ids, name, contender, 2 if setting.rehearse else LARGEST_BATCH):
                     setting.add(DECODING, DECODING_COLUMNS, row | found)
             except Exception as error:
-                failed = f"{type(error).__name__}: {error}".splitlines()[0]
-                setting.add(DECODING, DECODING_COLUMNS, row | {"failed": failed})
+                setting.add(DECODING, DECODING_COLUMNS, row | {"failed": reason(error)})
 
 
 def _decode_from(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import prod
 
+from benchmarks.failures import reason
 from benchmarks.gpu_check.setting import Setting
 from benchmarks.kernels.floor import Speed, measure_speed
 from benchmarks.kernels.operation import Operation, Shape
@@ -53,8 +54,7 @@ def _shapes(operation: Operation, rehearse: bool) -> Sequence[Shape]:
 
 def failure(operation: str, shape: Shape, error: Exception) -> dict[str, str]:
     """Return the row of a kernel that could not be timed."""
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
-    return {"operation": operation, "shape": written(shape), "way": "kernel", "failed": said}
+    return {"operation": operation, "shape": written(shape), "way": "kernel", "failed": reason(error)}
 
 
 def written(shape: Shape) -> str:

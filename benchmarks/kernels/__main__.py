@@ -21,6 +21,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.failures import reason
 from benchmarks.kernels.floor import Speed, measure_speed
 from benchmarks.kernels.machine import ROOT, describe
 from benchmarks.kernels.operation import Operation, Shape, named
@@ -106,7 +107,7 @@ def _tried(way: Callable[..., Any], inputs: list[dict[str, Any]], calls: int, de
         torch.cuda.empty_cache()
         return "out of memory"
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return reason(error)
 
 
 def show(rows: list[Row], device: str) -> None:
