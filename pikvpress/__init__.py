@@ -17,7 +17,7 @@ from pikvpress.experts import (
     register_expert,
 )
 from pikvpress.memory import MemoryUsage, measure_memory_usage
-from pikvpress.plan import LayerPlan, Plan
+from pikvpress.plan import LayerPlan, MoELoad, Plan
 from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
 from pikvpress.schedulers import SCHEDULERS, Scheduler
 from pikvpress.store import FolderStore
@@ -40,6 +40,7 @@ __all__ = [
     "FolderStore",
     "LayerPlan",
     "MemoryUsage",
+    "MoELoad",
     "MoERouterPress",
     "PerLayerPress",
     "PiKVCache",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,46 @@ class LayerPlan:
         ]
 
 
+@dataclass(frozen=True)
+class MoELoad:
+    """How the experts of a mixture-of-experts model itself, in the MLP of one layer, shared the tokens of a context.
+
+    Attributes
+    ----------
+    layer : int
+        Index of the layer, which may be one that is not compressed.
+    tokens : int
+        Tokens that the layer's router saw, without padding.
+    per_token : int
+        Number of experts that read a token.
+    load : list of float
+        Share of the tokens that each expert read; the sum is `per_token`.
+    entropy : float
+        Entropy of the router's probabilities over all experts, in nats, averaged over tokens.
+    """
+
+    layer: int
+    tokens: int
+    per_token: int
+    load: list[float]
+    entropy: float
+
+    @property
+    def imbalance(self) -> float:
+        """Load of the busiest expert, relative to the mean over experts."""
+        return max(self.load) * len(self.load) / self.per_token
+
+
+def _of_experts(loads: Sequence[MoELoad]) -> str:
+    """Describe the load of a model's own experts in one line."""
+    busiest, entropies = max(loads, key=lambda one: one.imbalance), [one.entropy for one in loads]
+    spans = " to ".join(f"{value:.2f}" for value in sorted({min(entropies), max(entropies)}))
+    return (
+        f"the model's own experts: {busiest.per_token} of {len(busiest.load)} read a token, entropy {spans} of "
+        f"{math.log(len(busiest.load)):.2f}, at most {busiest.imbalance:.1f} times the mean load (layer {busiest.layer})"
+    )
+
+
 def _with_pairs(layer: LayerPlan) -> LayerPlan:
     """Return a layer's plan with pairs of codecs, of which JSON makes lists."""
     return replace(layer, codecs=[(keys, values) for keys, values in layer.codecs or ()])
@@ -98,6 +139,8 @@ class Plan:
     later_tokens : int
         Tokens that were read after the compressed part of the context, in chunks, all of which are kept; the layers'
         counts include them.
+    moe : list of MoELoad
+        How the model's own experts shared the context, by layer; empty for a dense model, and inside another press.
     """
 
     router: str
@@ -108,6 +151,7 @@ class Plan:
     press_seconds: float
     prefill_seconds: float | None
     later_tokens: int = 0
+    moe: list[MoELoad] = field(default_factory=list)
 
     @property
     def press_share(self) -> float | None:
@@ -140,6 +184,8 @@ class Plan:
             lines.append(f"  share of the prefill's time: {self.press_share:.0%}")
         if self.later_tokens:
             lines.append(f"  the last {self.later_tokens} tokens were read after the rest, and are all kept")
+        if self.moe:
+            lines.append(f"  {_of_experts(self.moe)}")
         for layer in self.layers:
             kept = "the wrapper selects" if layer.head_tokens is None else f"kept {_span(layer.head_tokens)}"
             heads = describe_heads(self.experts, layer.head_weights())
@@ -156,7 +202,8 @@ class Plan:
     def from_dict(cls, data: dict[str, Any]) -> Plan:
         """Create a plan from the output of `to_dict`, which may have been stored as JSON."""
         layers = [LayerPlan(**layer) for layer in data["layers"]]
-        return cls(**{**data, "layers": [layer if layer.codecs is None else _with_pairs(layer) for layer in layers]})
+        layers = [layer if layer.codecs is None else _with_pairs(layer) for layer in layers]
+        return cls(**{**data, "layers": layers, "moe": [MoELoad(**load) for load in data.get("moe", ())]})
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON."""

@@ -2,9 +2,12 @@ import json
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from pikvpress import LayerPlan, PiKVCache, PiKVPress, Plan
+from pikvpress.moe import choices_seen
 from pikvpress.presses.moe_router_press import MoERouterPress
+from tests.conftest import make_tiny
 from tests.helpers import prefill
 
 
@@ -75,3 +78,52 @@ def test_inside_a_wrapper_what_was_kept_is_the_wrappers_to_say(llama, ids):
     assert press.plan.prefill_seconds is None
     assert "the wrapper selects of 300 (asked 150)" in str(press.plan)
     assert press.get_stats()["reached_ratio"] is None
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss"])
+def test_a_mixture_of_experts_tells_the_load_of_its_own_experts(name, ids, tmp_path):
+    model, press = make_tiny(name), MoERouterPress(0.5, gates=None)
+    if name == "gpt_oss":
+        model.set_attn_implementation("eager")
+    seen = {}
+    with torch.no_grad(), press(model), choices_seen(model, seen.__setitem__):
+        cache = DynamicCache()
+        model(ids[:, :250], past_key_values=cache)
+        first = dict(seen)
+        model(ids[:, 250:], past_key_values=cache)  # the rest of the context
+        rest = dict(seen)
+        model(ids[:, :1], past_key_values=cache)  # an answer, which is not counted
+    plan = press.plan
+    assert [load.layer for load in plan.moe] == [0, 1]
+    for load in plan.moe:
+        choices = first[load.layer], rest[load.layer]
+        chosen = torch.cat([choice.chosen for choice in choices]).flatten()
+        assert load.tokens == 300 and load.per_token == 2 and len(load.load) == 4
+        assert load.load == pytest.approx((torch.bincount(chosen, minlength=4) / 300).tolist())
+        assert load.entropy == pytest.approx(float(torch.cat([choice.entropy for choice in choices]).mean()), rel=1e-5)
+    busiest = max(load.imbalance for load in plan.moe)
+    assert f"the model's own experts: 2 of 4 read a token, entropy {plan.moe[0].entropy:.2f}"[:50] in str(plan)
+    assert f"of 1.39, at most {busiest:.1f} times the mean load (layer" in str(plan)
+    assert press.get_stats()["moe"][1] == {"load": plan.moe[1].load, "entropy": plan.moe[1].entropy}
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+
+
+def test_padding_is_not_part_of_the_load(ids):
+    model, loads = make_tiny("mixtral"), []
+    mask = torch.ones_like(ids)
+    mask[0, :100] = 0
+    for context, given in ((ids, mask), (ids[:, 100:], None)):
+        press = MoERouterPress(0.5, gates=None)
+        with torch.no_grad(), press(model):
+            model(context, attention_mask=given, past_key_values=PiKVCache())
+        loads.append(press.plan.moe)
+    padded, alone = loads
+    assert [load.tokens for load in padded] == [200, 200]
+    assert padded[1].load == alone[1].load and padded[1].entropy == pytest.approx(alone[1].entropy, rel=1e-4)
+
+
+def test_a_dense_model_has_no_load(plan):
+    assert plan.moe == [] and "own experts" not in str(plan)
+    without = {name: value for name, value in plan.to_dict().items() if name != "moe"}
+    assert Plan.from_dict(without) == plan  # as written before mixtures were recorded

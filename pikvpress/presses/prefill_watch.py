@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pikvpress import assisted, models
 from pikvpress.cache import PiKVCache
 from pikvpress.devices import devices_of
+from pikvpress.moe import ExpertChoice, choices_seen
 from pikvpress.presses.checks import refuse_static
 from pikvpress.ranks import HeadShard, shard_of
 from pikvpress.routing.recorder import Recorder
@@ -32,13 +33,15 @@ class PrefillWatch:
     shortest : int
         Minimum number of tokens that the press can compress.
     record : Recorder
-        Records every new prefill, its time and bytes, and the tokens read after it.
+        Records every new prefill, its time and bytes, the tokens read after it, and the load of the model's own experts
+        in both.
     """
 
     def __init__(self, press: Any, shortest: int, record: Recorder):
         self._press, self._shortest, self._record = press, shortest, record
         self._span: Any = None
         self._reading = False  # whether the latest forward read the context or a continuation of it
+        self._real: torch.Tensor | None = None  # which of its tokens are no padding, if some are
 
     @contextmanager
     def on(self, model: PreTrainedModel) -> Iterator[None]:
@@ -54,7 +57,7 @@ class PrefillWatch:
             decoder.register_forward_pre_hook(partial(self._before, model), with_kwargs=True),
             decoder.register_forward_hook(partial(self._after, shard), with_kwargs=True, always_call=True),
         ]
-        with models.hooked(handles), models.rotary_at_hand(model):
+        with models.hooked(handles), models.rotary_at_hand(model), choices_seen(model, self._chosen):
             yield
 
     def _before(self, model: PreTrainedModel, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -64,6 +67,7 @@ class PrefillWatch:
         if tokens is None:
             return
         length, shortest_row = tokens.shape[1], _shortest_row(tokens, kwargs.get("attention_mask"))
+        self._real = _real_tokens(tokens, kwargs.get("attention_mask"))
         if cache is not None and cache.get_seq_length() > 0:
             self._reading = self._reading and length > 1 and not assisted.is_running(model)
             if self._reading:
@@ -82,6 +86,10 @@ class PrefillWatch:
         self._span = self._record.prefill.span(*elsewhere | {tokens.device})
         self._span.__enter__()
 
+    def _chosen(self, layer: int, choice: ExpertChoice) -> None:
+        if self._reading:
+            self._record.chosen(layer, choice, self._real)
+
     def _after(self, shard: HeadShard, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         if self._span is not None:
             self._span.__exit__(None, None, None)
@@ -98,6 +106,14 @@ def _shortest_row(tokens: torch.Tensor, mask: Any) -> int:
     if not isinstance(mask, torch.Tensor) or mask.shape != tokens.shape[:2]:
         return tokens.shape[1]
     return int((mask != 0).sum(dim=1).min()) or tokens.shape[1]  # a row without tokens has its own error
+
+
+def _real_tokens(tokens: torch.Tensor, mask: Any) -> torch.Tensor | None:
+    """Return which tokens of a batch are no padding, bool, shape (batch * tokens,), if a mask of 0 and 1 says so."""
+    batch, length = tokens.shape[:2]
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or len(mask) != batch or mask.shape[1] < length:
+        return None
+    return (mask[:, -length:] != 0).flatten()
 
 
 def _input_tokens(args: tuple, kwargs: dict) -> torch.Tensor | None:

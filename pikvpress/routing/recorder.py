@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from pikvpress.budgets import Decision
-from pikvpress.plan import LayerPlan, Plan
+from pikvpress.moe import ExpertChoice
+from pikvpress.plan import LayerPlan, MoELoad, Plan
 from pikvpress.routers import Routing
 from pikvpress.stopwatch import Stopwatch
 
@@ -41,6 +42,21 @@ class _LayerEntry:
         )
 
 
+@dataclass
+class _LoadEntry:
+    """Sums over tokens: how often each expert was chosen (experts,), the entropy, and how many tokens there were."""
+
+    per_token: int
+    counts: torch.Tensor
+    entropy: torch.Tensor
+    tokens: torch.Tensor
+
+    def load(self, layer: int) -> MoELoad:
+        tokens = int(self.tokens)
+        shares = [count / max(1, tokens) for count in self.counts.tolist()]
+        return MoELoad(layer, tokens, self.per_token, shares, float(self.entropy) / max(1, tokens))
+
+
 class Recorder:
     """Collect the decisions of one prefill.
 
@@ -62,6 +78,7 @@ class Recorder:
     def reset(self) -> None:
         """Clear the record; a new prefill begins."""
         self._entries: dict[int, _LayerEntry] = {}
+        self._loads: dict[int, _LoadEntry] = {}
         self._latest = -1
         self._later = 0
         self.press = Stopwatch()
@@ -118,6 +135,30 @@ class Recorder:
         """Record that more tokens of the context were read, all of which are kept."""
         self._later += tokens
 
+    def chosen(self, layer: int, choice: ExpertChoice, real: torch.Tensor | None) -> None:
+        """Record which of the model's own experts a layer's router chose for more tokens of the context.
+
+        Parameters
+        ----------
+        layer : int
+            Index of the layer.
+        choice : ExpertChoice
+            The choice.
+        real : torch.Tensor, optional
+            Which tokens are no padding, bool, shape (tokens,). By default, all.
+        """
+        chosen, entropy = choice.chosen, choice.entropy
+        real = torch.ones_like(entropy, dtype=torch.bool) if real is None else real.to(entropy.device)
+        weights = real.long()
+        counts = weights.new_zeros(choice.logits.shape[-1])
+        counts.scatter_add_(0, chosen.flatten(), weights.repeat_interleave(choice.per_token))
+        found = _LoadEntry(choice.per_token, counts, (entropy * weights).sum(), weights.sum())
+        if (before := self._loads.get(layer)) is not None:
+            found.counts += before.counts
+            found.entropy += before.entropy
+            found.tokens += before.tokens
+        self._loads[layer] = found
+
     def held(self, nbytes: list[int]) -> None:
         """Record the bytes that a cache holds, by layer, if they were counted."""
         for index, entry in self._entries.items():
@@ -127,7 +168,8 @@ class Recorder:
         """Return the decisions as plain numbers."""
         layers = [entry.plan(index, self._later) for index, entry in sorted(self._entries.items())]
         times = self.press.seconds, self.prefill.seconds or None
-        return Plan(self._router, self._fitted, self._experts, compression_ratio, layers, *times, self._later)
+        moe = [entry.load(index) for index, entry in sorted(self._loads.items())]
+        return Plan(self._router, self._fitted, self._experts, compression_ratio, layers, *times, self._later, moe)
 
     def stats(self, plan: Plan) -> dict[str, Any]:
         """Return the figures of `MoERouterPress.get_stats`."""
@@ -159,4 +201,5 @@ class Recorder:
                 }
                 for layer in plan.layers
             },
+            "moe": {load.layer: {"load": load.load, "entropy": load.entropy} for load in plan.moe},
         }
