@@ -105,10 +105,9 @@ def _of_experts(loads: Sequence[MoELoad]) -> str:
     """Describe the load of a model's own experts in one line."""
     busiest, entropies = max(loads, key=lambda one: one.imbalance), [one.entropy for one in loads]
     spans = " to ".join(f"{value:.2f}" for value in sorted({min(entropies), max(entropies)}))
-    return (
-        f"the model's own experts: {busiest.per_token} of {len(busiest.load)} read a token, entropy {spans} of "
-        f"{math.log(len(busiest.load)):.2f}, at most {busiest.imbalance:.1f} times the mean load (layer {busiest.layer})"
-    )
+    chosen, largest = f"{busiest.per_token} of {len(busiest.load)} read a token", math.log(len(busiest.load))
+    most = f"at most {busiest.imbalance:.1f} times the mean load (layer {busiest.layer})"
+    return f"the model's own experts: {chosen}, entropy {spans} of {largest:.2f}, {most}"
 
 
 def _with_pairs(layer: LayerPlan) -> LayerPlan:

@@ -1,4 +1,4 @@
-"""The routers of models that are mixtures of experts themselves: found in every class, and heard without changing them."""
+"""The routers of models that are mixtures of experts: found in every class, and heard without changing them."""
 
 from __future__ import annotations
 
