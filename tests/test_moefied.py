@@ -12,7 +12,7 @@ from benchmarks.moefied import __main__ as commands
 from benchmarks.moefied.assembling import FLATNESS, assembled
 from benchmarks.moefied.clustering import active_on, balanced_clusters
 from benchmarks.moefied.perplexity import largest_difference, perplexity
-from benchmarks.moefied.splitting import fit_router, split_layers
+from benchmarks.moefied.splitting import Split, fit_router, split_layers
 from benchmarks.moefied.texts import batch
 from pikvpress import MoERouterPress, PiKVCache, moe
 from tests.calibration.tiny import Tokenizer
@@ -201,3 +201,14 @@ def test_a_folder_appears_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
     with pytest.raises(commands.typer.Exit):
         commands.make(tmp_path / "moefied", documents=2, length=16)
     assert not any(tmp_path.iterdir())
+
+
+def test_the_real_model_is_the_dense_one_with_all_experts(smollm):
+    """However its neurons are divided, and whichever experts are preferred."""
+    dense, tokenizer = smollm
+    generator, splits = torch.Generator().manual_seed(0), []
+    for _ in dense.model.layers:
+        neurons = torch.randperm(1536, generator=generator).view(8, 192)
+        splits.append(Split(neurons, torch.randn(8, 576, generator=generator) / 24))
+    mixture = assembled(dense, splits, 8)
+    assert largest_difference(dense, mixture, batch(tokenizer, 1, 100, held_out=True)) < 1e-3

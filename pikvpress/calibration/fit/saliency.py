@@ -71,7 +71,7 @@ def fit_saliency(
     """
     layers = models.attention_layers(model)
     size = num_features(layers[0].head_dim)
-    with torch.no_grad(), _features_of(model) as features:
+    with torch.no_grad(), features_of(model) as features:
         fitting = _Fitting(features, recipe, progress)
         regressions = fitting.regressed(records)
         start = {name: _solved(regressions, recipe.ridge, first) for name, first in ((ENTRIES, size), (HIDDEN, None))}
@@ -95,8 +95,42 @@ def _whole(weights: Weights, layers: int) -> torch.Tensor:
     return torch.stack([weights.get(index, none) for index in range(layers)])
 
 
+def saliency_target(layer: LayerRecord, floor: float) -> torch.Tensor:
+    """Return what is regressed on, shape (kv_heads, keys).
+
+    It is the logarithm of the cost of removing a key, relative to the mean over the head's keys, plus `floor`.
+    """
+    worth = removal_costs(layer.reading)
+    return (worth / worth.mean(dim=1, keepdim=True).clamp_min(1e-30) + floor).log()
+
+
+def equal_costs(layer: LayerRecord, scores: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Return the predicted divergence if every head keeps as many keys, those with the highest scores.
+
+    Parameters
+    ----------
+    layer : LayerRecord
+        A layer of a measured context.
+    scores : torch.Tensor
+        Shape (kv_heads, keys); gradients flow to them.
+    recipe : Recipe
+        Defines the ratios, and the softness of the selection for gradients.
+
+    Returns
+    -------
+    torch.Tensor
+        In nats summed over the futures' tokens, at each of `Recipe.saliency_ratios`, shape (ratios,).
+    """
+    costs = []
+    for ratio in recipe.saliency_ratios:
+        counts = torch.full((len(scores),), compute_n_kept(layer.num_keys, ratio))
+        kept = kept_keys(scores, counts, recipe.softness_of_saliency)
+        costs.append(selection_cost(layer.reading, kept).sum())
+    return torch.stack(costs)
+
+
 @contextmanager
-def _features_of(model: PreTrainedModel) -> Iterator[Features]:
+def features_of(model: PreTrainedModel) -> Iterator[Features]:
     """Yield a function that returns the features of a layer of a record, those of hidden states last.
 
     Their shape is (kv_heads, keys, features + hidden size).
@@ -115,7 +149,7 @@ def _features_of(model: PreTrainedModel) -> Iterator[Features]:
 
 
 @dataclass(frozen=True)
-class _Start:
+class SaliencyFit:
     """Weights (kv_heads, features), and standard deviations of the features and of the scores (kv_heads, 1)."""
 
     weights: torch.Tensor
@@ -123,7 +157,7 @@ class _Start:
     size: torch.Tensor
 
 
-class _Regression:
+class SaliencyRegression:
     """Ridge regression for one layer's heads, with features and target centred in each context."""
 
     def __init__(self) -> None:
@@ -138,16 +172,16 @@ class _Regression:
         self._products = self._products + (features.mT @ features).double()
         self._with_target = self._with_target + (features.mT @ target.unsqueeze(-1)).squeeze(-1).double()
 
-    def solved(self, ridge: float, first: int | None = None) -> _Start:
-        """Return the solution, optionally with only the first features."""
-        covariance = torch.as_tensor(self._products)[:, :first, :first] / self._count
-        with_target = torch.as_tensor(self._with_target)[:, :first]
+    def solved(self, ridge: float, columns: slice | list[int] = slice(None)) -> SaliencyFit:
+        """Return the solution, optionally with only some of the features."""
+        covariance = torch.as_tensor(self._products)[:, columns][:, :, columns] / self._count
+        with_target = torch.as_tensor(self._with_target)[:, columns]
         spread = covariance.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-6)
         standard = covariance / spread.unsqueeze(1) / spread.unsqueeze(2)
         factor = torch.linalg.cholesky(standard + ridge * torch.eye(spread.shape[1], dtype=torch.double))
         weights = torch.cholesky_solve((with_target / self._count / spread).unsqueeze(-1), factor)
         size = (weights.transpose(1, 2) @ standard @ weights).sqrt().clamp_min(1e-6).squeeze(-1)
-        return _Start((weights.squeeze(-1) / spread).float(), spread.float(), size.float())
+        return SaliencyFit((weights.squeeze(-1) / spread).float(), spread.float(), size.float())
 
 
 @dataclass(frozen=True)
@@ -158,19 +192,18 @@ class _Fitting:
     recipe: Recipe
     progress: Progress
 
-    def regressed(self, records: Sequence[Record]) -> dict[int, _Regression]:
+    def regressed(self, records: Sequence[Record]) -> dict[int, SaliencyRegression]:
         """Return, for each layer, a regression on the logarithm of the saliency."""
-        regressions: defaultdict[int, _Regression] = defaultdict(_Regression)
+        regressions: defaultdict[int, SaliencyRegression] = defaultdict(SaliencyRegression)
         for record in records:
             for index in record.layers:
                 layer = record.layer(index)
-                worth = removal_costs(layer.reading)
-                target = (worth / worth.mean(dim=1, keepdim=True).clamp_min(1e-30) + self.recipe.floor).log()
+                target = saliency_target(layer, self.recipe.floor)
                 regressions[index].add(self.features(index, record, layer), target)
             self.progress(STEP)
         return regressions
 
-    def descended(self, start: dict[str, dict[int, _Start]], records: Sequence[Record]) -> dict[str, Weights]:
+    def descended(self, start: dict[str, dict[int, SaliencyFit]], records: Sequence[Record]) -> dict[str, Weights]:
         """Return weights after some epochs of gradient descent on the cost of selections, starting from given ones.
 
         What is minimised is the mean square root of the cost: a compromise between nats, most of which are lost where
@@ -192,7 +225,7 @@ class _Fitting:
                 for name, layers in start.items():
                     spread, weights = layers[index].spread, parameters[name, index]
                     found = features[..., : weights.shape[1]] / spread.unsqueeze(1)
-                    costs = self._costs(layer, _standard((found @ weights.unsqueeze(-1)).squeeze(-1)))
+                    costs = equal_costs(layer, _standard((found @ weights.unsqueeze(-1)).squeeze(-1)), recipe)
                     yield (costs / scales[name][index].clamp_min(1e-12) + 1e-8).sqrt().mean()
 
         rate, epochs = recipe.learning_rate_of_saliency, recipe.epochs_of_saliency
@@ -216,22 +249,13 @@ class _Fitting:
                 for name, weights in steps.items():
                     size = weights[index].shape[1]
                     scores = (features[..., :size] @ weights[index].unsqueeze(-1)).squeeze(-1)
-                    total[name][index] = total[name][index] + self._costs(layer, scores) / len(records)
+                    total[name][index] = total[name][index] + equal_costs(layer, scores, self.recipe) / len(records)
             self.progress(STEP)
         return total
 
-    def _costs(self, layer: LayerRecord, scores: torch.Tensor) -> torch.Tensor:
-        """Return the predicted divergence at each ratio, shape (ratios,)."""
-        costs = []
-        for ratio in self.recipe.saliency_ratios:
-            counts = torch.full((len(scores),), compute_n_kept(layer.num_keys, ratio))
-            kept = kept_keys(scores, counts, self.recipe.softness_of_saliency)
-            costs.append(selection_cost(layer.reading, kept).sum())
-        return torch.stack(costs)
 
-
-def _solved(regressions: dict[int, _Regression], ridge: float, first: int | None) -> dict[int, _Start]:
-    return {index: one.solved(ridge, first) for index, one in regressions.items()}
+def _solved(regressions: dict[int, SaliencyRegression], ridge: float, first: int | None) -> dict[int, SaliencyFit]:
+    return {index: one.solved(ridge, slice(first)) for index, one in regressions.items()}
 
 
 def _standard(scores: torch.Tensor) -> torch.Tensor:
