@@ -105,13 +105,17 @@ class Measuring:
     def layers(self, situation: Situation, number: int) -> Iterator[Layers]:
         """Measure a context, and yield its layers. The measurements are in a file as long as they are read."""
         seen: dict[int, moe.ExpertChoice] = {}
+
+        def keep(layer: int, choice: moe.ExpertChoice) -> None:
+            seen.setdefault(layer, choice)  # the context is read first, and its futures afterwards
+
         with TemporaryDirectory() as folder:
             path = Path(folder) / "context.safetensors"
-            with moe.choices_seen(self.model, lambda layer, choice: seen.setdefault(layer, choice)):
+            with moe.choices_seen(self.model, keep):
                 tensors = collect(self.model, situation, self.recipe.gradient_samples, self.seed + number)
             scaling = [layer.scaling for layer in models.attention_layers(self.model)]
             save(path, tensors, **described(situation.kind, scaling, 0.0))
-            routers = {index: router_features(choice) for index, choice in seen.items()}  # the context is read first
+            routers = {index: router_features(choice) for index, choice in seen.items()}
             yield self._with_features(Record(path), routers, number)
 
     def _with_features(self, record: Record, routers: dict[int, torch.Tensor], number: int) -> Layers:

@@ -99,12 +99,12 @@ def choices_seen(model: PreTrainedModel, see: Callable[[int, ExpertChoice], None
     """
     per_token = getattr(model.config.get_text_config(), "num_experts_per_tok", 1)
 
-    def after(index: int, module: nn.Module, args: tuple, output: Any) -> None:
+    def after(index: int, module: Any, args: tuple, output: Any) -> None:
         if isinstance(output, torch.Tensor):  # a linear layer
             logits = output
         else:  # some return probabilities, in different places
             with torch.no_grad(), weights_at_hand(module):
-                logits = linear(args[0], module.weight, getattr(module, "bias", None))  # type: ignore[arg-type]
+                logits = linear(args[0].to(module.weight), module.weight, getattr(module, "bias", None))
         see(index, ExpertChoice(logits.detach().flatten(0, -2), getattr(module, "top_k", per_token)))
 
     handles = [router.register_forward_hook(partial(after, index)) for index, router in routers_of(model).items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate import cpu_offload
 
 from pikvpress import moe
 from tests.conftest import make_tiny
@@ -92,6 +93,15 @@ def test_dense_layers_of_a_mixture_have_no_router():
 
 def test_routers_that_choose_by_corrected_logits_are_left_out():
     assert moe.routers_of(make_tiny("deepseek_v3")) == {}
+
+
+def test_offloaded_routers_are_heard_too(ids):
+    model = make_tiny("mixtral")
+    seen, _ = heard(model, ids)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    again, _ = heard(model, ids)
+    assert all(torch.equal(again[layer].logits, seen[layer].logits) for layer in (0, 1))
+    assert moe.routers_of(model)[0].weight.is_meta
 
 
 def test_hooks_are_removed_after_an_error(ids):

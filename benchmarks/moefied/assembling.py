@@ -80,7 +80,8 @@ def assembled(model: PreTrainedModel, splits: Sequence[Split], active: int) -> Q
         norm_topk_prob=False,
         qkv_bias=False,
     )
-    made = Qwen2MoeForCausalLM(config).to(model.dtype).eval()
+    made = Qwen2MoeForCausalLM(config).eval()
+    made.to(model.dtype)  # type: ignore[arg-type]
     weights = {name: weight for name, weight in model.state_dict().items() if ".mlp." not in name}
     for index, (layer, split) in enumerate(zip(model.model.layers, splits, strict=True)):
         gate, up, down = (getattr(layer.mlp, f"{name}_proj").weight for name in ("gate", "up", "down"))
