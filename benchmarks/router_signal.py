@@ -199,9 +199,11 @@ def table_of(costs: np.ndarray, kinds: Sequence[str], ratios: Sequence[float]) -
 def main(folder: Path, contexts: int = 32, held_out: int = 20, length: int = Recipe.length, seed: int = 0) -> None:
     """Print what the router's features change."""
     with told():
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}: make one with `python -m benchmarks.moefied make`")
         model, tokenizer = load_model(str(folder))
         if not moe.routers_of(model):
-            raise ValueError(f"{folder} holds no mixture of experts: make one with `python -m benchmarks.moefied make`")
+            raise ValueError(f"{folder} holds no mixture of experts: name one with a router in its layers")
         recipe = Recipe(length=length)
         texts = split(shipped_texts(), recipe.held_out_documents)
         make = partial(make_situations, tokenizer, recipe=recipe)

@@ -193,6 +193,12 @@ def test_an_existing_folder_is_left_alone(tiny, tmp_path, capsys):
     assert "exists: name a new folder" in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_missing_is_named(tiny, tmp_path, capsys):
+    with pytest.raises(commands.typer.Exit):
+        commands.compared(tmp_path / "nothing")
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_a_folder_appears_whole_or_not_at_all(tiny, tmp_path, monkeypatch):
     def fail(self, folder):
         raise OSError("no space left")

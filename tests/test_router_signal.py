@@ -116,3 +116,6 @@ def test_dense_models_are_refused(monkeypatch, tmp_path, capsys):
     with pytest.raises(router_signal.typer.Exit):
         router_signal.main(tmp_path)
     assert "holds no mixture of experts" in capsys.readouterr().err
+    with pytest.raises(router_signal.typer.Exit):
+        router_signal.main(tmp_path / "nothing")
+    assert "there is no folder" in capsys.readouterr().err

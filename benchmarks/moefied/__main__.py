@@ -55,6 +55,8 @@ def compared(
 ) -> None:
     """Print the perplexity of held-out texts, of the dense model and for each number of active experts."""
     with told():
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}: write one with `python -m benchmarks.moefied make`")
         dense, tokenizer = load_model(model)
         ids = batch(tokenizer, documents, length, held_out=True)
     experts = AutoModelForCausalLM.from_pretrained(folder).config.num_experts

@@ -183,7 +183,8 @@ class RouterPress(LayerwisePress):
             `tokens_kept`, `bytes_before`, `bytes_after` (keys and values of the compressed layers, excluding weights),
             `press_seconds`, `prefill_seconds`, `press_share`, `expert_shares` (mean gate weight by name),
             `avg_aux_loss` (mean over layers), `layer_stats` (by layer: `tokens_asked`, `tokens_kept`, `num_keys`,
-            `expert_weights` by head, `aux_loss`).
+            `expert_weights` by head, `aux_loss`), `moe` (by layer of a mixture of experts: `load`, the share of tokens
+            that each of the model's own experts read, and the mean `entropy` of its router; see `MoELoad`).
         """
         return self._record.stats(self.plan)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from pikvpress.budgets import Decision, ScoredLayer
+from pikvpress.moe import ExpertChoice
 from pikvpress.routers import Routing
 from pikvpress.routing.recorder import Recorder
 
@@ -68,3 +69,17 @@ def test_figures_say_what_was_reached_only_if_all_layers_chose():
     record.record(2, ROUTING, (STATES, STATES), 10, 5)
     stats = record.stats(record.plan(0.5))
     assert stats["tokens_kept"] is None and stats["reached_ratio"] is None
+
+
+def test_loads_add_up_without_padding_until_a_new_prefill():
+    record = recorded()
+    certain, even = torch.tensor([[90.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 0.0]])
+    record.chosen(1, ExpertChoice(torch.cat([certain, even, certain]), 1), torch.tensor([True, True, False]))
+    record.chosen(1, ExpertChoice(certain.roll(1, 1), 1), None)
+    (load,) = record.plan(0.5).moe
+    assert (load.layer, load.tokens, load.per_token) == (1, 3, 1)
+    assert load.load[1] >= 1 / 3 and sum(load.load) == 1
+    assert abs(load.entropy - torch.tensor(3.0).log().item() / 3) < 1e-6
+    assert load.imbalance == 3 * max(load.load)
+    record.enter(0)
+    assert record.plan(0.5).moe == []
