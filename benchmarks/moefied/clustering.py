@@ -11,8 +11,8 @@ ROUNDS = 12
 def active_on(contributions: torch.Tensor) -> torch.Tensor:
     """Return on which tokens each neuron is among the tenth that contributes most, as in CMoE (arXiv 2502.04416).
 
-    Unlike in MLPs with ReLU, no contribution is exactly 0, so the largest count as active. Of three MLPs of SmolLM2 that
-    were compared, clusters of these profiles left smaller errors in two, and larger ones in the first layer, than
+    Unlike in MLPs with ReLU, no contribution is exactly 0, so the largest count as active. Of three MLPs of SmolLM2
+    that were compared, clusters of these profiles left smaller errors in two, and larger ones in the first layer, than
     clusters of the contributions themselves; clusters of input weights (MoEfication, arXiv 2110.01786) were never best.
 
     Parameters
