@@ -14,7 +14,7 @@ from pikvpress.calibration.fit.choose import blend_by_costs, choose_experts, exp
 from pikvpress.calibration.fit.end_to_end import EndToEndLosses, Example, fit_end_to_end, real_divergence
 from pikvpress.calibration.fit.loop import HeldOut
 from pikvpress.calibration.fit.objectives import OBJECTIVES
-from pikvpress.calibration.fit.prune import prune
+from pikvpress.calibration.fit.prune import leave_one, prune
 from pikvpress.calibration.fit.routers import fit_router, predicted
 from pikvpress.calibration.measure.record import Record
 from pikvpress.calibration.recipe import Recipe
@@ -93,7 +93,7 @@ def foreseen(recipe: Recipe, routers: int, candidates: int, layers: int, fit: in
         "measuring codecs": min(fit, recipe.curve_contexts),
         "fitting end to end": len(BUDGETS) * fit * recipe.epochs_end_to_end * end_to_end,
         "pruning": len(BUDGETS) * layers * (recipe.worth_of_time > 0),
-        "checking on held-out text": held * (len(BUDGETS) * (looks + (recipe.worth_of_time > 0)) + 1),
+        "checking on held-out text": held * (len(BUDGETS) * (looks + 2 * (recipe.worth_of_time > 0)) + 1),
     }
 
 
@@ -141,6 +141,8 @@ class Fitting:
             if not first.looks() and self.recipe.worth_of_time > 0:
                 prune(first, records, budgets, times, self.progress)
                 held_out.look("pruned", -self.recipe.most_loss)
+                leave_one(first)  # each layer's cost says nothing about blends that do harm together
+                held_out.look("one expert", -self.recipe.most_loss)
             self.figures[key(types[0], kind)] = held_out.figures("divergence")
             routers[key(types[0], kind)] = first
             if kind == "fitted":

@@ -62,6 +62,20 @@ def prune(
         progress("pruning")
 
 
+@torch.no_grad()
+def leave_one(router: Router) -> None:
+    """Leave all heads of all layers one expert, the one with the most weight over all of them, in place.
+
+    Parameters
+    ----------
+    router : Router
+        A router that does not look at the input.
+    """
+    best = int(router.static.softmax(dim=-1).mean(dim=(0, 1)).argmax())
+    router.static.fill_(NEVER)
+    router.static[..., best] = 0.0
+
+
 def _relative_cost(
     router: Router,
     layers: Sequence[LayerRecord],

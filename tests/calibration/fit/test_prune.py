@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pikvpress.calibration.fit.budgets import HeadBudgets
-from pikvpress.calibration.fit.prune import NEVER, prune
+from pikvpress.calibration.fit.prune import NEVER, leave_one, prune
 from pikvpress.calibration.fit.routers import predicted
 from tests.calibration.tiny import NAMES, RECIPE, make_router
 
@@ -57,3 +57,15 @@ def test_experts_without_probability_are_given_no_weight(records):
     alone = ~(weights[0, 0] > 0)  # if only experts that are never used can score, they share the weight
     weights = router(0, torch.zeros(1, 2, router.evidence.shape[0]), alone).weights
     assert weights.sum(dim=-1).flatten().tolist() == pytest.approx([1, 1])
+
+
+def test_one_expert_is_left_the_one_with_most_weight():
+    router = make_router()
+    with torch.no_grad():
+        router.static.copy_(torch.tensor([0.0, 1.0, -1.0, 0.5]).expand_as(router.static))
+        router.static[0, 0, 3] = 1.5  # the best of one head, but not of all
+    leave_one(router)
+    every = torch.ones(len(NAMES), dtype=torch.bool)
+    for layer in range(2):
+        weights = router(layer, torch.zeros(1, 2, router.evidence.shape[0]), every).weights
+        assert weights[0].tolist() == [[0, 1, 0, 0]] * 2
