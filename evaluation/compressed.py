@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from kvpress import BasePress, FinchPress, KeyRerotationPress, RestoreKVPress
 from kvpress.utils import extract_keys_and_values
-from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, PreTrainedModel, QuantizedCache
 
 from evaluation.coded import CodedPress
 from evaluation.quantized import bytes_of
 from pikvpress import PiKVCache, models
+from pikvpress.cache.decoded import decoded
 
 Masked = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -118,22 +118,12 @@ def _unpacked(cache: PiKVCache, length: int, seconds: float) -> CompressedContex
     masked: list[Masked | None] = []
     cache.settle()
     for layer in cache.layers:
-        if not layer.entries.are_compressed:
-            layers.append((layer.keys, layer.values))
-            masked.append(None)
-            continue
-        keys, values = (
-            [
-                torch.cat([getattr(part, name).part(head) for part in layer.entries.compressed.stretches])
-                for head in range(len(layer.counts()[0]))
-            ]
-            for name in ("keys", "values")
-        )
-        filled = [pad_sequence(rows, batch_first=True).unsqueeze(0) for rows in (keys, values)]
-        layers.append((filled[0], filled[1]))
-        missing = torch.arange(filled[0].shape[2])[None] >= torch.tensor([len(rows) for rows in keys])[:, None]
-        head, position = missing.nonzero(as_tuple=True)
-        masked.append((torch.zeros_like(head), head, position) if len(head) else None)
+        keys, values, missing = decoded(layer)
+        layers.append((keys, values))
+        masked.append(None)
+        if missing is not None and missing.any():
+            head, position = missing.nonzero(as_tuple=True)
+            masked[-1] = (torch.zeros_like(head), head, position)
     return CompressedContext(layers, masked, length, seconds, cache.nbytes)
 
 

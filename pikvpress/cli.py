@@ -8,22 +8,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
-from pikvpress import cli_store
-from pikvpress.support.command_line import ModelOption, told
-
-TextsOption = Annotated[
-    list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
-]
+from pikvpress import cli_adapt, cli_store
+from pikvpress.support.command_line import ModelOption, TextsOption, progress_bar, say, told
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_store.app, name="store")
@@ -135,17 +123,36 @@ def bases(
     typer.echo(f"bases: {output} ({found.nbytes / 1024:,.0f} KiB)")
 
 
-def _bar() -> Progress:
-    """Return a progress bar for a terminal; in a log it shows nothing, and `_say` prints lines instead."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-
-
-def _say(bar: Progress, step: str) -> None:
-    """Print a step on a line of its own if there is no progress bar."""
-    if bar.disable:
-        bar.console.print(step, markup=False, highlight=False)
+@app.command()
+def adapt(
+    output: Annotated[Path, typer.Argument(help="Folder for the adapter; must not exist yet.")],
+    model: ModelOption = None,
+    texts: TextsOption = None,
+    ratio: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the bytes that PiKVPress removes; repeatable. Default: 0.9375 and 0.96875."),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Approximate duration in minutes.")] = 15.0,
+    rank: Annotated[int, typer.Option(help="Rank of the adapter's matrices.")] = 8,
+    rate_ratio: Annotated[float, typer.Option(help="Above 1: LoRA+, with this ratio of learning rates.")] = 1.0,
+    objective: Annotated[str, typer.Option(help="Objective of training, such as kl.")] = "kl",
+    length: Annotated[int, typer.Option(help="Tokens per context.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+) -> None:
+    """Train a LoRA adapter that makes up for what a compressed cache has lost."""
+    with told():
+        cli_adapt.train_and_tell(
+            model,
+            texts,
+            output,
+            ratio,
+            minutes=minutes,
+            rank=rank,
+            rate_ratio=rate_ratio,
+            objective=objective,
+            length=length,
+            seed=seed,
+        )
 
 
 def _calibrate(
@@ -163,7 +170,7 @@ def _calibrate(
     texts, told = read_texts(paths) if paths else None, read_settings(settings or [])
     console = Console()
     model, tokenizer = load_model(model_name)
-    with _bar() as bar:
+    with progress_bar() as bar:
         tasks: dict[str, TaskID] = {}
         said: set[str] = set()
 
@@ -174,7 +181,7 @@ def _calibrate(
             bar.update(tasks[phase], description=what, completed=done, total=total)
             if what not in said:
                 said.add(what)
-                _say(bar, what)
+                say(bar, what)
 
         found = fit(model, tokenizer, texts, settings=told, progress=progress, **choices)
     page, _ = write_report(found, report)
@@ -214,7 +221,7 @@ def _demo(
     limit = getattr(model.config, "max_position_embeddings", None)
     if limit is not None and tokens + 256 > limit:
         raise ValueError(f"the document has {tokens} tokens, but the model has {limit} positions: shorten the document")
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("", total=len(runs))
         begun = 0
 
@@ -223,7 +230,7 @@ def _demo(
             bar.update(task, description=name or "done", completed=begun)
             begun += 1
             if name:
-                _say(bar, f"[{begun}/{len(runs)}] {name}")
+                say(bar, f"[{begun}/{len(runs)}] {name}")
 
         results = run(model, tokenizer, text, questions, runs, progress)
     console.print(results_table(results, questions, tokens))

@@ -8,8 +8,20 @@ from dataclasses import replace
 import pytest
 import torch
 import typer
+import yaml
 
-from benchmarks import decoding, end_to_end, held_bytes, pictures, prefill_cost, schedulers, sharing, store, tiers
+from benchmarks import (
+    adapted,
+    decoding,
+    end_to_end,
+    held_bytes,
+    pictures,
+    prefill_cost,
+    schedulers,
+    sharing,
+    store,
+    tiers,
+)
 from benchmarks.kernels import __main__ as kernels
 from benchmarks.kernels.floor import Speed
 from benchmarks.kernels.machine import ROOT
@@ -17,7 +29,12 @@ from benchmarks.kernels.operation import Work, named
 from benchmarks.kernels.operations import OPERATIONS
 from benchmarks.stand_in_gates import write_gates
 from pikvpress import MoERouterPress, PiKVCache
+from pikvpress.adaptation import AdaptationRecipe
+from pikvpress.adaptation.adapter import adapter_on, save_adapter
 from pikvpress.routing import features
+from tests.adaptation.helpers import fill
+from tests.conftest import make_tiny
+from tests.evaluation.tiny_tokenizer import make_tokenizer
 
 
 def test_the_cost_table(capsys):
@@ -64,6 +81,20 @@ def test_the_table_of_tiers(capsys, monkeypatch):
     tiers.table(tokens=256, layers=4, new=2, rounds=1)
     shown = capsys.readouterr().out
     assert all(name in shown for name in names) and "4 layers of 8 heads of 64, 256 entries" in shown
+
+
+def test_the_table_of_an_adapter(tmp_path, capsys, monkeypatch):
+    model = make_tiny("llama")
+    with adapter_on(model, AdaptationRecipe(rank=2)) as found:
+        fill(found, 0.05)
+        save_adapter(found, tmp_path / "adapter")
+    study = yaml.safe_load((ROOT / "evaluation/studies/bytes-fidelity.yaml").read_text())
+    study["benchmarks"][0] |= {"lengths": [256], "samples": 1, "tasks": ["needle", "prose"]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    monkeypatch.setattr(adapted, "load_model", lambda name: (model, make_tokenizer()))
+    adapted.main(tmp_path / "adapter", tmp_path / "study.yaml", [0.9375])
+    shown = capsys.readouterr().out
+    assert "nats/token), 2 contexts" in shown and "1/16" in shown and "worst task: " in shown
 
 
 @pytest.mark.parametrize("measured", [schedulers.main, sharing.main, store.main, tiers.table])

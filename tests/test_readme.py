@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from evaluation.benchmarks.registry import BENCHMARKS
 from pikvpress import available_experts, default_model
+from pikvpress.adaptation import AdaptationRecipe
 from pikvpress.budgets import TOKEN_BUDGETS
 from pikvpress.cache import CODECS
 from pikvpress.calibration import Recipe
@@ -70,7 +71,12 @@ def test_every_command_is_run_below():
     starts = ("make ", "pip install ", ".venv/bin/pikvpress ", ".venv/bin/python -m evaluation ", BENCHMARK)
     for page, command in COMMANDS:
         assert command.startswith(starts), f"{page}: {command}"
-    assert {command.split()[1] for command in commands(".venv/bin/pikvpress")} == {"demo", "calibrate", "bases"}
+    assert {command.split()[1] for command in commands(".venv/bin/pikvpress")} == {
+        "demo",
+        "calibrate",
+        "bases",
+        "adapt",
+    }
 
 
 @pytest.fixture
@@ -93,6 +99,8 @@ def test_all_snippets_of_a_page_run_one_after_the_other(page, smollm, registries
     hasty = partial(Recipe, epochs=1, bases_steps=10)  # calibrations take seconds
     for name in ("calibrate", "fit.bases"):
         monkeypatch.setattr(sys.modules[f"pikvpress.calibration.{name}"], "Recipe", hasty)
+    brief = partial(AdaptationRecipe, contexts=1, length=256, choosing=1, held_out=1)
+    monkeypatch.setattr(sys.modules["pikvpress.adaptation.adapt"], "AdaptationRecipe", brief)
     namespace: dict = {"__name__": "__main__"}
     snippets = blocks(page, "python")
     try:
@@ -195,6 +203,11 @@ def test_a_model_is_calibrated(tmp_path, monkeypatch):
     assert len(list((tmp_path / "gates").iterdir())) == 1
     (command,) = commands(".venv/bin/pikvpress bases")
     assert "bases: bases.safetensors" in run_as_written(command + " --rank 8 --contexts 2 --length 256", tmp_path)
+    (command,) = commands(".venv/bin/pikvpress adapt")
+    for number, text in enumerate(shipped_texts()[4:8], start=4):  # some to train on, to decide on, and to report on
+        (tmp_path / f"texts/{number}.txt").write_text(text)
+    printed = run_as_written(command + " --length 256 --minutes 0.01", tmp_path)
+    assert "perplexity with the full cache: " in printed
 
 
 def test_the_harness_runs_reports_and_compares(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pikvpress"
-ENTRANCES = ("__init__", "cli", "cli_store")  # entry points for users, which import everything
+ENTRANCES = ("__init__", "cli", "cli_adapt", "cli_store")  # entry points for users, which import everything
 
 
 def room_of(path: Path) -> str:

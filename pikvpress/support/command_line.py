@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 ModelOption = Annotated[
     str | None, typer.Option(help="A folder, a GGUF file or a hub name. Default: SmolLM2-135M-Instruct, included.")
+]
+
+TextsOption = Annotated[
+    list[Path] | None, typer.Option(help="A text file, or a folder of them; repeatable. Default: those that ship.")
 ]
 
 
@@ -21,3 +28,16 @@ def told() -> Iterator[None]:
     except (ValueError, TypeError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar for a terminal; in a log it shows nothing, and `say` prints lines instead."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+
+def say(bar: Progress, step: str) -> None:
+    """Print a step on a line of its own if there is no progress bar."""
+    if bar.disable:
+        bar.console.print(step, markup=False, highlight=False)

@@ -51,6 +51,7 @@ def descend(
     pace: Pace,
     seed: int,
     progress: Callable[[], None],
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Minimise losses by gradient descent, in place.
 
@@ -70,8 +71,10 @@ def descend(
         Random seed of the order of the examples and of random choices in the losses.
     progress : callable
         Called after every example.
+    optimizer : torch.optim.Optimizer, optional
+        What changes the parameters, instead of Adam with the learning rate of the pace.
     """
-    optimizer = torch.optim.Adam(parameters, lr=pace.learning_rate)
+    optimizer = optimizer or torch.optim.Adam(parameters, lr=pace.learning_rate)
     steps = pace.epochs * math.ceil(len(examples) / pace.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - pace.slowing * step / max(1, steps))
     mean, chance, stepped = TailMean(parameters, steps, pace.averaged), random.Random(seed), True

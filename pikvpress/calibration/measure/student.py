@@ -19,6 +19,7 @@ def predict(
     cache: DynamicCache,
     kept: Mapping[int, torch.Tensor],
     futures: Sequence[Sequence[int]],
+    start: int | None = None,
 ) -> list[torch.Tensor]:
     """Return log probabilities of the next token after each token of each future, each of shape (tokens, vocabulary).
 
@@ -33,13 +34,16 @@ def predict(
         keys). Layers that are not listed keep all keys.
     futures : sequence of sequences of int
         Token ids after the context; futures do not see each other.
+    start : int, optional
+        Position of a future's first token, if the cache does not hold every entry of the context.
     """
     longest = max(map(len, futures))
     ids = torch.tensor([[*future, *[0] * (longest - len(future))] for future in futures], device=model.device)
     copy = models.copied(cache)
     copy.batch_repeat_interleave(len(futures))
+    positions = None if start is None else torch.arange(start, start + longest, device=model.device).unsqueeze(0)
     with _weighing(model, kept):
-        logits = model(input_ids=ids, past_key_values=copy).logits
+        logits = model(input_ids=ids, past_key_values=copy, position_ids=positions).logits
     return [row[: len(future)].float().log_softmax(dim=-1) for row, future in zip(logits, futures, strict=True)]
 
 

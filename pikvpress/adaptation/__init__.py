@@ -1,0 +1,6 @@
+"""Adapters that make up for what a compressed cache has lost."""
+
+from pikvpress.adaptation.adapt import Adaptation, adapt
+from pikvpress.adaptation.recipe import AdaptationRecipe
+
+__all__ = ["Adaptation", "AdaptationRecipe", "adapt"]
