@@ -14,7 +14,7 @@ from peft import PeftModel
 from pikvpress.adaptation.reading import read
 from pikvpress.adaptation.recipe import AdaptationRecipe
 from pikvpress.calibration.data.situations import Situation
-from pikvpress.calibration.fit.objectives import OBJECTIVES, kl
+from pikvpress.calibration.fit.objectives import OBJECTIVES
 from pikvpress.calibration.fit.sampled import text_of
 
 
@@ -43,7 +43,7 @@ class AdaptationLosses:
     generator: torch.Generator
 
     def __call__(self, situation: Situation, early: bool, chance: random.Random) -> Iterator[torch.Tensor]:
-        """Yield the loss on each of the situation's futures, and the one that keeps the model steady."""
+        """Yield the loss on each of the situation's futures."""
         inner: Any = self.model.get_base_model()
         press = chance.choice(self.presses)
         with self.model.disable_adapter():
@@ -63,13 +63,3 @@ class AdaptationLosses:
             for source, divergence in terms:
                 text = text_of(future, source, (teach, follow), self.recipe.accepted, self.generator)
                 yield divergence(teach(text), follow(text)) / (len(situation.futures) * len(terms))
-        if self.recipe.steady:
-            yield self.recipe.steady * self._drift(situation.context[: self.recipe.steady_tokens])
-
-    def _drift(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Return the divergence from the base model without a cache."""
-        inner: Any = self.model.get_base_model()
-        ids = torch.tensor([tokens], device=inner.device)
-        with torch.no_grad(), self.model.disable_adapter():
-            before = inner(input_ids=ids, use_cache=False).logits[0].float().log_softmax(dim=-1)
-        return kl(before, inner(input_ids=ids, use_cache=False).logits[0].float().log_softmax(dim=-1))

@@ -30,11 +30,6 @@ class AdaptationRecipe:
     objective : str, default="kl"
         What brings predictions from the compressed cache to those of the full one: a name in
         `pikvpress.calibration.fit.objectives.OBJECTIVES`.
-    steady : float, default=1
-        Weight of a second loss, the divergence of predictions without any cache, on the first tokens of each context:
-        it keeps the model what it is where nothing is compressed. 0 leaves it out.
-    steady_tokens : int, default=128
-        Number of these tokens.
     batch : int, default=2
         Number of contexts per step.
     averaged : int, default=4
@@ -66,8 +61,6 @@ class AdaptationRecipe:
     learning_rate: float = 0.001
     rate_ratio: float = 1.0
     objective: str = "kl"
-    steady: float = 1.0
-    steady_tokens: int = 128
     batch: int = 2
     averaged: int = 4
     accepted: int = 25
@@ -88,11 +81,9 @@ class AdaptationRecipe:
             raise ValueError(f"rank must be in [1, 64], got {self.rank}")
         if not (math.isfinite(self.rate_ratio) and self.rate_ratio >= 1):
             raise ValueError(f"rate_ratio must be at least 1 (1: plain LoRA), got {self.rate_ratio}")
-        if not (math.isfinite(self.steady) and self.steady >= 0):
-            raise ValueError(f"steady must be at least 0, got {self.steady}")
         if not 0 < self.training < 1:
             raise ValueError(f"training must be in (0, 1), got {self.training}")
-        counts = ("steady_tokens", "batch", "averaged", "accepted", "fewest_contexts", "choosing", "held_out")
+        counts = ("batch", "averaged", "accepted", "fewest_contexts", "choosing", "held_out")
         for name in (*counts, *(["contexts"] if self.contexts is not None else [])):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -24,7 +24,6 @@ def test_contexts_follow_from_the_time_that_one_takes():
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"minutes": float("nan")}, "minutes must be above 0"),
         ({"rate_ratio": 0.5}, "rate_ratio must be at least 1"),
-        ({"steady": -1.0}, "steady must be at least 0"),
         ({"training": 1.0}, "training must be in"),
         ({"contexts": 0}, "contexts must be at least 1, got 0"),
         ({"held_out": 0}, "held_out must be at least 1"),
