@@ -183,7 +183,9 @@ def _check_moving(press: BasePress, model: PreTrainedModel) -> None:
     inside = [press, *vars(press).values()]
     for several in [one for one in inside if isinstance(one, list | tuple | Mapping)]:
         inside += several.values() if isinstance(several, Mapping) else several
-    moving = next((type(one).__name__ for one in inside if isinstance(one, MOVING)), None)
+    moving = next(
+        (type(one).__name__ for one in inside if isinstance(one, MOVING) and getattr(one, "rerotate_keys", True)), None
+    )
     if moving is not None and models.is_multimodal(models.language_model(model).rotary_emb):
         raise ValueError(
             f"{moving} rotates keys as if all were of text, but {type(model).__name__} counts positions of images "
