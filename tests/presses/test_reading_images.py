@@ -96,10 +96,11 @@ def test_bytes_fall_and_the_rest_is_read_as_the_model_would(name, press, attenti
             assert layer.nbytes == row * (length // 2 + 4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", VISION)
-def test_half_precision_and_bytes(name):
-    model, inputs = make_vision(name, dtype=torch.bfloat16), context(name)
-    inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
+def test_half_precision_and_bytes(name, dtype):
+    model, inputs = make_vision(name, dtype=dtype), context(name)
+    inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     length = inputs["input_ids"].shape[1]
     sizes = []
     for press in (None, MoERouterPress(0.5, gates=None), PiKVPress(0.75, gates=None)):
