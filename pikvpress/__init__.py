@@ -6,7 +6,7 @@ attention, so that a `PiKVCache` can be read, and assisted decoding, so that it 
 
 from importlib.metadata import PackageNotFoundError, version
 
-from pikvpress import assisted, chunked
+from pikvpress import assisted, chunked, images
 from pikvpress.cache import PiKVCache, attention
 from pikvpress.experts import (
     DEFAULT_EXPERTS,
@@ -16,9 +16,10 @@ from pikvpress.experts import (
     available_experts,
     register_expert,
 )
+from pikvpress.images import next_positions, visual_positions
 from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, MoELoad, Plan
-from pikvpress.presses import FastVPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
+from pikvpress.presses import FastVPress, ImageBudgetPress, MoERouterPress, PerLayerPress, PiKVPress, SaliencyPress
 from pikvpress.schedulers import SCHEDULERS, Scheduler
 from pikvpress.store import FolderStore
 from pikvpress.store import pipeline as storing
@@ -26,6 +27,7 @@ from pikvpress.store import pipeline as storing
 attention.install()
 assisted.install()
 chunked.install()
+images.install()
 storing.install()
 try:
     __version__ = version("pikvpress")
@@ -38,6 +40,7 @@ __all__ = [
     "ChunkScorePress",
     "FastVPress",
     "FolderStore",
+    "ImageBudgetPress",
     "LayerPlan",
     "MemoryUsage",
     "MoELoad",
@@ -52,5 +55,7 @@ __all__ = [
     "WindowedObservedAttentionPress",
     "available_experts",
     "measure_memory_usage",
+    "next_positions",
     "register_expert",
+    "visual_positions",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pikvpress.devices import devices_of
+from pikvpress.images import next_positions
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def measure_memory_usage(
     model : PreTrainedModel
         A model on CPU or CUDA.
     inputs : torch.Tensor or mapping
-        Token ids, shape (batch, tokens), or a tokenizer's output with `input_ids`.
+        Token ids, shape (batch, tokens), or the output of a tokenizer or processor with `input_ids`, with its images.
     press : BasePress, optional
         Press to compress with. Omit it inside ``with press(model):``.
     max_new_tokens : int, default=8
@@ -72,6 +73,7 @@ def measure_memory_usage(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     ids = ids.to(model.device)
+    pixels = {} if isinstance(inputs, torch.Tensor) else _images(inputs, model)
     cache = DynamicCache()
     devices = devices_of(model)
     kinds = {device.type for device in devices}
@@ -82,12 +84,12 @@ def measure_memory_usage(
 
     def prefill() -> None:
         with press(model) if press is not None else nullcontext():
-            logits = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits
+            logits = model(input_ids=ids, past_key_values=cache, logits_to_keep=1, **pixels).logits
         state["token"] = logits[:, -1:].argmax(dim=-1)
 
     def decode() -> None:
         for step in range(max_new_tokens):
-            position = torch.full_like(state["token"], ids.shape[1] + step)
+            position = next_positions(model, ids.shape[1] + step, 1)
             logits = model(input_ids=state["token"], past_key_values=cache, position_ids=position).logits
             state["token"] = logits[:, -1:].argmax(dim=-1)
 
@@ -96,6 +98,12 @@ def measure_memory_usage(
         held = cache_bytes(cache)
         decode_peak = held + peak(decode)
     return MemoryUsage(prefill_peak, decode_peak, held)
+
+
+def _images(inputs: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
+    """Return what a processor has made of images and videos."""
+    found = {name: inputs[name] for name in inputs if any(kind in name for kind in ("pixel", "image", "video"))}
+    return {name: part.to(model.device) if isinstance(part, torch.Tensor) else part for name, part in found.items()}
 
 
 def cache_bytes(cache: Cache) -> int:

@@ -17,11 +17,15 @@ from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
+from pikvpress.decoders import language_model, unwrapped
 from pikvpress.devices import weights_at_hand
 from pikvpress.ranks import sample_of_columns
 from pikvpress.rotary import (  # noqa: F401  # also under these names
+    PlacesRotary,
+    counts_places,
     form_of,
     in_halves,
+    is_multimodal,
     rotary_embedding,
     rotary_from,
     rotate,
@@ -38,30 +42,6 @@ SUPPORTED = "Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, Phi-3, OLMo, 
 # An attention module. `config`, `layer_idx`, `head_dim`, `scaling`, `o_proj` and other attributes are set in the
 # constructor of each architecture, where type checkers do not see them.
 Attention: TypeAlias = Any
-
-
-def unwrapped(model: Any) -> Any:
-    """Return the model inside a wrapper of peft, whose adapters are part of its layers; other models as they are.
-
-    Raises
-    ------
-    ValueError
-        If the adapter writes entries of its own into the cache, before the context.
-    """
-    if isinstance(model, PreTrainedModel) or not hasattr(model, "get_base_model"):
-        return model
-    if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
-        raise ValueError(
-            f"the adapter {model.active_adapter!r} puts learned entries before the context, which presses would take "
-            "for text: use an adapter of weights, such as LoRA"
-        )
-    return model.get_base_model()
-
-
-def language_model(model: PreTrainedModel) -> Any:
-    """Return the decoder of a causal language model, or of the language part of a vision-language model."""
-    inner = unwrapped(model).model
-    return getattr(inner, "language_model", inner)
 
 
 def attention_layers(model: PreTrainedModel) -> list[Attention]:
@@ -256,17 +236,24 @@ def copied(cache: DynamicCache) -> DynamicCache:
 
 
 @contextmanager
-def rotary_at_hand(model: PreTrainedModel) -> Iterator[None]:
-    """Set the rotary embedding on attention modules, where scorers expect it, and remove it on exit."""
+def rotary_at_hand(model: PreTrainedModel) -> Iterator[Any]:
+    """Set the rotary embedding on attention modules, where scorers expect it, and yield it; undone on exit.
+
+    Scorers ask for places of tokens: where images count otherwise, they are given a `PlacesRotary`.
+    """
     layers, rotary = attention_layers(model), language_model(model).rotary_emb
-    had = [hasattr(layer, "rotary_emb") for layer in layers]
+    if is_multimodal(rotary):
+        rotary = PlacesRotary(rotary)
+    before = [getattr(layer, "rotary_emb", None) for layer in layers]
     for layer in layers:
         layer.rotary_emb = rotary
     try:
-        yield
+        yield rotary
     finally:
-        for layer, had_rotary in zip(layers, had, strict=True):
-            if not had_rotary and hasattr(layer, "rotary_emb"):
+        for layer, former in zip(layers, before, strict=True):
+            if former is not None:
+                layer.rotary_emb = former
+            elif hasattr(layer, "rotary_emb"):
                 del layer.rotary_emb
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from pikvpress import models
+from pikvpress.decoders import language_model
 from pikvpress.devices import weights_at_hand
 
 # Under these names, configurations of transformers have the number of experts of a layer.
@@ -68,7 +69,7 @@ def routers_of(model: PreTrainedModel) -> dict[int, nn.Module]:
         return {}
     shapes = {(count, config.hidden_size) for count in counts}
     found = {}
-    for index, layer in enumerate(models.language_model(model).layers):
+    for index, layer in enumerate(language_model(model).layers):
         inside = [module for name, module in layer.named_modules() if not name.startswith("self_attn")]
         routers = [module for module in inside if _shape(module) in shapes]
         corrected = any(

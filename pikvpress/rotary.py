@@ -9,6 +9,70 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
+
+
+class PlacesRotary(nn.Module):
+    """The rotary embedding of a model that counts positions of images along three axes, for scorers.
+
+    A piece of an image is at a position in time, height and width (https://arxiv.org/abs/2409.12191), and the next
+    token of text after the largest of all positions: an image of 8 x 8 pieces takes 64 places, but 8 positions. Scorers
+    know nothing of that, and ask for places after the context.
+
+    Parameters
+    ----------
+    rotary : torch.nn.Module
+        The embedding of the model.
+
+    Attributes
+    ----------
+    following : torch.Tensor or None
+        Position of the next token after each row of the context, shape (batch, 1); None if positions are places.
+    length : int
+        Number of tokens of the context.
+    """
+
+    def __init__(self, rotary: nn.Module):
+        super().__init__()
+        self.rotary = rotary
+        self.following: torch.Tensor | None = None
+        self.length = 0
+
+    def forward(
+        self, like: torch.Tensor, places: torch.Tensor, ahead: torch.Tensor | int | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Return cosines and sines (batch or 1, places, rotary_dim) of tokens of text at ``places`` (1, places).
+
+        Parameters
+        ----------
+        like : torch.Tensor
+            A tensor with the data type and device of the result.
+        places : torch.Tensor
+            Numbers of tokens before each token.
+        ahead : torch.Tensor or int, optional
+            How much larger its position is, shape (batch, 1); by default as after the latest context.
+        """
+        if ahead is None:
+            ahead = 0 if self.following is None else self.following.to(places.device) - self.length
+        positions = places + ahead
+        turn = self.rotary(like, positions.expand(3, *positions.shape))
+        return tuple(part[0] if part.dim() == 4 else part for part in turn)  # the same along all axes
+
+    @property
+    def inv_freq(self) -> torch.Tensor:
+        """Frequencies of the model's embedding."""
+        return self.rotary.inv_freq  # type: ignore[return-value]
+
+
+def is_multimodal(rotary: Any) -> bool:
+    """Return whether a model's rotary embedding takes positions along three axes, as that of Qwen2.5-VL does."""
+    settings = getattr(getattr(rotary, "config", None), "rope_parameters", None) or {}
+    return hasattr(rotary, "mrope_section") or "mrope_section" in settings
+
+
+def counts_places(attention: Any) -> bool:
+    """Return whether an attention module has the `PlacesRotary` of a model that counts images along three axes."""
+    return isinstance(getattr(attention, "rotary_emb", None), PlacesRotary)
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -39,16 +103,21 @@ def rotates(attention: Any) -> bool:
     return bool(getattr(attention, "use_rope", True))
 
 
-def rotary_embedding(attention: Any, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def rotary_embedding(
+    attention: Any, like: torch.Tensor, positions: torch.Tensor, ahead: torch.Tensor | int | None = None
+) -> tuple[torch.Tensor, ...]:
     """Return the cosines and sines (1, positions, rotary_dim) of an attention module at ``positions`` (1, n).
 
-    They are on the device of ``like``: all layers share one embedding, which may be on another one.
+    They are on the device of ``like``: all layers share one embedding, which may be on another one. ``ahead`` as for
+    `PlacesRotary`; other embeddings ignore it.
     """
     if not rotates(attention):
         cos = like.new_ones(1, positions.shape[1], attention.head_dim)
         return cos, torch.zeros_like(cos)
     rotary = attention.rotary_emb
-    if hasattr(rotary, "layer_types"):  # one table for sliding, another for full attention
+    if isinstance(rotary, PlacesRotary):
+        turn = rotary(like, positions, ahead)
+    elif hasattr(rotary, "layer_types"):  # one table for sliding, another for full attention
         turn = rotary(like, positions, attention.layer_type)
     else:
         turn = _doubled(attention, rotary(like, positions))
@@ -65,7 +134,8 @@ def rotation_of(attention: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         dtype = next(attention.parameters()).dtype
         cos = torch.ones(1, turn.shape[1], attention.head_dim, dtype=dtype, device=turn.device)
         return dict(kwargs) | {"position_embeddings": (cos, torch.zeros_like(cos))}
-    return dict(kwargs) | {"position_embeddings": _doubled(attention, given)}
+    turn = _along_axes(attention, given) if given[0].dim() == 4 else _doubled(attention, given)
+    return dict(kwargs) | {"position_embeddings": turn}
 
 
 def rotary_from(attention: Any, like: torch.Tensor, first: int) -> tuple[torch.Tensor, ...]:
@@ -115,7 +185,10 @@ def form_of(attention: Any) -> str:
 
 @cache
 def _form_of(kind: Any) -> str:
-    apply = getattr(sys.modules[kind.__module__], "apply_rotary_pos_emb", None)
+    beside = sys.modules[kind.__module__]
+    apply = getattr(beside, "apply_rotary_pos_emb", None)
+    if hasattr(beside, "apply_multimodal_rotary_pos_emb"):
+        apply = _one_axis(beside.apply_multimodal_rotary_pos_emb)
     if apply is None:
         return "halves"
     states, angles = torch.linspace(-1, 1, 8).view(1, 1, 1, 8), torch.tensor([[[0.3, 0.7, 1.1, 1.9]]])
@@ -130,6 +203,15 @@ def _form_of(kind: Any) -> str:
         if turned.shape == states.shape and torch.allclose(turned, expected, atol=1e-5):
             return form
     return "other"
+
+
+def _one_axis(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of one rotation from one that takes those of three axes, for heads of 8 channels."""
+
+    def applied(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> Any:
+        return apply(q, k, cos.expand(3, *cos.shape), sin.expand(3, *sin.shape), [1, 1, 2])
+
+    return applied
 
 
 def _applied(apply: Callable[..., Any], states: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
@@ -162,3 +244,14 @@ def _interleaved(states: torch.Tensor, size: int) -> torch.Tensor:
 def _doubled(attention: Any, turn: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Return cosines and sines for both halves, if a model gives them once."""
     return tuple(torch.cat((part, part), dim=-1) for part in turn) if form_of(attention) == "once" else turn
+
+
+def _along_axes(attention: Any, turn: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Return one rotation (batch, tokens, rotary_dim) from those of three axes (3, batch, tokens, rotary_dim).
+
+    Each axis turns some of the channels, by https://arxiv.org/abs/2409.12191.
+    """
+    sections = list(attention.config.rope_parameters["mrope_section"]) * 2
+    return tuple(
+        torch.cat([axes[index % 3] for index, axes in enumerate(part.split(sections, dim=-1))], dim=-1) for part in turn
+    )

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pikvpress import MoERouterPress, measure_memory_usage, memory
+from tests.vision import context, make_vision
 
 ROW = 2 * 2 * 2 * 16 * 4  # bytes per token: layers, keys and values, KV heads, head size, float32
 
@@ -9,6 +10,16 @@ ROW = 2 * 2 * 2 * 16 * 4  # bytes per token: layers, keys and values, KV heads, 
 def test_the_cache_is_counted_exactly(llama, ids):
     assert measure_memory_usage(llama, ids).cache == 300 * ROW
     assert measure_memory_usage(llama, {"input_ids": ids}, MoERouterPress(0.5)).cache == 150 * ROW
+
+
+def test_images_are_read_and_their_tokens_counted():
+    model, inputs = make_vision("qwen2_5_vl"), context("qwen2_5_vl")
+    pixels = inputs["pixel_values"].clone()
+    full, half = (measure_memory_usage(model, inputs, press) for press in (None, MoERouterPress(0.5, gates=None)))
+    assert (full.cache, half.cache) == (124 * ROW, 62 * ROW)
+    text = measure_memory_usage(model, inputs["input_ids"])
+    assert full.prefill_peak > text.prefill_peak  # the tower is at work, too
+    assert torch.equal(inputs["pixel_values"], pixels)
 
 
 def test_the_press_may_be_around_the_measurement(llama, ids):

@@ -9,6 +9,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 from pikvpress import models, rotary
 from pikvpress.calibration import calibrate
 from tests.conftest import SIZES, make_tiny
+from tests.vision import VISION, context, make_vision
 
 
 @pytest.mark.parametrize("name", ["cohere2", "glm4", "gpt_oss", "llama4_text", "olmo2", "phi4", "smollm3"])
@@ -90,3 +91,51 @@ def test_frequencies_that_depend_on_the_length_are_known():
         assert rotary.has_fixed_frequencies(rotary_emb) == fixed
     rotary_emb.rope_type = {"full_attention": "dynamic", "sliding_attention": "default"}
     assert not rotary.has_fixed_frequencies(rotary_emb)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", VISION)
+def test_queries_and_keys_of_images_are_rotated_as_the_model_does(name):
+    model, inputs, used, given = make_vision(name), context(name, batch=2), {}, {}
+
+    def capture(module, query, key, value, attention_mask, **kwargs):
+        used[module] = (query.clone(), key.clone())
+        groups = query.shape[1] // value.shape[1]
+        return value.repeat_interleave(groups, dim=1).transpose(1, 2), None
+
+    AttentionInterface.register("capture", capture)
+    model.set_attn_implementation("capture")
+    layers = models.attention_layers(model)
+    handles = [
+        layer.register_forward_hook(
+            lambda module, args, kwargs, output: given.update({module: kwargs}), with_kwargs=True
+        )
+        for layer in layers
+    ]
+    with models.hooked(handles):
+        model(**inputs)
+    for layer in layers:
+        kwargs = rotary.rotation_of(layer, given[layer])
+        hidden, turn = kwargs["hidden_states"], kwargs["position_embeddings"]
+        before = models.queries_before_rotation(layer, hidden), models.keys_before_rotation(layer, hidden)
+        for states, expected in zip(before, used[layer], strict=True):
+            torch.testing.assert_close(rotary.rotate(states, *turn), expected)
+
+
+def test_places_after_a_context_with_images_are_turned_into_positions():
+    model = make_vision("qwen2_5_vl")
+    decoder, like = models.language_model(model), torch.zeros(1)
+    assert rotary.is_multimodal(decoder.rotary_emb) and not rotary.is_multimodal(make_tiny("llama").model.rotary_emb)
+    with models.rotary_at_hand(model) as places:
+        assert all(rotary.counts_places(layer) for layer in models.attention_layers(model))
+        asked = torch.arange(100, 104)[None]
+
+        def at(positions):
+            return decoder.rotary_emb(like, positions.expand(3, *positions.shape))[0][0]
+
+        assert torch.equal(places(like, asked)[0], at(asked))
+        places.length, places.following = 100, torch.tensor([[44], [50]])
+        both = torch.stack([asked[0] - 56, asked[0] - 50])
+        assert torch.equal(places(like, asked)[0], at(both))
+        assert torch.equal(places(like, asked, ahead=-20)[0], at(asked - 20))
+    assert not any(rotary.counts_places(layer) for layer in models.attention_layers(model))

@@ -57,6 +57,11 @@ class Records:
     def arrived(self, entries: Entries, tokens: int, rotation: dict[str, Any] | None) -> None:
         """Record that so many entries were appended; `rotation` may hold their cosines and sines."""
         self._append(entries)
+        if self._schedule.scheduler.measures and rotation is not None and _is_along_axes(rotation):
+            raise ValueError(
+                f"the scheduler {self._schedule.scheduler.name!r} sees keys as they were before rotation, and this "
+                "model gives a cache rotations along three axes, without saying which channels each turns: use 'h2o'"
+            )
         if self._schedule.scheduler.measures and self._layer == 0 and rotation is not None and "cos" in rotation:
             self._schedule.angles.add(entries.length - tokens, rotation["cos"][:1], rotation["sin"][:1])
 
@@ -137,3 +142,8 @@ class Records:
         """Move the records to a device."""
         self.ledger = self.ledger.to(device)
         self._before = None if self._before is None else self._before.to(device)
+
+
+def _is_along_axes(rotation: dict[str, Any]) -> bool:
+    """Return whether cosines are of time, height and width apart, shape (3, batch, tokens, rotary_dim)."""
+    return "cos" in rotation and rotation["cos"].dim() == 4

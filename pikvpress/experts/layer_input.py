@@ -35,6 +35,9 @@ class LayerInput:
         The keyword arguments of the layer's forward.
     outputs : mapping of str to torch.Tensor
         Outputs of the module's own projections for these hidden states, by name, as far as they are known.
+    ahead : int, optional
+        How much larger the positions after the context are than numbers of tokens, if that is not as for the whole
+        batch, see `rotary.PlacesRotary`.
     """
 
     module: models.Attention
@@ -44,11 +47,12 @@ class LayerInput:
     attentions: torch.Tensor | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    ahead: int | None = None
 
     @cached_property
     def view(self) -> LayerView:
         """Stand-in for the module that scorers see, so that all of them share its projections."""
-        return LayerView(self.module, self.hidden_states, self.outputs)
+        return LayerView(self.module, self.hidden_states, self.outputs, self.ahead)
 
     @property
     def index(self) -> int:

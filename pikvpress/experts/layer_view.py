@@ -28,11 +28,18 @@ class LayerView:
         and `k_proj`.
     outputs : mapping of str to torch.Tensor, optional
         Outputs of the module's own projections for these hidden states, if they are known.
+    ahead : int, optional
+        How much larger the positions after the context are than numbers of tokens, see `rotary.PlacesRotary`.
     """
 
     def __init__(
-        self, module: models.Attention, hidden_states: torch.Tensor, outputs: Mapping[str, torch.Tensor] | None = None
+        self,
+        module: models.Attention,
+        hidden_states: torch.Tensor,
+        outputs: Mapping[str, torch.Tensor] | None = None,
+        ahead: int | None = None,
     ):
+        self._ahead = ahead
         self._outputs = outputs or {}
         self._module = module
         self._hidden_states = hidden_states
@@ -60,6 +67,11 @@ class LayerView:
         config.num_key_value_heads = self.head_shard.count
         return config
 
+    @property
+    def along_axes(self) -> bool:
+        """Whether the model counts positions of images along three axes."""
+        return models.counts_places(self._module)
+
     def q_proj(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return normalised queries before rotation, shape (batch, tokens, heads * head_dim)."""
         return self._rows("queries", hidden_states)
@@ -70,7 +82,7 @@ class LayerView:
 
     def rotary_emb(self, like: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return cosines and sines at ``positions`` for the rotary embedding of this layer."""
-        return models.rotary_embedding(self._module, like, positions)
+        return models.rotary_embedding(self._module, like, positions, self._ahead)
 
     def _rows(self, kind: str, hidden_states: torch.Tensor) -> torch.Tensor:
         rows = _rows_within(hidden_states, self._hidden_states)

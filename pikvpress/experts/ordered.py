@@ -58,6 +58,7 @@ class OrderedScorerPress(LayerwisePress, ScorerPress):
     def _selected(self, layer: LayerInput) -> torch.Tensor:
         """Return the positions to keep, ascending, shape (batch, kv_heads, kept)."""
         of_layer = layer.hidden_states, layer.keys, layer.values, layer.attentions, layer.kwargs
-        scores = self.score(layer.module, *of_layer)  # type: ignore[arg-type]
+        module = layer.module if layer.ahead is None else layer.view  # which knows where the text of a row goes on
+        scores = self.score(module, *of_layer)  # type: ignore[arg-type]
         check_scores(layer.index, {type(self).__name__: scores}, layer.tensors)
         return select(scores, compute_n_kept(layer.num_keys, self.compression_ratio))

@@ -86,7 +86,8 @@ def _row(layer: LayerInput, index: int, is_token: list[bool]) -> BatchRow:
         )
     tokens = slice(first, first + count)
     keys = layer.keys[index : index + 1, :, tokens]
-    position = _position(layer.kwargs, index, first)
+    along_axes = models.counts_places(layer.module)  # such a row stays where it is, since no one offset moves it
+    position = 0 if along_axes else _position(layer.kwargs, index, first)
     if position:
         keys = _moved_back(layer.module, keys, position)
     attentions = layer.attentions
@@ -96,8 +97,9 @@ def _row(layer: LayerInput, index: int, is_token: list[bool]) -> BatchRow:
         keys=keys,
         values=layer.values[index : index + 1, :, tokens],
         attentions=None if attentions is None else attentions[index : index + 1, :, tokens, tokens],
-        kwargs=dict(layer.kwargs) | _arguments(layer, keys),
+        kwargs=dict(layer.kwargs) | _arguments(layer, keys) | (_rotation(layer, index, tokens) if along_axes else {}),
         outputs={name: states[index : index + 1, tokens] for name, states in layer.outputs.items()},
+        ahead=_ahead(layer.module, index, count) if along_axes else None,
     )
     return BatchRow(index, tokens, alone)
 
@@ -125,3 +127,15 @@ def _arguments(layer: LayerInput, keys: torch.Tensor) -> dict[str, Any]:
     if layer.kwargs.get("position_embeddings") is not None:
         found["position_embeddings"] = models.rotary_from(layer.module, keys, 0)
     return found
+
+
+def _rotation(layer: LayerInput, index: int, tokens: slice) -> dict[str, Any]:
+    """Return the rotation of a row's tokens as the model has computed it."""
+    turn = tuple(part[min(index, len(part) - 1)][None, tokens] for part in layer.kwargs["position_embeddings"])
+    return {"position_embeddings": turn}
+
+
+def _ahead(attention: models.Attention, index: int, count: int) -> int:
+    """Return how much larger the positions after a row are than numbers of its tokens."""
+    following = attention.rotary_emb.following
+    return 0 if following is None else int(following[min(index, len(following) - 1)]) - count

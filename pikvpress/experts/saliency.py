@@ -62,7 +62,12 @@ class SaliencyScorer(OrderedScorerPress):
             weights, hidden = with_hidden, hidden_states
         of_layer = shard_of(module).cut(weights[module.layer_idx], 0).to(keys.device, torch.float32)
         of_states, of_hidden = of_layer.tensor_split([num_features(keys.shape[3])], dim=1)
-        scores = saliency_scores(keys, values, *positions_of(module, keys, kwargs), of_states)
+        cos, sin = positions_of(module, keys, kwargs)
+        if len(cos) == 1:
+            scores = saliency_scores(keys, values, cos, sin, of_states)
+        else:  # each row has images of its own
+            rows = zip(keys.split(1), values.split(1), cos.split(1), sin.split(1), strict=True)
+            scores = torch.cat([saliency_scores(*row, weights=of_states) for row in rows])
         return scores if hidden is None else scores + hidden_scores(hidden, of_hidden)
 
     def weights_for(self, module: models.Attention) -> tuple[torch.Tensor, torch.Tensor | None]:

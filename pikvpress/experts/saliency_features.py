@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pikvpress import models
+from pikvpress.experts.layer_view import LayerView
 
 VERSION = "1"
 SINKS = 4
@@ -21,8 +22,15 @@ def num_features(head_dim: int) -> int:
 def positions_of(
     module: models.Attention, keys: torch.Tensor, kwargs: dict[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the cosines and sines of the rotation of keys at consecutive positions up to the last token."""
+    """Return the cosines and sines of the rotation of keys at consecutive positions up to the last token.
+
+    Those of a model that counts images along three axes are the given ones, which the keys of the context have.
+    """
     count = keys.shape[2]
+    along_axes = module.along_axes if isinstance(module, LayerView) else models.counts_places(module)
+    given = kwargs.get("position_embeddings") if along_axes else None
+    if given is not None and given[0].shape[1] == count:
+        return given
     last = kwargs["cache_position"][-1] if kwargs.get("cache_position") is not None else count - 1
     places = torch.arange(1 - count, 1, device=keys.device) + last
     cos, sin = models.rotary_embedding(module, keys, places.unsqueeze(0))

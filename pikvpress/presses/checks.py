@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -11,14 +12,15 @@ from kvpress import BasePress
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import StaticLayer
 
+from pikvpress.images import VISUAL
 from pikvpress.models import Attention
 from pikvpress.support.padding import padding
 
 logger = logging.getLogger(__name__)
 
 
-def checked_ratio(value: Any) -> float:
-    """Return a compression ratio as a float.
+def checked_ratio(value: Any, name: str = "compression_ratio") -> float:
+    """Return a compression ratio, of a setting of this name, as a float.
 
     Raises
     ------
@@ -28,9 +30,9 @@ def checked_ratio(value: Any) -> float:
         If it is not in [0, 1).
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"compression_ratio must be a number in [0, 1), got {value!r}")
+        raise TypeError(f"{name} must be a number in [0, 1), got {value!r}")
     if not 0 <= float(value) < 1:
-        raise ValueError(f"compression_ratio is the share of tokens to remove and must be in [0, 1), got {value}")
+        raise ValueError(f"{name} is the share of tokens to remove and must be in [0, 1), got {value}")
     return float(value)
 
 
@@ -87,3 +89,40 @@ def refuse_padding(attention_mask: torch.Tensor | None) -> None:
             "after some are removed; use MoERouterPress, PiKVPress or SaliencyPress alone, without a wrapper, another "
             "press or decoding, compress contexts one at a time, or batch contexts of equal length"
         )
+
+
+def visual_among(kwargs: Mapping[str, Any], num_keys: int) -> torch.Tensor | None:
+    """Return which keys of a context are of images, for what keeps as many entries of every row.
+
+    Parameters
+    ----------
+    kwargs : mapping of str to object
+        The arguments of a layer.
+    num_keys : int
+        Number of keys that it holds.
+
+    Returns
+    -------
+    torch.Tensor or None
+        bool, shape (batch, keys), with as many in each row; None if that is not known.
+
+    Raises
+    ------
+    ValueError
+        If another press has removed keys, or rows have different numbers of such keys.
+    """
+    visual = kwargs.get(VISUAL)
+    if visual is None:
+        return None
+    if visual.shape[1] != num_keys:
+        raise ValueError(
+            f"there are {num_keys} keys of {visual.shape[1]} tokens, so that it is not known which are of images: "
+            "no other press may remove entries before"
+        )
+    counts = visual.sum(dim=1).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"the rows of the batch have {', '.join(map(str, counts))} tokens of images, so that different numbers "
+            "would be kept: compress contexts one at a time"
+        )
+    return visual

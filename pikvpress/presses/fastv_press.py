@@ -14,7 +14,13 @@ from pikvpress.experts.layer_view import LayerView
 from pikvpress.experts.observed_attention import WindowedObservedAttentionPress
 from pikvpress.kernels.compact import gather_rows, select
 from pikvpress.layerwise import LayerwisePress
-from pikvpress.presses.checks import checked_ratio, refuse_padding, refuse_static, warn_of_uneven_layers
+from pikvpress.presses.checks import (
+    checked_ratio,
+    refuse_padding,
+    refuse_static,
+    visual_among,
+    warn_of_uneven_layers,
+)
 from pikvpress.ranks import shard_of
 from pikvpress.support.finite import check_scores
 
@@ -33,15 +39,16 @@ class FastVPress(LayerwisePress):
     layer : int, default=2
         Index of the layer whose attention ranks the tokens.
     positions : (int, int), optional
-        Start and end (exclusive) of the positions that may be removed, such as those of an image. By default all.
+        Start and end (exclusive) of the positions that may be removed. By default those of images and videos or, in a
+        context without any, all.
     window_size : int, default=256
         Number of latest queries whose attention counts.
 
     Raises
     ------
     ValueError
-        If a setting is out of range; during the prefill, if the model has no such layer or the context no such
-        positions.
+        If a setting is out of range; during the prefill, if the model has no such layer, the context no such positions,
+        or the rows of a batch not as many tokens of images.
     """
 
     compression_ratio: float = 0.0
@@ -95,9 +102,7 @@ class FastVPress(LayerwisePress):
     ) -> torch.Tensor:
         """Return the kept positions in ascending order, shape (batch, 1, kept)."""
         length = keys.shape[2]
-        first, last = self.positions or (0, length)
-        if last > length:
-            raise ValueError(f"positions={self.positions}, but the context has {length} tokens: use smaller positions")
+        removable = self._removable(length, kwargs)
         kwargs, keys = models.rotation_of(module, kwargs), models.in_halves(module, keys)
         scorer = WindowedObservedAttentionPress(window_size=self.window_size)
         view = LayerView(module, hidden_states)
@@ -105,5 +110,17 @@ class FastVPress(LayerwisePress):
         tensors = {"hidden states": hidden_states, "keys": keys, "values": values}
         check_scores(module.layer_idx, {type(self).__name__: scores}, tensors)
         received = shard_of(module).gathered(scores.float(), 1).mean(dim=1, keepdim=True)
-        received[..., :first], received[..., last:] = torch.inf, torch.inf
-        return select(received, length - (last - first) + compute_n_kept(last - first, self.compression_ratio))
+        received = received.masked_fill(~removable.unsqueeze(1).to(received.device), torch.inf)
+        count = int(removable[0].sum())
+        return select(received, length - count + compute_n_kept(count, self.compression_ratio))
+
+    def _removable(self, length: int, kwargs: dict) -> torch.Tensor:
+        """Return which tokens may be removed, bool, shape (batch or 1, tokens)."""
+        if self.positions is None:
+            visual = visual_among(kwargs, length)
+            return visual if visual is not None and bool(visual.any()) else torch.ones(1, length, dtype=torch.bool)
+        first, last = self.positions
+        if last > length:
+            raise ValueError(f"positions={self.positions}, but the context has {length} tokens: use smaller positions")
+        places = torch.arange(length).unsqueeze(0)
+        return (first <= places) & (places < last)

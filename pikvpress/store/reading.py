@@ -30,6 +30,7 @@ from pikvpress import models
 from pikvpress.cache import PiKVCache
 from pikvpress.cache.kvpress_rules import READ_TWICE
 from pikvpress.cache.saving.whole import CacheState, load, save
+from pikvpress.images import visual_ids
 from pikvpress.ranks import shard_of
 from pikvpress.store.keys import ContextKey, ContextKeys
 from pikvpress.store.setting import Setting
@@ -64,6 +65,11 @@ class Reading:
             raise ValueError(
                 "a store has whole contexts, and this model is split over ranks, of which each holds a part: save a "
                 "file for each rank with cache.save"
+            )
+        if visual_ids(model):
+            raise ValueError(
+                f"{type(model).__name__} reads images, and a store finds contexts by token ids, which are the same for "
+                "all images of a size: read contexts with images without a store"
             )
         _check_press(press)
         self.length, self.known = 0, 0

@@ -11,6 +11,7 @@ from pikvpress import FastVPress, MoERouterPress, PiKVCache, PiKVPress, availabl
 from pikvpress.routers import ROUTERS
 from tests.conftest import CONFIGS, OTHERS, make_tiny
 from tests.helpers import prefill
+from tests.vision import VISION
 
 
 def lengths(cache):
@@ -70,7 +71,7 @@ def test_norms_of_qwen3_moe_change_the_scores(ids):
 
 
 # By the names of transformers: what the error of a press says, or None if it compresses the model.
-WANTED = dict.fromkeys([*CONFIGS, *OTHERS]) | {
+WANTED = dict.fromkeys([*CONFIGS, *OTHERS, *VISION]) | {
     "cohere": "its rotary positions turn channels in another way",
     "deepseek_v3": "latent attention keep no keys per head",
     "gemma3n_text": "layer 1 reads keys of an earlier layer",
@@ -78,7 +79,7 @@ WANTED = dict.fromkeys([*CONFIGS, *OTHERS]) | {
     "qwen3_next": "layer 0 has no self-attention",
 }
 NEW = [name for name in OTHERS if WANTED[name] is None]
-FULL = [name for name in WANTED if name != "qwen3_next"]  # its layers of linear attention need a cache of their own
+FULL = [name for name in OTHERS if name != "qwen3_next"]  # its layers of linear attention need a cache of their own
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def after(model, context, cache, press=None):
     return model(context[:, :4].flip(1), position_ids=positions, past_key_values=cache).logits
 
 
-@pytest.mark.parametrize("name", [name for name in OTHERS if name in FULL])
+@pytest.mark.parametrize("name", FULL)
 def test_without_a_press_a_pikv_cache_is_a_dynamic_one_to_the_bit(name, context):
     model = make_tiny(name)
     expected, found = (after(model, context, cache) for cache in (DynamicCache(), PiKVCache()))

@@ -25,6 +25,7 @@ from pikvpress.store import FolderStore
 from tests.cache.saving.test_whole import rewrite
 from tests.conftest import make_tiny
 from tests.store.cases import KINDS, LENGTH, REST, counted, text, two_stretches
+from tests.vision import make_vision
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -354,3 +355,8 @@ def test_a_press_that_moves_keys_is_known_exactly(llama, store):
         with store.reading(llama, press) as reading:
             llama.model(text(), past_key_values=cache)
     assert reading.known == LENGTH + REST and torch.equal(caches[0].layers[1].keys, caches[1].layers[1].keys)
+
+
+def test_models_that_read_images_are_refused(store):
+    with pytest.raises(ValueError, match="the same for all images of a size"), store.reading(make_vision("smolvlm")):
+        pass

@@ -13,6 +13,7 @@ from pikvpress.cache.joining.documents import Documents
 from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.readers import READERS
 from pikvpress.devices import devices_of
+from pikvpress.images import visual_positions
 from pikvpress.model_digest import ModelDigest, model_of
 from pikvpress.ranks import shard_of
 
@@ -49,6 +50,11 @@ def check_caches(caches: Sequence[Any], model: PreTrainedModel, documents: Docum
     """Raise a ``ValueError`` if one of the caches cannot be joined with the others."""
     if len(caches) != len(documents.ids):
         raise ValueError(f"there are {len(caches)} caches, but token ids of {len(documents.ids)} documents")
+    if any(bool(visual_positions(model, ids).any()) for ids in documents.ids):
+        raise ValueError(
+            "there are images in the documents, of which token ids do not say enough to read them anew: join documents "
+            "of text"
+        )
     modules = models.attention_layers(model)
     dtypes = {str(layer.dtype) for cache in caches for layer in cache.layers if layer.is_initialized}
     if len(dtypes) > 1:

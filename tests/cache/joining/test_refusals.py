@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from pikvpress import PiKVCache
 from tests.cache.asking import read
 from tests.conftest import SIZES, make_tiny
+from tests.vision import context, make_vision
 
 
 @pytest.fixture
@@ -105,3 +106,13 @@ def test_other_things_than_caches_of_documents(llama, documents, first):
         PiKVCache.join([first], llama, documents)
     with pytest.raises(TypeError, match="cache 1 is a DynamicCache"):
         PiKVCache.join([first, DynamicCache()], llama, documents)
+
+
+def test_documents_with_images():
+    model, inputs = make_vision("smolvlm"), context("smolvlm")
+    caches = [PiKVCache(), PiKVCache()]
+    for cache in caches:
+        with torch.no_grad():
+            model(**inputs, past_key_values=cache)
+    with pytest.raises(ValueError, match="there are images in the documents"):
+        PiKVCache.join(caches, model, [inputs["input_ids"]] * 2)
