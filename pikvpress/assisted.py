@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import BasePress, DecodingPress, DMSPress, PrefillDecodingPress
 from transformers import Cache, GenerationMixin, PreTrainedModel
 
 from pikvpress import models
 from pikvpress.cache import PiKVCache
+from pikvpress.kvpress_at_hand import masks_while_decoding, removes_while_decoding
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 
 def install() -> None:
@@ -56,8 +59,7 @@ def _exits_early(generation_config: Any) -> bool:
 
 def _check(press: BasePress, drafts_itself: bool) -> None:
     """Raise a ``ValueError`` if tokens would differ from those of plain decoding."""
-    decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
-    if isinstance(decodes, DecodingPress) or (isinstance(press, DMSPress) and press.decoding):
+    if removes_while_decoding(press) or masks_while_decoding(press):
         raise ValueError(
             f"{type(press).__name__} removes entries during decoding, including candidates that may have to be undone: "
             "generate without prompt_lookup_num_tokens or assistant_model, or compress only the prompt"

@@ -7,15 +7,16 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import BasePress
-from kvpress.utils import extract_keys_and_values
 from torch.profiler import ProfilerActivity, profile
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from pikvpress.devices import devices_of
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def measure_memory_usage(
 
 def cache_bytes(cache: Cache) -> int:
     """Return the bytes of the keys and values in a cache of plain tensors."""
-    return sum(tensor.nbytes for index in range(len(cache)) for tensor in extract_keys_and_values(cache, index))
+    held: list[Any] = list(cache.layers)
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in held)
 
 
 def _cuda_peak(devices: Collection[torch.device], work: Callable[[], None]) -> int:

@@ -13,34 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import (
-    BasePress,
-    DecodingPress,
-    DMSPress,
-    FinchPress,
-    KeyRerotationPress,
-    PrefillDecodingPress,
-    RestoreKVPress,
-)
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from pikvpress import models
 from pikvpress.cache import PiKVCache
-from pikvpress.cache.kvpress_rules import READ_TWICE
 from pikvpress.cache.saving.whole import CacheState, load, save
+from pikvpress.kvpress_at_hand import DECODING, PREFILL_DECODING, READ_TWICE, classes, masks_while_decoding
 from pikvpress.ranks import shard_of
 from pikvpress.store.keys import ContextKey, ContextKeys
 from pikvpress.store.setting import Setting
 
 if TYPE_CHECKING:
+    from kvpress import BasePress
+
     from pikvpress.store.cache_store import CacheStore
 
 logger = logging.getLogger(__name__)
 
 # Their caches are not finished when the model has read the context, or they take more than the context.
-UNFINISHED = (*READ_TWICE, DecodingPress, PrefillDecodingPress, FinchPress, RestoreKVPress)
+UNFINISHED = (*READ_TWICE, *DECODING, *PREFILL_DECODING, *classes("FinchPress", "RestoreKVPress"))
 
 
 class Reading:
@@ -70,7 +63,7 @@ class Reading:
         self.failure: Exception | None = None
         self._store, self._model, self._press = store, model, press
         # After keys were moved, positions go on from the number of kept entries, which only the pipeline does.
-        self._share = 1.0 if isinstance(press, KeyRerotationPress) else prefix_share
+        self._share = 1.0 if isinstance(press, classes("KeyRerotationPress")) else prefix_share
         self._setting = Setting(model, press)
         # The prompt that is being read, and will be stored.
         self._new: tuple[ContextKey, torch.Tensor, PiKVCache] | None = None
@@ -175,7 +168,7 @@ class Reading:
 
 
 def _check_press(press: BasePress | None) -> None:
-    if isinstance(press, UNFINISHED) or (isinstance(press, DMSPress) and press.decoding):
+    if isinstance(press, UNFINISHED) or masks_while_decoding(press):
         raise ValueError(
             f"{type(press).__name__} is not finished with a cache when the model has read the context, so that the "
             "cache cannot be stored then: use another press, or save the finished cache with cache.save"
