@@ -17,6 +17,7 @@ from transformers import Cache, GenerationMixin, PreTrainedModel
 
 from pikvpress import models
 from pikvpress.cache import PiKVCache
+from pikvpress.cache.layer import ZERO_REMOVES_NONE
 from pikvpress.kvpress_at_hand import masks_while_decoding, removes_while_decoding
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def install() -> None:
 def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(decode)
     def assisted(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        presses, cache = models.presses_on(self), kwargs.get("past_key_values")
+        presses, cache = models.presses_on(self), models.cache_given(kwargs)
         if not presses and not (isinstance(cache, PiKVCache) and cache.packs):
             return decode(self, *args, **kwargs)
         drafts_itself = kwargs.get("assistant_model") is self or _exits_early(kwargs.get("generation_config"))
@@ -40,7 +41,7 @@ def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
             _check(press, drafts_itself)
         with ExitStack() as stack:
             stack.enter_context(_prompt_alone(self))
-            if isinstance(cache, Cache):
+            if isinstance(cache, Cache) and not ZERO_REMOVES_NONE:  # later versions crop by the number of candidates
                 counted = stack.enter_context(_crops_counted(cache))
                 stack.enter_context(_places_counted(self, counted))
             return decode(self, *args, **kwargs)
@@ -81,8 +82,10 @@ class _NoneAtFirst:
     def __init__(self, generator: Any):
         self._generator, self._used = generator, False
 
-    def get_candidates(self, input_ids: torch.Tensor, *args: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        found = self._generator.get_candidates(input_ids, *args)
+    def get_candidates(
+        self, input_ids: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = self._generator.get_candidates(input_ids, *args, **kwargs)
         used, self._used = self._used, True
         return found if used else (input_ids, None)
 

@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from pikvpress import models
 from pikvpress.devices import devices_of
 
 if TYPE_CHECKING:
@@ -83,13 +84,13 @@ def measure_memory_usage(
 
     def prefill() -> None:
         with press(model) if press is not None else nullcontext():
-            logits = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits
+            logits = model(input_ids=ids, logits_to_keep=1, **{models.CACHE: cache}).logits
         state["token"] = logits[:, -1:].argmax(dim=-1)
 
     def decode() -> None:
         for step in range(max_new_tokens):
             position = torch.full_like(state["token"], ids.shape[1] + step)
-            logits = model(input_ids=state["token"], past_key_values=cache, position_ids=position).logits
+            logits = model(input_ids=state["token"], position_ids=position, **{models.CACHE: cache}).logits
             state["token"] = logits[:, -1:].argmax(dim=-1)
 
     with torch.no_grad():

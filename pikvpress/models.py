@@ -6,6 +6,7 @@ kvpress detects q/k norms by class and therefore skips those of Qwen3-MoE; every
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache, PreTrainedModel
+from transformers.masking_utils import create_causal_mask
 
 from pikvpress.devices import weights_at_hand
 from pikvpress.kvpress_at_hand import is_press
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
 WINDOWS = ("sliding_attention", "chunked_attention")  # kinds of layers that see only the latest tokens
 SUPPORTED = "Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, Phi-3, OLMo, Granite, SmolLM3 and others"
+
+# The argument, and the field of outputs, with a model's cache; transformers has renamed it.
+CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 
 
 # An attention module. `config`, `layer_idx`, `head_dim`, `scaling`, `o_proj` and other attributes are set in the
@@ -180,6 +185,12 @@ def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
         flat = norm(flat)
     heads = flat.unflatten(-1, (-1, head_dim)).transpose(1, 2)
     return norm(heads) if norm is not None and per_head else heads
+
+
+def cache_given(kwargs: Mapping[str, Any]) -> Any:
+    """Return the cache among the arguments of a forward or of `generate`, under either of its names, or None."""
+    given = kwargs.get("cache")
+    return kwargs.get("past_key_values") if given is None else given
 
 
 def presses_of(attention: Attention) -> list[BasePress]:

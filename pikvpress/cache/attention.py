@@ -96,7 +96,7 @@ def reading(function: Attention) -> Attention:
         if layer is not None:
             padding = padding_of(attention_mask, key.shape[2])
             if isinstance(layer, ScheduledLayer) and layer.keeper is not None:
-                layer.refuse_to_schedule(module, query.shape[2], padding)
+                layer.refuse_to_schedule(module, query.shape[2], padding, kwargs.get("position_ids"))
             elif prompt:
                 check_presses(module, layer.packs)
             layer.read_by(module, padding)

@@ -150,5 +150,5 @@ class CacheStore(ABC):
         with self.reading(model, press, prefix_share=1), torch.no_grad():
             for ids in input_ids:
                 caches.append(make())
-                models.language_model(model)(input_ids=ids.to(model.device), past_key_values=caches[-1])
+                models.language_model(model)(input_ids=ids.to(model.device), **{models.CACHE: caches[-1]})
         return PiKVCache.join(caches, model, input_ids, head=head, seam=seam)

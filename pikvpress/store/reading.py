@@ -94,8 +94,9 @@ class Reading:
 
     def _forward(self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         self._new = None
-        kwargs = dict(zip(inspect.signature(forward).parameters, args, strict=False)) | kwargs
-        cache, input_ids = kwargs.get("past_key_values"), kwargs.get("input_ids")
+        parameters = inspect.signature(forward).parameters
+        kwargs = dict(zip(parameters, args, strict=False)) | kwargs
+        cache, input_ids = models.cache_given(kwargs), kwargs.get("input_ids")
         if not isinstance(cache, PiKVCache):
             raise ValueError(
                 f"a store holds PiKVCaches, not a {type(cache).__name__}: call the model with "
@@ -119,10 +120,12 @@ class Reading:
         if self.known == self.length:
             assert state.output is not None
             last: Any = state.output.to(input_ids.device)
-            return MoeModelOutputWithPast(last_hidden_state=last, past_key_values=cache)
+            return MoeModelOutputWithPast(last_hidden_state=last, **{models.CACHE: cache})
         positions = torch.arange(self.known, self.length, device=input_ids.device).expand(input_ids.shape[0], -1)
-        places = torch.arange(self.length - self.known, device=input_ids.device) + cache.get_seq_length()
-        rest = {"input_ids": input_ids[:, self.known :], "position_ids": positions, "cache_position": places}
+        rest = {"input_ids": input_ids[:, self.known :], "position_ids": positions}
+        if "cache_position" in parameters:  # later versions of transformers ask the cache
+            places = torch.arange(self.length - self.known, device=input_ids.device)
+            rest["cache_position"] = places + cache.get_seq_length()
         try:
             return forward(**kwargs | rest | {"attention_mask": None})
         except BaseException:
