@@ -8,7 +8,7 @@ caches, schedulers and stores are there, and presses and experts say what they n
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from pikvpress import assisted, chunked, kvpress_at_hand
+from pikvpress import assisted, chunked, continuous, kvpress_at_hand
 from pikvpress.cache import PiKVCache, attention
 from pikvpress.memory import MemoryUsage, measure_memory_usage
 from pikvpress.plan import LayerPlan, Plan
@@ -18,6 +18,7 @@ from pikvpress.store import FolderStore
 attention.install()
 assisted.install()
 chunked.install()
+continuous.install()
 
 if TYPE_CHECKING or kvpress_at_hand.kvpress is not None:
     from pikvpress.experts import (

@@ -89,6 +89,11 @@ def check_supported(model: PreTrainedModel) -> None:
         The message names what is missing, and the supported architectures.
     """
     model = unwrapped(model)
+    if str(model.config._attn_implementation).startswith("paged|"):  # as continuous batching leaves a model
+        raise ValueError(
+            "the model is set to read the paged cache of continuous batching, which cannot be compressed: "
+            "model.set_attn_implementation('sdpa') when the batches are done"
+        )
     obstacle = _obstacle(model)
     if obstacle:
         raise ValueError(f"{type(model).__name__} cannot be compressed: {obstacle}. Use a rotary decoder: {SUPPORTED}.")

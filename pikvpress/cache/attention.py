@@ -87,6 +87,8 @@ def reading(function: Attention) -> Attention:
         if isinstance(key, Held):
             READERS.turn_to(module, key.layer, prompt=False)
             return read(module, query, key.layer, attention_mask, kwargs), None
+        if kwargs.get("cache") is not None:  # of continuous batching: these are new keys, and the mask is for all
+            return function(module, query, key, value, attention_mask, *args, **kwargs)
         if torch.compiler.is_compiling():  # a PiKVCache cannot be compiled; other caches are read as before
             return function(module, query, key, value, attention_mask, *args, **kwargs)
         if READERS.stands_in(key):  # for a PiKVLayer whose mask is not set yet
