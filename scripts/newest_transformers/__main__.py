@@ -11,18 +11,19 @@ from scripts.newest_transformers.environment import install, run
 # What depends most on transformers, of each part that works without kvpress.
 SELECTION = (
     *(f"tests/cache/test_{name}.py" for name in ("pikv_cache", "layer", "attention", "reader", "compressible")),
-    *(f"tests/cache/test_{name}.py" for name in ("forwards", "keeper", "masks", "schedule", "scheduled", "codecs")),
-    "tests/cache/saving/test_whole.py",
-    "tests/cache/tiers/test_cache.py",
+    *(f"tests/cache/test_{name}.py" for name in ("forwards", "keeper", "masks", "schedule", "codecs")),
+    "tests/cache/test_ceiling_in_use.py",
+    "tests/cache/saving/test_savable.py",
+    "tests/cache/tiers/test_layer.py",
     "tests/cache/joining",
     "tests/schedulers",
     "tests/store/test_folder.py",
-    "tests/kernels/test_ragged_attention.py",
+    "tests/kernels/test_packing.py",
+    "tests/kernels/test_rotation.py",
     "tests/test_memory.py",
-    "tests/test_ranks.py",
     "tests/test_rotary.py",
 )
-PLUGIN = ("-p", "scripts.newest_transformers.stand_ins", "-p", "no:cacheprovider", "--tb=short")
+PLUGIN = ("-q", "-p", "scripts.newest_transformers.stand_ins", "-p", "no:cacheprovider", "--tb=short")
 
 
 def main() -> None:
