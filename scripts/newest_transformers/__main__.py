@@ -16,14 +16,14 @@ SELECTION = (
     "tests/cache/saving/test_savable.py",
     "tests/cache/tiers/test_layer.py",
     "tests/cache/joining",
-    "tests/schedulers",
+    *(f"tests/schedulers/test_{name}.py" for name in ("h2o", "lru_plus", "quest", "duo", "adakv")),
     "tests/store/test_folder.py",
     "tests/kernels/test_packing.py",
     "tests/kernels/test_rotation.py",
     "tests/test_memory.py",
     "tests/test_rotary.py",
 )
-PLUGIN = ("-q", "-p", "scripts.newest_transformers.stand_ins", "-p", "no:cacheprovider", "--tb=short")
+PLUGIN = ("-p", "scripts.newest_transformers.stand_ins", "-p", "no:cacheprovider", "--tb=short")
 
 
 def main() -> None:
