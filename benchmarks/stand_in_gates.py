@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 from pikvpress import models
 from pikvpress.calibration import Recipe
 from pikvpress.experts import make_experts
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import Gates, key, save_gates
 from pikvpress.routers import RouterSettings
 from pikvpress.routing.make_router import make_router
+from pikvpress.saliency_features import num_features
 
 ROUTER = "pikv"
 

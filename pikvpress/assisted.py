@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import BasePress, DecodingPress, DMSPress, PrefillDecodingPress
 from transformers import Cache, GenerationMixin, PreTrainedModel
 
 from pikvpress import models
 from pikvpress.cache import PiKVCache
+from pikvpress.cache.layer import ZERO_REMOVES_NONE
+from pikvpress.kvpress_at_hand import masks_while_decoding, removes_while_decoding
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 
 def install() -> None:
@@ -29,7 +33,7 @@ def install() -> None:
 def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(decode)
     def assisted(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
-        presses, cache = models.presses_on(self), kwargs.get("past_key_values")
+        presses, cache = models.presses_on(self), models.cache_given(kwargs)
         if not presses and not (isinstance(cache, PiKVCache) and cache.packs):
             return decode(self, *args, **kwargs)
         drafts_itself = kwargs.get("assistant_model") is self or _exits_early(kwargs.get("generation_config"))
@@ -37,7 +41,7 @@ def _behind_presses(decode: Callable[..., Any]) -> Callable[..., Any]:
             _check(press, drafts_itself)
         with ExitStack() as stack:
             stack.enter_context(_prompt_alone(self))
-            if isinstance(cache, Cache):
+            if isinstance(cache, Cache) and not ZERO_REMOVES_NONE:  # later versions crop by the number of candidates
                 counted = stack.enter_context(_crops_counted(cache))
                 stack.enter_context(_places_counted(self, counted))
             return decode(self, *args, **kwargs)
@@ -56,8 +60,7 @@ def _exits_early(generation_config: Any) -> bool:
 
 def _check(press: BasePress, drafts_itself: bool) -> None:
     """Raise a ``ValueError`` if tokens would differ from those of plain decoding."""
-    decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
-    if isinstance(decodes, DecodingPress) or (isinstance(press, DMSPress) and press.decoding):
+    if removes_while_decoding(press) or masks_while_decoding(press):
         raise ValueError(
             f"{type(press).__name__} removes entries during decoding, including candidates that may have to be undone: "
             "generate without prompt_lookup_num_tokens or assistant_model, or compress only the prompt"
@@ -79,8 +82,10 @@ class _NoneAtFirst:
     def __init__(self, generator: Any):
         self._generator, self._used = generator, False
 
-    def get_candidates(self, input_ids: torch.Tensor, *args: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        found = self._generator.get_candidates(input_ids, *args)
+    def get_candidates(
+        self, input_ids: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = self._generator.get_candidates(input_ids, *args, **kwargs)
         used, self._used = self._used, True
         return found if used else (input_ids, None)
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from pikvpress import needs_kvpress  # noqa: F401  # first: it says what is missing
+
+# isort: split
 from kvpress import BasePress
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from pikvpress import models
 
@@ -44,5 +49,37 @@ class LayerwisePress(BasePress):
         """
         model = models.unwrapped(model)
         models.check_supported(model)
-        with models.emptied_on_error(model), super().__call__(model):
+        with _emptied_on_error(model), super().__call__(model):
             yield
+
+
+@contextmanager
+def _emptied_on_error(model: PreTrainedModel) -> Iterator[None]:
+    """Remove the entries that a failed prefill has added to some layers of a cache, since they are incomplete."""
+    was_empty = False
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        nonlocal was_empty
+        cache = kwargs.get("past_key_values")
+        was_empty = isinstance(cache, Cache) and cache.get_seq_length() == 0
+
+    def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        if was_empty and output is None:
+            _empty(kwargs["past_key_values"])
+
+    decoder = models.language_model(model)
+    handles = [
+        decoder.register_forward_pre_hook(before, with_kwargs=True),
+        decoder.register_forward_hook(after, with_kwargs=True, always_call=True),
+    ]
+    with models.hooked(handles):
+        yield
+
+
+def _empty(cache: Cache) -> None:
+    sliding = [layer for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    for layer in sliding:  # a full one cannot be cropped, and resets to zeros
+        layer.cumulative_length = 0
+    cache.crop(0)
+    for layer in sliding:
+        layer.is_initialized, layer.cumulative_length = False, 0

@@ -7,16 +7,18 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import BasePress
-from kvpress.utils import extract_keys_and_values
 from torch.profiler import ProfilerActivity, profile
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from pikvpress import models
 from pikvpress.devices import devices_of
 from pikvpress.images import next_positions
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ def measure_memory_usage(
 
     def prefill() -> None:
         with press(model) if press is not None else nullcontext():
-            logits = model(input_ids=ids, past_key_values=cache, logits_to_keep=1, **pixels).logits
+            logits = model(input_ids=ids, logits_to_keep=1, **{models.CACHE: cache}, **pixels).logits
         state["token"] = logits[:, -1:].argmax(dim=-1)
 
     def decode() -> None:
         for step in range(max_new_tokens):
             position = next_positions(model, ids.shape[1] + step, 1)
-            logits = model(input_ids=state["token"], past_key_values=cache, position_ids=position).logits
+            logits = model(input_ids=state["token"], position_ids=position, **{models.CACHE: cache}).logits
             state["token"] = logits[:, -1:].argmax(dim=-1)
 
     with torch.no_grad():
@@ -108,7 +110,8 @@ def _images(inputs: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]
 
 def cache_bytes(cache: Cache) -> int:
     """Return the bytes of the keys and values in a cache of plain tensors."""
-    return sum(tensor.nbytes for index in range(len(cache)) for tensor in extract_keys_and_values(cache, index))
+    held: list[Any] = list(cache.layers)
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in held)
 
 
 def _cuda_peak(devices: Collection[torch.device], work: Callable[[], None]) -> int:

@@ -6,19 +6,19 @@ kvpress detects q/k norms by class and therefore skips those of Qwen3-MoE; every
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from kvpress import BasePress
-from torch import nn
 from torch.utils.hooks import RemovableHandle
-from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicSlidingWindowLayer
+from transformers import DynamicCache, PreTrainedModel
+from transformers.masking_utils import create_causal_mask
 
 from pikvpress.decoders import language_model, unwrapped
 from pikvpress.devices import weights_at_hand
+from pikvpress.kvpress_at_hand import is_press
 from pikvpress.ranks import sample_of_columns
 from pikvpress.rotary import (  # noqa: F401  # also under these names
     PlacesRotary,
@@ -34,9 +34,15 @@ from pikvpress.rotary import (  # noqa: F401  # also under these names
     unrotate,
 )
 
+if TYPE_CHECKING:
+    from kvpress import BasePress
+
 PROJECTIONS = ("q_proj", "k_proj", "qkv_proj")
 WINDOWS = ("sliding_attention", "chunked_attention")  # kinds of layers that see only the latest tokens
 SUPPORTED = "Llama, Mistral, Mixtral, Qwen2, Qwen3, Gemma 2 and 3, Phi-3, OLMo, Granite, SmolLM3 and others"
+
+# The argument, and the field of outputs, with a model's cache; transformers has renamed it.
+CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
 
 
 # An attention module. `config`, `layer_idx`, `head_dim`, `scaling`, `o_proj` and other attributes are set in the
@@ -63,6 +69,11 @@ def check_supported(model: PreTrainedModel) -> None:
         The message names what is missing, and the supported architectures.
     """
     model = unwrapped(model)
+    if str(model.config._attn_implementation).startswith("paged|"):  # as continuous batching leaves a model
+        raise ValueError(
+            "the model is set to read the paged cache of continuous batching, which cannot be compressed: "
+            "model.set_attn_implementation('sdpa') when the batches are done"
+        )
     obstacle = _obstacle(model)
     if obstacle:
         raise ValueError(f"{type(model).__name__} cannot be compressed: {obstacle}. Use a rotary decoder: {SUPPORTED}.")
@@ -161,10 +172,16 @@ def _split_heads(flat: torch.Tensor, head_dim: int, norm: Any) -> torch.Tensor:
     return norm(heads) if norm is not None and per_head else heads
 
 
+def cache_given(kwargs: Mapping[str, Any]) -> Any:
+    """Return the cache among the arguments of a forward or of `generate`, under either of its names, or None."""
+    given = kwargs.get("cache")
+    return kwargs.get("past_key_values") if given is None else given
+
+
 def presses_of(attention: Attention) -> list[BasePress]:
     """Return the presses whose hooks are on an attention module."""
     owners = [getattr(hook, "__self__", None) for hook in attention._forward_hooks.values()]
-    return [owner for owner in owners if isinstance(owner, BasePress)]
+    return [owner for owner in owners if is_press(owner)]
 
 
 def presses_on(model: Any) -> list[BasePress]:
@@ -193,38 +210,6 @@ def attention_mode(model: PreTrainedModel, mode: str) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
-
-
-@contextmanager
-def emptied_on_error(model: PreTrainedModel) -> Iterator[None]:
-    """Remove the entries that a failed prefill has added to some layers of a cache, since they are incomplete."""
-    was_empty = False
-
-    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        nonlocal was_empty
-        cache = kwargs.get("past_key_values")
-        was_empty = isinstance(cache, Cache) and cache.get_seq_length() == 0
-
-    def after(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        if was_empty and output is None:
-            _empty(kwargs["past_key_values"])
-
-    decoder = language_model(model)
-    handles = [
-        decoder.register_forward_pre_hook(before, with_kwargs=True),
-        decoder.register_forward_hook(after, with_kwargs=True, always_call=True),
-    ]
-    with hooked(handles):
-        yield
-
-
-def _empty(cache: Cache) -> None:
-    sliding = [layer for layer in cache.layers if isinstance(layer, DynamicSlidingWindowLayer)]
-    for layer in sliding:  # a full one cannot be cropped, and resets to zeros
-        layer.cumulative_length = 0
-    cache.crop(0)
-    for layer in sliding:
-        layer.is_initialized, layer.cumulative_length = False, 0
 
 
 def copied(cache: DynamicCache) -> DynamicCache:

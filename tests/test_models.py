@@ -5,6 +5,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
+    DynamicCache,
     GPT2Config,
     GPT2LMHeadModel,
     MambaConfig,
@@ -104,3 +105,9 @@ def test_a_fingerprint_survives_half_precision_and_tells_models_apart():
     assert models.fingerprint(attention.bfloat16()) == exact
     assert models.fingerprint(other.model.layers[0].self_attn)["weights"] != exact["weights"]
     assert exact["num_key_value_heads"] == "2"
+
+
+def test_a_cache_is_found_under_either_name():
+    cache = DynamicCache()
+    assert models.cache_given({"past_key_values": cache}) is models.cache_given({"cache": cache}) is cache
+    assert models.cache_given({"cache": None, "past_key_values": cache}) is cache and models.cache_given({}) is None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from kvpress.utils import compute_n_kept
-
 from pikvpress.budgets.budget import Budget
 from pikvpress.budgets.decision import Decision, ScoredLayer
+from pikvpress.budgets.tokens_kept import tokens_kept
 
 
 class EqualBudget(Budget):
@@ -18,4 +17,4 @@ class EqualBudget(Budget):
 
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
         """Return what this layer keeps."""
-        return [Decision(layer, compute_n_kept(layer.scores.shape[2], ratio))]
+        return [Decision(layer, tokens_kept(layer.scores.shape[2], ratio))]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from kvpress.utils import compute_n_kept
 
 from pikvpress.budgets.budget import Budget, KeptByContext, ModelShape
 from pikvpress.budgets.curves import counts_by_curves
 from pikvpress.budgets.decision import Decision, ScoredLayer
+from pikvpress.budgets.tokens_kept import tokens_kept
 from pikvpress.gates import Gates
 from pikvpress.kernels.compact import highest
 
@@ -31,4 +31,4 @@ class FittedBudget(Budget):
         return [Decision(layer, highest(layer.scores, counts.to(layer.scores.device)))]
 
     def _counts_of(self, ratio: float, num_keys: int) -> torch.Tensor:
-        return counts_by_curves(self._gates, ratio, num_keys, compute_n_kept(num_keys, ratio))
+        return counts_by_curves(self._gates, ratio, num_keys, tokens_kept(num_keys, ratio))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from kvpress.utils import compute_n_kept
 
 from pikvpress.budgets.budget import Budget, ModelShape
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.budgets.pooled import pooled
+from pikvpress.budgets.tokens_kept import tokens_kept
 from pikvpress.gates import Gates
 
 
@@ -20,7 +20,7 @@ class LayerPoolBudget(Budget):
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
         """Return what this layer keeps."""
         of_all = layer.shard.gathered(layer.scores, 1)
-        (kept,) = pooled([of_all], compute_n_kept(layer.scores.shape[2], ratio))
+        (kept,) = pooled([of_all], tokens_kept(layer.scores.shape[2], ratio))
         return [Decision(layer, layer.shard.cut(kept, 1))]
 
 
@@ -45,7 +45,7 @@ class ModelPoolBudget(Budget):
         scores = [one.scores for one in self._scored]
         if not layer.shard.is_whole:  # all layers in one message
             scores = [*layer.shard.gathered(torch.stack(scores, dim=2), 1).unbind(dim=2)]
-        kept = pooled(scores, compute_n_kept(layer.scores.shape[2], ratio))
+        kept = pooled(scores, tokens_kept(layer.scores.shape[2], ratio))
         decisions = [Decision(one, one.shard.cut(stay, 1)) for one, stay in zip(self._scored, kept, strict=True)]
         self._scored.clear()
         return decisions

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from kvpress.utils import compute_n_kept
-
 from pikvpress.budgets.budget import Budget, ModelShape
 from pikvpress.budgets.decision import Decision, ScoredLayer
 from pikvpress.budgets.pyramid_counts import pyramid_counts
+from pikvpress.budgets.tokens_kept import tokens_kept
 from pikvpress.gates import Gates
 
 STEEPNESS = 0.95  # PyramidKV's β of 20
@@ -29,5 +28,5 @@ class PyramidBudget(Budget):
     def decide(self, layer: ScoredLayer, ratio: float) -> Sequence[Decision]:
         """Return what this layer keeps."""
         num_keys = layer.scores.shape[2]
-        counts = pyramid_counts(len(self._layers), num_keys, compute_n_kept(num_keys, ratio), STEEPNESS)
+        counts = pyramid_counts(len(self._layers), num_keys, tokens_kept(num_keys, ratio), STEEPNESS)
         return [Decision(layer, counts[self._layers.index(layer.index)])]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from pikvpress import models
+from pikvpress.model_digest import model_of
 
 
 @dataclass
@@ -63,3 +68,45 @@ class Angles:
         if self.cos is not None and self.sin is not None and last < self.last:
             count = max(0, last - self.first)
             self.cos, self.sin = self.cos[:, :count].clone(), self.sin[:, :count].clone()
+
+
+# The rotary embedding of the model that an attention module belongs to, which takes a while to find.
+_ROTARY: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+
+def rotation_at(
+    module: models.Attention, like: torch.Tensor, positions: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cosines and sines by which a model rotates keys, for versions of transformers that tell caches none.
+
+    Parameters
+    ----------
+    module : Attention
+        The module that reads them.
+    like : torch.Tensor
+        Of their data type and on their device.
+    positions : torch.Tensor, optional
+        Their positions, shape (batch, tokens), as the model passes them to attention functions.
+
+    Returns
+    -------
+    (torch.Tensor, torch.Tensor)
+        Shape (1, tokens, rotary_dim).
+
+    Raises
+    ------
+    ValueError
+        If the model passes no positions, or there is not exactly one model with this module.
+    """
+    if positions is None:
+        raise ValueError(
+            "this model does not tell its cache how keys are rotated, which the scheduler takes off again: choose a "
+            "scheduler that only counts attention, such as 'h2o'"
+        )
+    known = _ROTARY.get(module)
+    rotary = None if known is None else known()
+    if rotary is None:
+        rotary = models.language_model(model_of(module)).rotary_emb
+        _ROTARY[module] = weakref.ref(rotary)
+    cos, sin = rotary(like, positions[:1])
+    return cos, sin

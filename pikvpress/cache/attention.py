@@ -11,7 +11,6 @@ from functools import wraps
 from typing import Any
 
 import torch
-from kvpress.attention_patch import attention_patch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from pikvpress import models
@@ -21,6 +20,7 @@ from pikvpress.cache.kvpress_rules import check_presses
 from pikvpress.cache.reader import read
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.scheduled import ScheduledLayer
+from pikvpress.kvpress_at_hand import kvpress
 from pikvpress.support.padding import padding as padding_of
 
 Attention = Callable[..., tuple[torch.Tensor, Any]]
@@ -54,8 +54,15 @@ def _in_front(look_up: Callable[..., Attention]) -> Callable[..., Attention]:
     return get_interface
 
 
-# What kvpress does before attention: it overwrites masked keys with keys that no query attends to.
-_overwrite_masked: Attention = attention_patch(lambda *args, **kwargs: None)
+def _heeding_masks(function: Attention) -> Attention:
+    """Return an attention function in which no query attends to keys that a press has masked.
+
+    kvpress overwrites these keys before attention. Without it, there is no press that masks any.
+    """
+    return function if kvpress is None else kvpress.attention_patch.attention_patch(function)
+
+
+_overwrite_masked = _heeding_masks(lambda *args, **kwargs: (None, None))
 
 
 def reading(function: Attention) -> Attention:
@@ -80,6 +87,8 @@ def reading(function: Attention) -> Attention:
         if isinstance(key, Held):
             READERS.turn_to(module, key.layer, prompt=False)
             return read(module, query, key.layer, attention_mask, kwargs), None
+        if kwargs.get("cache") is not None:  # of continuous batching: these are new keys, and the mask is for all
+            return function(module, query, key, value, attention_mask, *args, **kwargs)
         if torch.compiler.is_compiling():  # a PiKVCache cannot be compiled; other caches are read as before
             return function(module, query, key, value, attention_mask, *args, **kwargs)
         if READERS.stands_in(key):  # for a PiKVLayer whose mask is not set yet
@@ -89,7 +98,7 @@ def reading(function: Attention) -> Attention:
         if layer is not None:
             padding = padding_of(attention_mask, key.shape[2])
             if isinstance(layer, ScheduledLayer) and layer.keeper is not None:
-                layer.refuse_to_schedule(module, query.shape[2], padding)
+                layer.refuse_to_schedule(module, query.shape[2], padding, kwargs.get("position_ids"))
             elif prompt:
                 check_presses(module, layer.packs)
             layer.read_by(module, padding)

@@ -31,4 +31,4 @@ class Forwards:
             if length == 0:
                 layer.reset()
             else:
-                layer.crop(length)
+                layer.shorten(length)

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from kvpress import (
-    DecodingPress,
-    DMSPress,
-    FastKVzipPress,
-    KVComposePress,
-    KVgradPress,
-    KVzipPress,
-    PrefillDecodingPress,
-)
-
 from pikvpress import models
-
-# They read the context, or questions about it, a second time, and then use attention weights or the cache.
-READ_TWICE = (FastKVzipPress, KVComposePress, KVgradPress, KVzipPress)
+from pikvpress.kvpress_at_hand import READ_TWICE, masks_while_decoding, removes_while_decoding
 
 
 def is_read_again(module: models.Attention) -> bool:
@@ -34,13 +22,12 @@ def check_presses(module: models.Attention, packs: bool) -> None:
         Whether the layer has its own codecs.
     """
     for press in models.presses_of(module):
-        decoding = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
-        if packs and isinstance(decoding, DecodingPress):
+        if packs and removes_while_decoding(press):
             raise ValueError(
                 f"{type(press).__name__} compresses entries during decoding that this PiKVCache has already packed: "
                 "use a PiKVCache() without codecs"
             )
-        if isinstance(press, DMSPress) and press.decoding:
+        if masks_while_decoding(press):
             raise ValueError(
                 "DMSPress(decoding=True) masks entries during decoding, which a PiKVCache cannot remove: use "
                 "decoding=False, or a DynamicCache"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers.cache_utils import CacheLayerMixin
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from pikvpress.cache.choice import of_rows
 from pikvpress.cache.entries import Entries
@@ -14,6 +15,10 @@ from pikvpress.cache.keeper import Keeper
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.tail import DenseTail
 from pikvpress.cache.tiers.layer import TieredLayer
+
+# transformers once cropped to a number of entries, so that 0 removed all of them. Later versions remove a number of
+# entries, given as a negative one, and call crop(0) after every step of assisted decoding.
+ZERO_REMOVES_NONE = "max_length" not in signature(DynamicLayer.crop).parameters
 
 
 class PiKVLayer(TieredLayer, CacheLayerMixin):
@@ -24,6 +29,7 @@ class PiKVLayer(TieredLayer, CacheLayerMixin):
     """
 
     is_sliding = False
+    is_croppable = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Set dtype and device from the first states."""
@@ -56,7 +62,7 @@ class PiKVLayer(TieredLayer, CacheLayerMixin):
         if isinstance(states, Held):
             if states.layer is not self:
                 raise ValueError("these keys or values belong to another layer: copy the cache instead")
-            self.crop(states.shape[2])
+            self.shorten(states.shape[2])
             return True
         if self.keeper is not None and before is not None:
             if states.data_ptr() != before.data_ptr() or states.shape[2] > before.shape[2]:
@@ -64,7 +70,7 @@ class PiKVLayer(TieredLayer, CacheLayerMixin):
                     f"scheduler {self.keeper.schedule.scheduler.name!r} decides what this layer keeps, so its keys and "
                     "values cannot be replaced: use either a press or a scheduler"
                 )
-            self.crop(states.shape[2])
+            self.shorten(states.shape[2])
             return True
         if self.entries.are_compressed:
             raise ValueError(
@@ -80,7 +86,11 @@ class PiKVLayer(TieredLayer, CacheLayerMixin):
         return False
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, cache_kwargs: dict[str, Any] | None = None
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        cache_kwargs: dict[str, Any] | None = None,
+        **of_module: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append entries of all heads; return all entries, like `keys` and `values`."""
         if not self.is_initialized:
@@ -114,13 +124,16 @@ class PiKVLayer(TieredLayer, CacheLayerMixin):
         """Return the number of entries including removed ones, which masks and positions depend on."""
         return self._measured().length
 
-    def get_mask_sizes(self, cache_position: torch.Tensor) -> tuple[int, int]:
-        """Return how many entries a mask must cover, and its offset."""
-        return self.get_seq_length() + cache_position.shape[0], 0
+    def get_mask_sizes(self, cache_position: torch.Tensor | int) -> tuple[int, int]:
+        """Return how many entries a mask must cover, and its offset; later versions pass the number of tokens."""
+        tokens = cache_position.shape[0] if isinstance(cache_position, torch.Tensor) else cache_position
+        return self.get_seq_length() + tokens, 0
 
     def get_max_cache_shape(self) -> int:
         """Return -1: there is no maximum size."""
         return -1
+
+    get_max_length = get_max_cache_shape  # its name in later versions
 
     def length_after_crop(self, max_length: int) -> int:
         """Return how many entries a crop leaves, or raise its ``ValueError``."""
@@ -129,6 +142,11 @@ class PiKVLayer(TieredLayer, CacheLayerMixin):
         return self.entries.length_after_crop(max_length)
 
     def crop(self, max_length: int) -> None:
+        """Remove the latest entries; see `PiKVCache.crop`."""
+        if max_length != 0 or not ZERO_REMOVES_NONE:
+            self.shorten(max_length)
+
+    def shorten(self, max_length: int) -> None:
         """Remove the latest entries so that at most ``max_length`` are left; a negative value is the number to remove.
 
         Entries after the context that are already packed and no longer fill their group are unpacked. Entries that a

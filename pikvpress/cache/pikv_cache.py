@@ -16,7 +16,7 @@ from pikvpress.cache.codec import Codec
 from pikvpress.cache.codecs import EXACT
 from pikvpress.cache.history import History
 from pikvpress.cache.joining import Joinable
-from pikvpress.cache.layer import PiKVLayer
+from pikvpress.cache.layer import ZERO_REMOVES_NONE, PiKVLayer
 from pikvpress.cache.readers import READERS
 from pikvpress.cache.saving import Savable
 from pikvpress.cache.schedule import Schedule, schedule_for
@@ -94,11 +94,7 @@ class PiKVCache(Joinable, Savable, Tiered, Cache):
         self.place(tiers)
 
     def update(
-        self,
-        key_states: torch.Tensor,
-        value_states: torch.Tensor,
-        layer_idx: int,
-        cache_kwargs: dict[str, Any] | None = None,
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *told: Any, **of_module: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append entries to a layer; earlier layers are settled in the process.
 
@@ -119,7 +115,7 @@ class PiKVCache(Joinable, Savable, Tiered, Cache):
         self._turn_to(layer_idx)
         self._reached = layer_idx
         layer = self.layers[layer_idx]
-        keys, values = layer.update(key_states, value_states, cache_kwargs)
+        keys, values = layer.update(key_states, value_states, *told, **of_module)
         if not isinstance(layer, PiKVLayer):  # KVgrad replaces our layers while it scores their contents
             READERS.give(keys, None)
         return keys, values
@@ -243,12 +239,16 @@ class PiKVCache(Joinable, Savable, Tiered, Cache):
     def crop(self, max_length: int) -> None:
         """Remove the latest entries so that at most ``max_length`` are left; a negative value is the number to remove.
 
+        0 removes what it removes in caches of the installed transformers: everything, or nothing in later versions.
+
         Raises
         ------
         ValueError
             If the new end would be inside a compressed context, or more entries would be removed than there are.
             Nothing is cropped in this case.
         """
+        if max_length == 0 and ZERO_REMOVES_NONE:
+            return
         for layer in self.layers:
             layer.length_after_crop(max_length)
         super().crop(max_length)

@@ -35,7 +35,8 @@ def read(
         Mask of the model.
     settings : mapping of str to object
         What the model passes to attention functions: `scaling` of the logits, by default one over the square root of
-        the head size; `softcap`, by which Gemma 2 bounds them; `s_aux`, the logits of GPT-OSS's attention sinks.
+        the head size; `softcap`, by which Gemma 2 bounds them; `s_aux`, the logits of GPT-OSS's attention sinks;
+        `position_ids`, shape (batch, tokens).
 
     Returns
     -------
@@ -54,7 +55,7 @@ def read(
         output, log_sums = attend(query, held, *recent) if cap is None else attend_capped(query, held, *recent, cap)
         layer.pack_recent(hidden[:, :, -1])
         return _after_sinks(output, log_sums, settings.get("s_aux")).transpose(1, 2).contiguous()
-    layer.refuse_to_schedule(module, query.shape[2], hidden[:, :, -1])
+    layer.refuse_to_schedule(module, query.shape[2], hidden[:, :, -1], settings.get("position_ids"))
     held, attention = keeper.held_for(query, entries), None
     if keeper.watches:
         output, _, attention = attend_and_sum(query, held, *recent)

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvpress import DecodingPress, PrefillDecodingPress
-
 from pikvpress import models
 from pikvpress.cache.angles import Angles
 from pikvpress.cache.ceiling import Ceiling
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.history import History
 from pikvpress.cache.scheduler import Scheduler, known
+from pikvpress.kvpress_at_hand import removes_while_decoding
 from pikvpress.ranks import HeadShard, shard_of
 
 logger = logging.getLogger(__name__)
@@ -130,8 +129,7 @@ class Schedule:
     def check_presses(self, module: models.Attention, prompt: bool) -> None:
         """Raise a ``ValueError`` if presses on a module would decide about the same entries."""
         for press in models.presses_of(module):
-            decodes = press.decoding_press if isinstance(press, PrefillDecodingPress) else press
-            if prompt or isinstance(decodes, DecodingPress):
+            if prompt or removes_while_decoding(press):
                 raise ValueError(
                     f"{type(press).__name__} and scheduler {self.scheduler.name!r} would both decide what is kept: use "
                     "MoERouterPress or PiKVPress with decoding=True, or call cache.schedule(...) after the prefill"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from pikvpress import models
+from pikvpress.cache.angles import rotation_at
 from pikvpress.cache.compressible import CompressibleLayer
 from pikvpress.cache.entries import Entries
 from pikvpress.cache.keeper import Keeper
@@ -52,7 +53,9 @@ class ScheduledLayer(CompressibleLayer):
         """Be kept by a keeper from now on, with these entries."""
         self.keeper, self.entries, self._following = keeper, entries, None
 
-    def refuse_to_schedule(self, module: models.Attention, tokens: int, hidden: torch.Tensor | None) -> None:
+    def refuse_to_schedule(
+        self, module: models.Attention, tokens: int, hidden: torch.Tensor | None, positions: torch.Tensor | None
+    ) -> None:
         """Check whether tokens that were just appended can be scheduled; if not, remove them again.
 
         Parameters
@@ -63,6 +66,8 @@ class ScheduledLayer(CompressibleLayer):
             Their number.
         hidden : torch.Tensor, optional
             Which entries the last of them must not see; looked at only in a prompt and when entries leave the window.
+        positions : torch.Tensor, optional
+            Their positions, shape (batch, tokens).
 
         Raises
         ------
@@ -70,16 +75,19 @@ class ScheduledLayer(CompressibleLayer):
             If a press would decide too, the batch is padded, or the model, the scheduler and the ceiling do not fit.
         """
         assert self.keeper is not None
-        prompt = tokens == self.entries.length
+        prompt, schedule = tokens == self.entries.length, self.keeper.schedule
         try:
-            self.keeper.schedule.check_presses(module, prompt)
-            self.keeper.schedule.meet(module)
+            schedule.check_presses(module, prompt)
+            schedule.meet(module)
+            if module.layer_idx == 0 and schedule.scheduler.measures and schedule.angles.last < self.entries.length:
+                rotation = rotation_at(module, self.entries.tail.keys, positions)  # the model has not told the cache
+                schedule.angles.add(self.entries.length - tokens, *rotation)
             if prompt:
                 self.keeper.check(self.entries)
             if hidden is not None and (prompt or self.keeper.leaves(self.entries)) and bool(hidden.any()):
-                raise ValueError(f"{PADDED} {self.keeper.schedule.scheduler.name!r}")
+                raise ValueError(f"{PADDED} {schedule.scheduler.name!r}")
         except ValueError:
-            self.crop(self.entries.length - tokens)
+            self.shorten(self.entries.length - tokens)
             raise
 
     def was_read(self, query: torch.Tensor, scaling: float | None) -> None:
@@ -91,6 +99,6 @@ class ScheduledLayer(CompressibleLayer):
             received = sums(query, keys, query.shape[3] ** -0.5 if scaling is None else scaling)
         self.entries = self.keeper.after_reading(self.entries, received, query.shape[2])
 
-    def crop(self, max_length: int) -> None:
+    def shorten(self, max_length: int) -> None:
         """Remove the latest entries so that at most ``max_length`` are left."""
         raise NotImplementedError

@@ -1,5 +1,6 @@
 """Compression strategies that the router can choose."""
 
+from pikvpress import needs_kvpress  # noqa: F401  # first: it says what is missing
 from pikvpress.experts.chunk_scores import ChunkScorePress
 from pikvpress.experts.compactor import StreamedCompactorPress
 from pikvpress.experts.expected_attention import StreamedExpectedAttentionPress

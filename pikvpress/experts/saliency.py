@@ -10,8 +10,8 @@ import torch
 from pikvpress import models
 from pikvpress.experts.expert import Expert
 from pikvpress.experts.ordered import OrderedScorerPress
-from pikvpress.experts.saliency_features import hidden_scores, num_features, positions_of, saliency_scores
 from pikvpress.ranks import shard_of
+from pikvpress.saliency_features import hidden_scores, num_features, positions_of, saliency_scores
 
 NAME = "saliency"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from pikvpress import saliency_features
 from pikvpress.cache.codecs import CODECS
-from pikvpress.experts import saliency_features
 from pikvpress.routers import feature_names
 from pikvpress.tensor_file import read_tensors, write_tensors
 

@@ -1,5 +1,6 @@
 """Presses, which kvpress users apply to a model."""
 
+from pikvpress import needs_kvpress  # noqa: F401  # first: it says what is missing
 from pikvpress.presses.fastv_press import FastVPress
 from pikvpress.presses.image_budget_press import ImageBudgetPress
 from pikvpress.presses.moe_router_press import MoERouterPress

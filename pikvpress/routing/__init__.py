@@ -1,5 +1,6 @@
 """From one layer's input to what the layer keeps: examination, routing, decision."""
 
+from pikvpress import needs_kvpress  # noqa: F401  # first: it says what is missing
 from pikvpress.routing.bound_router import BoundRouter, Examiner, bind, knows_router
 from pikvpress.routing.examination import Examination, examine
 from pikvpress.routing.make_router import make_router

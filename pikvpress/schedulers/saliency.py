@@ -12,9 +12,9 @@ from pikvpress import models
 from pikvpress.budgets import counts_by_curves
 from pikvpress.cache.scheduler import Candidates, Scheduler, Statistics
 from pikvpress.cache.tail import DenseTail
-from pikvpress.experts.saliency_features import content_scores, num_features, place_scores
 from pikvpress.gates import Gates, gates_of
 from pikvpress.ranks import HeadShard, shard_of
+from pikvpress.saliency_features import content_scores, num_features, place_scores
 from pikvpress.schedulers.heads import check_heads
 
 

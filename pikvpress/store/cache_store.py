@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from kvpress import BasePress
 from transformers import PreTrainedModel
 
 from pikvpress import models
@@ -16,6 +16,9 @@ from pikvpress.cache import PiKVCache
 from pikvpress.cache.joining import SEAM
 from pikvpress.store.keys import ContextKey, ContextKeys
 from pikvpress.store.reading import Reading
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 
 class CacheStore(ABC):
@@ -147,5 +150,5 @@ class CacheStore(ABC):
         with self.reading(model, press, prefix_share=1), torch.no_grad():
             for ids in input_ids:
                 caches.append(make())
-                models.language_model(model)(input_ids=ids.to(model.device), past_key_values=caches[-1])
+                models.language_model(model)(input_ids=ids.to(model.device), **{models.CACHE: caches[-1]})
         return PiKVCache.join(caches, model, input_ids, head=head, seam=seam)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pikvpress import needs_kvpress  # noqa: F401  # first: it says what is missing
+
+# isort: split
 from kvpress import KVPressTextGenerationPipeline
 from kvpress.presses.base_press import BasePress
 from transformers import Cache

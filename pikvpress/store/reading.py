@@ -13,35 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import (
-    BasePress,
-    DecodingPress,
-    DMSPress,
-    FinchPress,
-    KeyRerotationPress,
-    PrefillDecodingPress,
-    RestoreKVPress,
-)
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from pikvpress import models
 from pikvpress.cache import PiKVCache
-from pikvpress.cache.kvpress_rules import READ_TWICE
 from pikvpress.cache.saving.whole import CacheState, load, save
 from pikvpress.images import visual_ids
+from pikvpress.kvpress_at_hand import DECODING, PREFILL_DECODING, READ_TWICE, classes, masks_while_decoding
 from pikvpress.ranks import shard_of
 from pikvpress.store.keys import ContextKey, ContextKeys
 from pikvpress.store.setting import Setting
 
 if TYPE_CHECKING:
+    from kvpress import BasePress
+
     from pikvpress.store.cache_store import CacheStore
 
 logger = logging.getLogger(__name__)
 
 # Their caches are not finished when the model has read the context, or they take more than the context.
-UNFINISHED = (*READ_TWICE, DecodingPress, PrefillDecodingPress, FinchPress, RestoreKVPress)
+UNFINISHED = (*READ_TWICE, *DECODING, *PREFILL_DECODING, *classes("FinchPress", "RestoreKVPress"))
 
 
 class Reading:
@@ -76,7 +69,7 @@ class Reading:
         self.failure: Exception | None = None
         self._store, self._model, self._press = store, model, press
         # After keys were moved, positions go on from the number of kept entries, which only the pipeline does.
-        self._share = 1.0 if isinstance(press, KeyRerotationPress) else prefix_share
+        self._share = 1.0 if isinstance(press, classes("KeyRerotationPress")) else prefix_share
         self._setting = Setting(model, press)
         # The prompt that is being read, and will be stored.
         self._new: tuple[ContextKey, torch.Tensor, PiKVCache] | None = None
@@ -107,8 +100,9 @@ class Reading:
 
     def _forward(self, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         self._new = None
-        kwargs = dict(zip(inspect.signature(forward).parameters, args, strict=False)) | kwargs
-        cache, input_ids = kwargs.get("past_key_values"), kwargs.get("input_ids")
+        parameters = inspect.signature(forward).parameters
+        kwargs = dict(zip(parameters, args, strict=False)) | kwargs
+        cache, input_ids = models.cache_given(kwargs), kwargs.get("input_ids")
         if not isinstance(cache, PiKVCache):
             raise ValueError(
                 f"a store holds PiKVCaches, not a {type(cache).__name__}: call the model with "
@@ -132,10 +126,12 @@ class Reading:
         if self.known == self.length:
             assert state.output is not None
             last: Any = state.output.to(input_ids.device)
-            return MoeModelOutputWithPast(last_hidden_state=last, past_key_values=cache)
+            return MoeModelOutputWithPast(last_hidden_state=last, **{models.CACHE: cache})
         positions = torch.arange(self.known, self.length, device=input_ids.device).expand(input_ids.shape[0], -1)
-        places = torch.arange(self.length - self.known, device=input_ids.device) + cache.get_seq_length()
-        rest = {"input_ids": input_ids[:, self.known :], "position_ids": positions, "cache_position": places}
+        rest = {"input_ids": input_ids[:, self.known :], "position_ids": positions}
+        if "cache_position" in parameters:  # later versions of transformers ask the cache
+            places = torch.arange(self.length - self.known, device=input_ids.device)
+            rest["cache_position"] = places + cache.get_seq_length()
         try:
             return forward(**kwargs | rest | {"attention_mask": None})
         except BaseException:
@@ -181,7 +177,7 @@ class Reading:
 
 
 def _check_press(press: BasePress | None) -> None:
-    if isinstance(press, UNFINISHED) or (isinstance(press, DMSPress) and press.decoding):
+    if isinstance(press, UNFINISHED) or masks_while_decoding(press):
         raise ValueError(
             f"{type(press).__name__} is not finished with a cache when the model has read the context, so that the "
             "cache cannot be stored then: use another press, or save the finished cache with cache.save"

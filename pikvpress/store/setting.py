@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import BasePress
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -18,8 +17,12 @@ from pikvpress import models
 from pikvpress.cache import PiKVCache
 from pikvpress.cache.saving.file import VERSION
 from pikvpress.gates import gates_of
+from pikvpress.kvpress_at_hand import is_press
 from pikvpress.model_digest import ModelDigest, digest_of_bytes
 from pikvpress.ranks import HeadShard
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 
 class Setting:
@@ -41,7 +44,7 @@ class Setting:
     """
 
     def __init__(self, model: PreTrainedModel, press: BasePress | None):
-        if press is not None and not isinstance(press, BasePress):
+        if press is not None and not is_press(press):
             raise TypeError(f"press must be a press of kvpress or pikvpress, got {type(press).__name__}")
         identity(press)
         self._model, self._press = model, press

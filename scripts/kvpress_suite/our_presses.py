@@ -17,8 +17,8 @@ from pikvpress import (
     SaliencyPress,
     WindowedObservedAttentionPress,
 )
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.routers import ROUTERS
+from pikvpress.saliency_features import num_features
 from scripts.kvpress_suite.standins import TINY
 
 RATIOS = (0.2, 0.8)

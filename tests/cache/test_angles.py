@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from pikvpress.cache.angles import Angles
+from pikvpress import PiKVCache, models
+from pikvpress.cache.angles import Angles, rotation_at
+from pikvpress.saliency_features import num_features
+from pikvpress.schedulers import SaliencyScheduler
 
 
 def some(first, last):
@@ -40,3 +44,29 @@ def test_crop():
     assert (angles.last, copy.last) == (4, 9)
     angles.add(4, *some(4, 5))
     assert angles.between(3, 5, torch.device("cpu"))[0].flatten().tolist() == [3, 4]
+
+
+def test_the_model_says_how_keys_are_rotated_if_the_cache_was_not_told(llama):
+    places = torch.tensor([[3, 4, 9], [0, 1, 2]])
+    module, like = models.attention_layers(llama)[0], torch.zeros(1, 2, 3, 16)
+    for _ in range(2):  # found, then remembered
+        found = rotation_at(module, like, places)
+        torch.testing.assert_close(found, tuple(llama.model.rotary_emb(like, places[:1])), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="does not tell its cache how keys are rotated"):
+        rotation_at(module, like, None)
+
+
+def test_entries_are_valued_alike_whether_the_cache_was_told_or_the_model_asked(llama, ids, monkeypatch):
+    def read():
+        weights = torch.randn(2, 2, num_features(16), generator=torch.Generator().manual_seed(0))
+        cache = PiKVCache(window=0, scheduler=SaliencyScheduler(weights=weights), max_tokens=128)
+        with torch.no_grad():
+            llama(ids[:, :250], past_key_values=cache)
+            llama(ids[:, 250:], past_key_values=cache)
+        return [layer.keeper.records.ledger.stored_measures["saliency"] for layer in cache.layers]
+
+    told, update = read(), PiKVCache.update
+    monkeypatch.setattr(PiKVCache, "update", lambda self, keys, values, index, *told: update(self, keys, values, index))
+    asked = read()
+    assert not told[0].isnan().any()
+    torch.testing.assert_close(asked, told, rtol=0, atol=0)

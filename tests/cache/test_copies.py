@@ -24,8 +24,8 @@ from pikvpress import (
     SaliencyPress,
     WindowedObservedAttentionPress,
 )
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.routers import ROUTERS
+from pikvpress.saliency_features import num_features
 
 LENGTH = 200
 

@@ -104,3 +104,16 @@ def test_a_prompt_that_cannot_be_recorded_is_not_held(llama, context):
     with refusing, pytest.raises(ValueError, match="not recorded"):
         layer.update(states, states)
     assert layer.get_seq_length() == context.shape[1]
+
+
+@pytest.mark.parametrize("removes_none", [False, True])
+def test_cropping_to_0_does_what_it_does_in_the_caches_of_transformers(llama, context, monkeypatch, removes_none):
+    monkeypatch.setattr("pikvpress.cache.layer.ZERO_REMOVES_NONE", removes_none)
+    monkeypatch.setattr("pikvpress.cache.pikv_cache.ZERO_REMOVES_NONE", removes_none)
+    cache = read(llama, context, PiKVCache())
+    cache.layers[1].crop(0)
+    assert cache.layers[1].get_seq_length() == (CONTEXT if removes_none else 0)
+    cache.crop(0)
+    assert cache.get_seq_length() == (CONTEXT if removes_none else 0)
+    cache.layers[0].shorten(0)
+    assert cache.get_seq_length() == 0

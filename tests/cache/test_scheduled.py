@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress
 from pikvpress.cache.codec import GROUP as PAGE
 from pikvpress.cache.codecs import EXACT
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 from pikvpress.schedulers import SCHEDULERS, DuoScheduler, SaliencyScheduler
 from tests.cache.watching import Watched
 from tests.conftest import make_tiny

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from evaluation.compressors import SourceContext
 from evaluation.prefilling import tokenizer_by_name
 from pikvpress import models
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import Gates, file_name, key, save_gates
 from pikvpress.routers import ROUTERS, RouterSettings
 from pikvpress.routers.feature_names import feature_names
+from pikvpress.saliency_features import num_features
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from evaluation.oracle import OraclePress, foresee
 from evaluation.presses import parse_press
 from pikvpress import models
 from pikvpress.experts import available_experts
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 
 EXPERTS = ("keydiff", "knorm", "probe_attention", "lagkv")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pikvpress import MoERouterPress, models
+from pikvpress import saliency_features as module
 from pikvpress.experts import SaliencyScorer, available_experts, make_experts
-from pikvpress.experts import saliency_features as module
-from pikvpress.experts.saliency_features import num_features, positions_of, saliency_features
+from pikvpress.saliency_features import num_features, positions_of, saliency_features
 from tests.helpers import prefill
 
 TOKENS = 90

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from pikvpress import FolderStore, MoERouterPress, PiKVCache, PiKVPress, SaliencyPress, models
 from pikvpress.cache import ShardedPiKVCache
 from pikvpress.calibration import calibrate
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 from tests.parallel.cases import HEADS, SIZE, Run, random
 
 

@@ -26,12 +26,12 @@ from transformers import (
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVCache, PiKVPress, SaliencyPress, models
 from pikvpress.cache import Bases
 from pikvpress.experts import available_experts
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import Gates, file_name, key, load_gates, save_gates
 from pikvpress.ranks import HeadShard
 from pikvpress.routers import ROUTERS, RouterSettings
 from pikvpress.routers.feature_names import feature_names
 from pikvpress.routing import BoundRouter
+from pikvpress.saliency_features import num_features
 from pikvpress.schedulers import DuoScheduler, SaliencyScheduler
 from tests.conftest import SIZES
 from tests.parallel import page

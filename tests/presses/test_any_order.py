@@ -25,8 +25,8 @@ from kvpress import (
 from transformers import DynamicCache
 
 from pikvpress import FastVPress, MoERouterPress, PerLayerPress, PiKVCache, PiKVPress, SaliencyPress
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import file_name, save_gates
+from pikvpress.saliency_features import num_features
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates
 

@@ -12,9 +12,9 @@ from kvpress import AdaKVPress, ComposedPress, KnormPress
 from transformers import DynamicCache
 
 from pikvpress import MoERouterPress, PerLayerPress, PiKVCache, PiKVPress, SaliencyPress, models
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
 from pikvpress.presses.router_press import RouterPress
+from pikvpress.saliency_features import num_features
 from tests.conftest import VOCABULARY, make_tiny
 from tests.helpers import uneven_gates
 

@@ -17,8 +17,8 @@ from kvpress import (
 from transformers import DynamicCache
 
 from pikvpress import MoERouterPress, PiKVCache, PiKVPress
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
+from pikvpress.saliency_features import num_features
 from tests.cache.watching import Watched
 from tests.evaluation.tiny_tokenizer import make_tokenizer
 from tests.helpers import uneven_gates

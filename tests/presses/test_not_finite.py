@@ -20,7 +20,7 @@ from pikvpress import (
     WindowedObservedAttentionPress,
     available_experts,
 )
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 from tests.conftest import make_tiny
 from tests.helpers import kept_positions, prefill
 

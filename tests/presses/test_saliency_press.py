@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pikvpress import MoERouterPress, SaliencyPress, models
-from pikvpress.experts import make_experts, saliency_features
-from pikvpress.experts.saliency_features import num_features
+from pikvpress import MoERouterPress, SaliencyPress, models, saliency_features
+from pikvpress.experts import make_experts
 from pikvpress.gates import Gates, file_name, load_gates, save_gates
 from pikvpress.routers import RouterSettings
 from pikvpress.routing.make_router import make_router
+from pikvpress.saliency_features import num_features
 from tests.helpers import prefill
 
 

@@ -22,9 +22,9 @@ from pikvpress import (
     available_experts,
 )
 from pikvpress.budgets import TOKEN_BUDGETS
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import file_name, save_gates
 from pikvpress.routers import ROUTERS
+from pikvpress.saliency_features import num_features
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pikvpress import PiKVCache, models
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
 from pikvpress.gates.file import file_name
+from pikvpress.saliency_features import num_features
 from pikvpress.schedulers import SaliencyScheduler
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates

@@ -43,7 +43,8 @@ def first_keys(model: PreTrainedModel, documents: Documents, number: int, head: 
         read(model, documents.ids[number][:, known:last], head)
     keys: list[Any] = [layer.keys for layer in head.layers]
     found = [states[0, :, :last] for states in keys]
-    head.crop(documents.head)
+    if head.get_seq_length() > documents.head:  # crop(0) removes nothing or everything, depending on transformers
+        head.crop(documents.head - head.get_seq_length())
     return found
 
 
@@ -52,7 +53,7 @@ def read(model: PreTrainedModel, ids: torch.Tensor, cache: Any) -> None:
     ids = ids.to(model.device)
     start = cache.get_seq_length()
     positions = torch.arange(start, start + ids.shape[1], device=ids.device).unsqueeze(0)
-    models.language_model(model)(input_ids=ids, past_key_values=cache, position_ids=positions, use_cache=True)
+    models.language_model(model)(input_ids=ids, position_ids=positions, use_cache=True, **{models.CACHE: cache})
 
 
 def belonging(held: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from kvpress import BasePress
 from transformers import PreTrainedModel
 
 from pikvpress.cache.calibrated import Bases
@@ -15,6 +14,7 @@ from pikvpress.cache.layer import PiKVLayer
 from pikvpress.cache.saving.whole import CacheState, load, save
 
 if TYPE_CHECKING:
+    from kvpress import BasePress
     from typing_extensions import Self
 
     from pikvpress.cache.schedule import Schedule

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kvpress import BasePress
+from pikvpress.kvpress_at_hand import is_press
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 
 def settings_of(press: BasePress) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def settings_of(press: BasePress) -> dict[str, Any]:
     TypeError
         If it is not a press.
     """
-    if not isinstance(press, BasePress):
+    if not is_press(press):
         raise TypeError(f"press must be a press of kvpress or pikvpress, got {type(press).__name__}")
     names = [field.name for field in dataclasses.fields(press) if field.init] if dataclasses.is_dataclass(press) else []
     return {"press": type(press).__name__, "settings": {name: _plain(getattr(press, name)) for name in names}}
@@ -36,7 +39,7 @@ def settings_of(press: BasePress) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, BasePress):
+    if is_press(value):
         return settings_of(value)
     if isinstance(value, dict):
         return {str(name): _plain(one) for name, one in value.items()}

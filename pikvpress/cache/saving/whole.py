@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from kvpress import BasePress
 from transformers import PreTrainedModel
 
 from pikvpress import models
@@ -27,6 +26,9 @@ from pikvpress.cache.saving.schedules import SCHEDULE, described_schedule, resto
 from pikvpress.cache.saving.settings import settings_of
 from pikvpress.cache.schedule import Schedule
 from pikvpress.model_digest import ModelDigest, model_of
+
+if TYPE_CHECKING:
+    from kvpress import BasePress
 
 OUTPUT = "output"
 

@@ -19,7 +19,7 @@ from pikvpress.calibration.measure.record import LayerRecord, Record
 from pikvpress.calibration.measure.selection import kept_keys
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.calibration.steps import Progress
-from pikvpress.experts.saliency_features import hidden_features, num_features, positions_of, saliency_features
+from pikvpress.saliency_features import hidden_features, num_features, positions_of, saliency_features
 
 Features = Callable[[int, Record, LayerRecord], torch.Tensor]
 Weights = dict[int, torch.Tensor]

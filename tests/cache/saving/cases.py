@@ -12,9 +12,9 @@ from kvpress import AdaKVPress, KnormPress, SnapKVPress, ThinKPress
 
 from pikvpress import PiKVCache, PiKVPress
 from pikvpress.cache import Bases
-from pikvpress.experts.saliency_features import num_features
 from pikvpress.gates import save_gates
 from pikvpress.models import attention_layers, fingerprint
+from pikvpress.saliency_features import num_features
 from pikvpress.schedulers import SCHEDULERS, DuoScheduler, SaliencyScheduler, Scheduler
 from tests.conftest import make_tiny
 from tests.helpers import uneven_gates

@@ -12,7 +12,7 @@ from pikvpress.calibration.fit import saliency as module
 from pikvpress.calibration.fit.saliency import fit_saliency
 from pikvpress.calibration.measure.cost import divergence
 from pikvpress.experts.saliency import SaliencyScorer
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 from tests.calibration.tiny import RECIPE, make_situations, measured
 
 COUNTS = [3, 6, 13, 27, 55, 82]  # of 110 keys, at the ratios from the highest

@@ -9,7 +9,7 @@ from pikvpress.calibration.measure.measurements import Measurements
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.calibration.steps import Steps
 from pikvpress.experts import equipped, make_experts
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 from tests.calibration.tiny import NAMES, make_situations, quiet
 
 

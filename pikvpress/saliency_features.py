@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from pikvpress import models
-from pikvpress.experts.layer_view import LayerView
 
 VERSION = "1"
 SINKS = 4
@@ -27,7 +26,9 @@ def positions_of(
     Those of a model that counts images along three axes are the given ones, which the keys of the context have.
     """
     count = keys.shape[2]
-    along_axes = module.along_axes if isinstance(module, LayerView) else models.counts_places(module)
+    along_axes = getattr(module, "along_axes", None)  # what an expert is shown instead of a layer says so itself
+    if along_axes is None:
+        along_axes = models.counts_places(module)
     given = kwargs.get("position_embeddings") if along_axes else None
     if given is not None and given[0].shape[1] == count:
         return given

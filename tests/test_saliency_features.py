@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pikvpress import models
-from pikvpress.experts import saliency_features as module
-from pikvpress.experts.saliency_features import (
+from pikvpress import saliency_features as module
+from pikvpress.saliency_features import (
     hidden_features,
     hidden_scores,
     num_features,
