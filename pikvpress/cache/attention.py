@@ -62,7 +62,8 @@ def _heeding_masks(function: Attention) -> Attention:
     return function if kvpress is None else kvpress.attention_patch.attention_patch(function)
 
 
-_overwrite_masked = _heeding_masks(lambda *args, **kwargs: (None, None))
+_nothing: Any = lambda *args, **kwargs: (None, None)  # noqa: E731  # attends to nothing, and has the type of what does
+_overwrite_masked = _heeding_masks(_nothing)
 
 
 def reading(function: Attention) -> Attention:

@@ -126,7 +126,8 @@ class Reading:
         if self.known == self.length:
             assert state.output is not None
             last: Any = state.output.to(input_ids.device)
-            return MoeModelOutputWithPast(last_hidden_state=last, **{models.CACHE: cache})
+            held: dict[str, Any] = {models.CACHE: cache}
+            return MoeModelOutputWithPast(last_hidden_state=last, **held)
         positions = torch.arange(self.known, self.length, device=input_ids.device).expand(input_ids.shape[0], -1)
         rest = {"input_ids": input_ids[:, self.known :], "position_ids": positions}
         if "cache_position" in parameters:  # later versions of transformers ask the cache
