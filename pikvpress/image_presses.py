@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 
+from pikvpress import needs_kvpress  # noqa: F401  # first: it says what is missing
+
+# isort: split
 from kvpress import BasePress, FinchPress, KeyRerotationPress
 from transformers import PreTrainedModel
 

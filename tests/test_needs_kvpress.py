@@ -20,7 +20,18 @@ for one in pkgutil.walk_packages(pikvpress.__path__, "pikvpress.", onerror=lambd
         found[one.name] = str(error)
 print(json.dumps(found))
 """
-NEED_IT = {"calibration", "demo", "experts", "layerwise", "needs_kvpress", "presses", "refit", "routing"}
+NEED_IT = {
+    "adaptation",
+    "calibration",
+    "demo",
+    "experts",
+    "image_presses",
+    "layerwise",
+    "needs_kvpress",
+    "presses",
+    "refit",
+    "routing",
+}
 
 
 def test_only_presses_and_what_serves_them_need_kvpress():
