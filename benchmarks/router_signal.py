@@ -39,7 +39,7 @@ from pikvpress.calibration.fit.saliency import SaliencyRegression, equal_costs, 
 from pikvpress.calibration.measure.collect import collect
 from pikvpress.calibration.measure.record import LayerRecord, Record, described, save
 from pikvpress.default_model import load_model
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 from pikvpress.support.command_line import told
 
 BASES, ADDED = ("entries", "entries and hidden states"), ("", " + router", " + shuffled router")

@@ -24,7 +24,7 @@ from pikvpress import (
     visual_positions,
 )
 from pikvpress.experts.expected_attention import StreamedExpectedAttentionPress
-from pikvpress.experts.saliency_features import num_features
+from pikvpress.saliency_features import num_features
 from pikvpress.schedulers import SaliencyScheduler
 from tests.helpers import kept_positions
 from tests.vision import VISION, context, make_vision
