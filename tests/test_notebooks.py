@@ -15,7 +15,7 @@ def run(name: str) -> tuple[str, int]:
     """Run a notebook; return what it prints and how many pictures it shows."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     assert not any(cell.outputs for cell in notebook.cells if cell.cell_type == "code"), "clear the outputs"
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute(cwd=FOLDER.parent)
+    NotebookClient(notebook, timeout=1200, kernel_name="python3").execute(cwd=FOLDER.parent)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs)
     return printed, sum("image/png" in output.get("data", {}) for output in outputs)
