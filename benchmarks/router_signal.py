@@ -61,9 +61,8 @@ def router_features(choice: moe.ExpertChoice) -> torch.Tensor:
     torch.Tensor
         float32, on the CPU, shape (tokens, 1 + experts).
     """
-    logits = (
-        choice.logits.double().cpu()
-    )  # entropies of nearly equal probabilities differ by less than float32 can tell
+    # Entropies of nearly equal probabilities differ by less than float32 can tell.
+    logits = choice.logits.double().cpu()
     entropy = moe.ExpertChoice(logits, choice.per_token).entropy
     entropy = (entropy - entropy.mean()) / entropy.std().clamp_min(1e-15)
     chosen = torch.zeros_like(logits).scatter_(1, choice.chosen.cpu(), 1.0)

@@ -148,3 +148,15 @@ def smollm():
     from pikvpress.default_model import load_model
 
     return load_model()
+
+
+@pytest.fixture
+def tiny_folder(tmp_path):
+    """Return a folder with a tiny model and its tokenizer, for commands."""
+    from tests.evaluation.tiny_tokenizer import make_tokenizer
+
+    folder = tmp_path / "model"
+    make_tiny("llama", seed=21).save_pretrained(folder)
+    words = "Line of text tells things . The ' s is opened with the code stands in painted cost crowns".split()
+    make_tokenizer(vocabulary=[*words, *map(str, range(300))]).save_pretrained(folder)
+    return folder

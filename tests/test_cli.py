@@ -5,8 +5,6 @@ import pikvpress
 from pikvpress.cache import load_bases
 from pikvpress.cli import app
 from pikvpress.gates import load_gates
-from tests.conftest import make_tiny
-from tests.evaluation.tiny_tokenizer import make_tokenizer
 
 runner = CliRunner()
 
@@ -62,15 +60,6 @@ def test_documents_that_are_empty_or_too_long(tmp_path):
     for path, message in ((empty, "is empty"), (long, "positions: shorten the document")):
         result = runner.invoke(app, ["demo", "--document", str(path), "--question", "Who?"])
         assert result.exit_code == 2 and message in result.output
-
-
-@pytest.fixture
-def tiny_folder(tmp_path):
-    folder = tmp_path / "model"
-    make_tiny("llama", seed=21).save_pretrained(folder)
-    words = "Line of text tells things . The ' s is opened with the code stands in painted cost crowns".split()
-    make_tokenizer(vocabulary=[*words, *map(str, range(300))]).save_pretrained(folder)
-    return folder
 
 
 def test_calibration_writes_gates_and_a_report(tiny_folder, tmp_path, monkeypatch):

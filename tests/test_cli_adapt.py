@@ -8,19 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pikvpress.cli import app
-from tests.conftest import make_tiny
-from tests.evaluation.tiny_tokenizer import make_tokenizer
 
 runner = CliRunner()
-
-
-@pytest.fixture
-def tiny_folder(tmp_path):
-    folder = tmp_path / "model"
-    make_tiny("llama", seed=21).save_pretrained(folder)
-    words = "Line of text tells things . The ' s is opened with the code stands in painted cost crowns".split()
-    make_tokenizer(vocabulary=[*words, *map(str, range(300))]).save_pretrained(folder)
-    return folder
 
 
 def test_an_adapter_is_trained_and_its_gain_is_told(tiny_folder, tmp_path):

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.moefied.assembling import assembled, check, save
 from benchmarks.moefied.perplexity import largest_difference, perplexity
@@ -59,7 +59,7 @@ def compared(
             raise ValueError(f"there is no folder {folder}: write one with `python -m benchmarks.moefied make`")
         dense, tokenizer = load_model(model)
         ids = batch(tokenizer, documents, length, held_out=True)
-    experts = AutoModelForCausalLM.from_pretrained(folder).config.num_experts
+    experts = AutoConfig.from_pretrained(folder).num_experts
     table = Table(title=f"perplexity of {documents} held-out texts of {length} tokens")
     for column in ("active experts", "perplexity", "relative to dense"):
         table.add_column(column, justify="right")

@@ -19,8 +19,6 @@ would be 0.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +26,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from benchmarks.moefied.splitting import Split
+from pikvpress.support.whole_file import whole_folder
 
 FLATNESS = 2.0**-14
 KEPT = (
@@ -101,10 +100,6 @@ def assembled(model: PreTrainedModel, splits: Sequence[Split], active: int) -> Q
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model and its tokenizer into a new folder, which appears whole or not at all."""
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    try:
+    with whole_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -25,10 +25,9 @@ from pikvpress.calibration import Recipe
 from pikvpress.calibration.data.situations import Situation, make_situations
 from pikvpress.calibration.data.texts import shipped_texts, split
 from pikvpress.calibration.fit.loop import Pace, descend
+from pikvpress.calibration.measure.in_one_place import check_in_one_place
 from pikvpress.calibration.steps import Report
-from pikvpress.devices import devices_of
 from pikvpress.presses import PiKVPress
-from pikvpress.ranks import shard_of
 
 RATIOS = (0.9375, 0.96875)  # of PiKVPress, if no presses are given: 1/16 and 1/32 of the bytes are left
 SLOWING = 0.9  # share of the learning rate that is removed by the end
@@ -193,12 +192,7 @@ def _check(model: PreTrainedModel) -> None:
     if models.unwrapped(model) is not model:
         raise ValueError("this model has an adapter already: merge it first, model.merge_and_unload()")
     models.check_supported(model)
-    if not shard_of(models.attention_layers(model)[0]).is_whole:
-        raise ValueError(
-            "this model is split over ranks: train the adapter in one process; it serves any number of them"
-        )
-    if len(devices_of(model)) > 1 or torch.device("meta") in devices_of(model):
-        raise ValueError("layers of this model are on several devices or offloaded: train the adapter on one device")
+    check_in_one_place(model, "train the adapter", "it then serves")
 
 
 def _checked(folder: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from transformers import PreTrainedModel
 
 from pikvpress import models
 from pikvpress.adaptation.recipe import AdaptationRecipe
+from pikvpress.support.whole_file import whole_folder
 
 
 @contextmanager
@@ -53,14 +52,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     OSError
         If it cannot be written.
     """
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with whole_folder(folder) as partial:
         model.save_pretrained(str(partial), save_embedding_layers=False)
-        partial.chmod(0o755)
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _targets(model: PreTrainedModel) -> list[str]:

@@ -13,7 +13,7 @@ from peft import PeftModel
 
 from pikvpress.adaptation.reading import ReadContext, read
 from pikvpress.calibration.data.situations import Situation
-from pikvpress.calibration.fit.objectives import kl
+from pikvpress.calibration.fit.end_to_end import mean_divergence
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,20 @@ def measure(
     def told(context: ReadContext, situation: Situation) -> list[torch.Tensor]:
         return [context.predictions(inner, future) for future in situation.futures]
 
+    def apart(teacher: list[torch.Tensor], situation: Situation) -> list[float]:
+        students = (told(read(inner, situation.context, press), situation) for press in presses)
+        return [mean_divergence(teacher, student) for student in students]
+
     for situation in situations:
         with model.disable_adapter():
             teacher = told(read(inner, situation.context), situation)
-            found["before"].append([_kl(teacher, told(read(inner, situation.context, p), situation)) for p in presses])
-        found["after"].append([_kl(teacher, told(read(inner, situation.context, p), situation)) for p in presses])
+            found["before"].append(apart(teacher, situation))
+        found["after"].append(apart(teacher, situation))
         surprise["before"].append(_surprise(teacher, situation))
         surprise["after"].append(_surprise(told(read(inner, situation.context), situation), situation))
         progress()
     tensors = [torch.tensor(found[name]).T for name in ("before", "after")]
     return Gains(*tensors, *(torch.tensor(surprise[name]) for name in ("before", "after")))
-
-
-def _kl(teacher: Sequence[torch.Tensor], student: Sequence[torch.Tensor]) -> float:
-    return sum(float(kl(p, q)) for p, q in zip(teacher, student, strict=True)) / len(teacher)
 
 
 def _surprise(predicted: Sequence[torch.Tensor], situation: Situation) -> float:

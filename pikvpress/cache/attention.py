@@ -62,7 +62,11 @@ def _heeding_masks(function: Attention) -> Attention:
     return function if kvpress is None else kvpress.attention_patch.attention_patch(function)
 
 
-_nothing: Any = lambda *args, **kwargs: (None, None)  # noqa: E731  # attends to nothing, and has the type of what does
+def _nothing(*args: Any, **kwargs: Any) -> Any:
+    """Attend to nothing."""
+    return None, None
+
+
 _overwrite_masked = _heeding_masks(_nothing)
 
 

@@ -26,17 +26,16 @@ from pikvpress.calibration.fit.queries import banks_for, choose_queries
 from pikvpress.calibration.fit.saliency import fit_saliency
 from pikvpress.calibration.measure.codec_curves import codec_curves
 from pikvpress.calibration.measure.expert_times import expert_times
+from pikvpress.calibration.measure.in_one_place import check_in_one_place
 from pikvpress.calibration.measure.measurements import Measurements
 from pikvpress.calibration.measure.record import Record
 from pikvpress.calibration.recipe import Recipe
 from pikvpress.calibration.report.findings import Findings, find
 from pikvpress.calibration.report.found import Calibration
 from pikvpress.calibration.steps import Report, Steps
-from pikvpress.devices import devices_of
 from pikvpress.experts import CANDIDATES, Expert, SaliencyScorer, equipped, make_experts
 from pikvpress.experts.saliency import NAME as SALIENCY
 from pikvpress.gates import Gates, file_name, key, save_gates, user_folder
-from pikvpress.ranks import shard_of
 from pikvpress.routers import ROUTERS, RouterSettings, feature_names
 
 CHOICES = (
@@ -245,17 +244,7 @@ class _Plan:
 def _check(model: PreTrainedModel) -> None:
     """Raise a ``ValueError`` if gates cannot be fitted to a model."""
     models.check_supported(model)
-    if not shard_of(models.attention_layers(model)[0]).is_whole:
-        raise ValueError(
-            "this model is split over ranks, of which each would see only its own heads: calibrate it in one process; "
-            "its gates then serve any number of ranks"
-        )
-    devices = devices_of(model)
-    if len(devices) > 1 or torch.device("meta") in devices:
-        raise ValueError(
-            "layers of this model are on several devices or offloaded, and measurements of all are kept on one: "
-            "calibrate it on one device; its gates then serve wherever its layers are"
-        )
+    check_in_one_place(model, "calibrate it", "its gates then serve")
     if models.unwrapped(model) is not model:
         raise ValueError(
             "gates of a model with an adapter would take the place of those of its base model: calibrate the base "

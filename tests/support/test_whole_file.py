@@ -1,10 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import pytest
 
-from pikvpress.support.whole_file import whole_file
+from pikvpress.support.whole_file import whole_file, whole_folder
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -33,3 +33,23 @@ def test_two_writers_do_not_meet(tmp_path):
         one.write_text("one")
         other.write_text("other")
     assert (tmp_path / "file").read_text() == "one"  # the last to finish
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_appears_when_it_is_complete(tmp_path, is_there):
+    path = tmp_path / "folder"
+    if is_there:
+        path.mkdir()
+    with whole_folder(path) as partial:
+        partial.mkdir()
+        (partial / "file").write_text("whole")
+        assert not (path / "file").exists() and partial.parent == tmp_path and partial.name.startswith(".")
+    assert (path / "file").read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_after_an_error_nothing_is_left_of_a_folder(tmp_path):
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "file").write_text("ha")
+        raise KeyboardInterrupt
+    assert not any(tmp_path.iterdir())
